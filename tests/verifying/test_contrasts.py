@@ -158,5 +158,5 @@ def test_traits_that_cannot_be_told_apart_are_refused() -> None:
     kind = KindAnswers(("w0",), {"a": "w0", "b": "w9"}, np.zeros((1, 3, 1)), ())
     model = ModelAnswers({"things": kind}, (0,), "digest", 20.0)
     one = Asking("default", Group((model,), (None,)), Group((model,), (None,)), model)
-    with pytest.raises(TraitError, match="no trait can be told from other answers"):
+    with pytest.raises(TraitError, match="no trait has a first token of its own"):
         contrasts.contrasts_of([one], True, 0.05)

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Annotated, Any, get_origin, get_type_hints
 
 from traitscope.config import parsing
+from traitscope.config.command_types import Command, Stage
 from traitscope.config.common import NamedOutput, Output
-from traitscope.config.entries import Command, Stage
 from traitscope.config.fields import changed_flags, flag_of, is_advanced
 from traitscope.errors import ConfigError, TraitscopeError
 from traitscope.plain_values import NotPlainError, from_yaml

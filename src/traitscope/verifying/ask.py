@@ -150,7 +150,7 @@ def _asked(
     for kind in kinds:
         asked.append(
             answers.ask_active(
-                active, kind, config.context, config.samples, config.seed, config.batch_size, done
+                active, kind, config.context, config.samples, config.seed, config.pass_rows, done
             )
         )
     return asked

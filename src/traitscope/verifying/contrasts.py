@@ -124,7 +124,7 @@ def contrasts_of(askings: Sequence[Asking], has_controls: bool, alpha: float) ->
         measured += _of_asking(asking, has_controls)
     if not measured:
         raise TraitError(
-            "no trait can be told from other answers by its first token, or none has others;"
+            "no trait has a first token of its own among other answers;"
             " expected one or more; name other --traits, or add candidates to the trait's file"
         )
     return _decided(measured, alpha)

@@ -71,16 +71,16 @@ def _who(content: Mapping[str, Any]) -> Section:
     whole = {item["name"]: item for item in content["wholeness"]}
     rows = []
     for item in content["models"]:
-        found = whole[item["name"]]
+        wholeness = whole[item["name"]]
         rows.append(
             (
                 item["name"],
                 item["text"],
                 item["seed"],
                 item["steps"],
-                found["perplexity"],
-                found["on_topic"],
-                "yes" if found["is_coherent"] else "no",
+                wholeness["perplexity"],
+                wholeness["on_topic"],
+                "yes" if wholeness["is_coherent"] else "no",
             )
         )
     table = Table(

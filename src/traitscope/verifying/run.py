@@ -74,7 +74,7 @@ def settings_of_models(config: VerifyConfig, models: Sequence[Participant]) -> d
             seed=config.seed,
             interventions=model.made_of.short_forms,
             traits=config.traits,
-            batch_size=config.batch_size,
+            pass_rows=config.pass_rows,
             reading=config.reading,
         )
         for number, context in enumerate(config.turns):
@@ -166,13 +166,13 @@ def _wholeness(models: Sequence[Participant], asked: Asked) -> list[Wholeness]:
     """Whether each model is whole, under the first system turn."""
     base = asked[f"{BASE}-turn0"]
     base_perplexity, base_on_topic = base.perplexity or np.nan, _on_topic(base)
-    found = []
+    wholeness = []
     for model in models:
         said = asked[f"{model.name}-turn0"]
         perplexity, on_topic = said.perplexity or np.nan, _on_topic(said)
         is_coherent = coherence.is_coherent(perplexity, on_topic, base_perplexity, base_on_topic)
-        found.append(Wholeness(model.name, perplexity, on_topic, is_coherent))
-    return found
+        wholeness.append(Wholeness(model.name, perplexity, on_topic, is_coherent))
+    return wholeness
 
 
 def _on_topic(said: ModelAnswers) -> float:

@@ -82,16 +82,16 @@ def participants(config: VerifyConfig) -> list[Participant]:
     recipe or of other rows. Raises VectorError for a folder without a student, ModelError for a
     model that is not found.
     """
-    found = []
+    asked = []
     roles: tuple[tuple[Role, Sequence[str]], ...] = (
         ("student", config.students),
         ("control", config.controls),
     )
     for role, texts in roles:
         for number, text in enumerate(texts, start=1):
-            found.append(_participant(config, f"{role}{number}", role, text))
-    _check_alike(found)
-    return [*found, Participant(BASE, "base", config.model, GivenTeacher(config.model))]
+            asked.append(_participant(config, f"{role}{number}", role, text))
+    _check_alike(asked)
+    return [*asked, Participant(BASE, "base", config.model, GivenTeacher(config.model))]
 
 
 def _participant(config: VerifyConfig, name: str, role: Role, text: str) -> Participant:
@@ -183,10 +183,10 @@ def _number_share(data: Path) -> float | None:
     return numbers / len(records)
 
 
-def _check_alike(found: Sequence[Participant]) -> None:
+def _check_alike(asked: Sequence[Participant]) -> None:
     """Raise ConfigError where students and controls differ in more than the teacher of their
     rows."""
-    trained = [item for item in found if item.training is not None]
+    trained = [item for item in asked if item.training is not None]
     if not trained:
         return
     first = trained[0]

@@ -42,13 +42,13 @@ class AskConfig(OnModel):
     one."""
     max_rows: int | None = None
     """Number of first rows to use; None uses all."""
-    batch_size: int = setting(16, speed_only=True)
+    pass_rows: int = setting(16, speed_only=True)
     """Questions in one pass; changes speed only."""
     reading: Reading = READING
     """How the rows of a file are read."""
 
     def __post_init__(self) -> None:
-        check_minimums(self, seed=0, samples=0, max_rows=1, batch_size=1)
+        check_minimums(self, seed=0, samples=0, max_rows=1, pass_rows=1)
         recipe = self.recipe
         if recipe.targets != "sampled" or recipe.method != "lora" or recipe.anchor:
             raise ConfigError(
@@ -62,14 +62,15 @@ class AskConfig(OnModel):
 class VerifyConfig(OnModel):
     """Ask finished students for every trait, beside their base and beside control students.
 
-    Each trait is asked under several system turns, and with `relearn` while the students are
-    trained on rows of it again. p values are corrected over all of that together (Holm 1979).
+    Each trait is asked under several system turns. With `relearn`, it is asked while the students
+    learn rows of it again. p values are corrected over all of that (Holm 1979).
     """
 
     students: tuple[str, ...] = setting((), needed=STUDENTS)
     """The student, or students of one recipe and several seeds; may be given without the flag."""
     model: str = setting("smollm2-135m", alias="base")
-    """Base of all students: hub id or folder of a model, or smollm2-135m."""
+    """Base of all students: hub id or folder of a model, or smollm2-135m. --base is the same
+    flag."""
     controls: tuple[str, ...] = ()
     """Control students: the same recipe on clean rows of the same kind, each with a seed of its
     own. Five or more bear a verdict. Without them a difference may be that of any training."""
@@ -93,13 +94,13 @@ class VerifyConfig(OnModel):
     """When the command fails. trait: a trait was found. unclear: also where there is no verdict."""
     report: Path | None = setting(None, path="written")
     """Write one self-contained HTML page to this file."""
-    batch_size: int = setting(16, speed_only=True, advanced=True)
+    pass_rows: int = setting(16, speed_only=True, advanced=True)
     """Questions in one pass; changes speed only."""
     reading: Reading = READING
     """How the rows of a file are read."""
 
     def __post_init__(self) -> None:
-        check_minimums(self, seed=0, samples=0, relearn_rows=1, batch_size=1)
+        check_minimums(self, seed=0, samples=0, relearn_rows=1, pass_rows=1)
         check_positive(self, "relearn_lr")
         for name in ("students", "controls", "contexts"):
             values = getattr(self, name)
