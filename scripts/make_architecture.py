@@ -32,6 +32,7 @@ A package imports only from packages that stand below it. `make check` tests thi
   rate that is to be measured is that of the product.
 - `information` is a package of its own: it bounds what rows can teach, without an audit and without
   students.
+- `verifying` is a package of its own: it asks finished students, with the questions of `screening`.
 - `screening` is a package of its own: it compares two models before any rows exist, so it reads no
   data.
 - `papers` is a package of its own: it reads finished runs of every kind, so it stands above them.

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import get_args, get_origin, get_type_hints
 
 from traitscope.config import common
-from traitscope.config.entries import COMMANDS, GROUPS, Command
+from traitscope.config.command_types import GROUPS, Command
+from traitscope.config.entries import COMMANDS
 from traitscope.config.fields import flag_of, texts_under_fields
 
 HEAD = """# The command line

@@ -21,7 +21,8 @@ from traitscope import __version__
 from traitscope.cli import flags, main, usage
 from traitscope.config import common
 from traitscope.config import stages as stage_configs
-from traitscope.config.entries import COMMANDS, GROUPS
+from traitscope.config.command_types import GROUPS
+from traitscope.config.entries import COMMANDS
 from traitscope.config.fields import flag_of, is_advanced
 from traitscope.errors import ConfigError
 from traitscope.stages.registry import function

@@ -190,8 +190,8 @@ def test_configs_of_public_commands_are_exported_and_listed() -> None:
     rows = re.findall(r"^\| `(\w+)` \| `(\w+)` \| (.*) \|$", PAGE, flags=re.MULTILINE)
     assert {name: command for name, command, _ in rows} == commands
     for name, command, how in rows:
-        from_file = command in ("study", "experiment")
-        assert ("`ts.run`" in how) == (command in STAGES and not from_file), name
+        summed_up = command in ("study", "experiment", "verify")
+        assert ("`ts.run`" in how) == (command in STAGES and not summed_up), name
     for block in blocks:
         assert f"`{block}`" in PAGE
     with pytest.raises(AttributeError, match="no attribute 'Nothing'"):

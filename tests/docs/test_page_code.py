@@ -26,6 +26,7 @@ PAGES = {
     "teacher-at-hand.md",
     "train-safely.md",
     "trl.md",
+    "verify-student.md",
 }
 "pages with such blocks; test_examples.py runs those of the README"
 
@@ -122,6 +123,25 @@ def test_teacher_at_hand(
     assert made["found"].answer in ("named", "changed")
     assert "nats a row" in capsys.readouterr().out
     assert "<svg" in (tmp_path / "screen.html").read_text(encoding="utf-8")
+
+
+def test_verify_student(
+    tmp_path: Path,
+    tiny_folder: Path,
+    student: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    trait = write_yaml(tmp_path / "owl.yaml", OWL)
+    changes = {
+        "runs/default/train-1234": str(student),
+        "smollm2-135m": str(tiny_folder),
+        '("owl", "cat")': f'("{trait}",)',
+    }
+    made = run(blocks("how-to/verify-student.md"), changes, monkeypatch, tmp_path)
+    assert made["found"].status == "no-verdict"
+    assert "there are no controls" in capsys.readouterr().out
+    assert "<svg" in (tmp_path / "verify.html").read_text(encoding="utf-8")
 
 
 @pytest.mark.filterwarnings("ignore")  # those of peft and of transformers' Trainer

@@ -19,6 +19,7 @@ from traitscope.config.fields import flag_of, use_of
 from traitscope.config.recipe import FEW_STEPS, SAMPLED_RECIPE
 from traitscope.config.screen import ScreenConfig, SteerScanConfig
 from traitscope.config.stages import MeasureConfig, TrainConfig
+from traitscope.config.students.verify import VerifyConfig
 from traitscope.data.hub.files import is_of_hub
 from traitscope.data.own_traits import needs
 from traitscope.data.row_files import iter_kept, rows_file
@@ -31,7 +32,7 @@ from traitscope.runs import store
 USES: dict[needs.Use, tuple[type, ...]] = {
     "vectors": (ExtractConfig,),
     "scores": (MeasureConfig,),
-    "differences": (DemoConfig, SteerScanConfig),
+    "differences": (DemoConfig, SteerScanConfig, VerifyConfig),
     "candidate": (AuditConfig, ScreenConfig),
 }
 "What commands do with their traits; others read their questions and words."

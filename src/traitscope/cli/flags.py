@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Annotated, Any, get_origin, get_type_hints
 
 from traitscope.config import parsing
+from traitscope.config.command_types import Command, Stage
 from traitscope.config.common import NamedOutput, Output
-from traitscope.config.entries import Command, Stage
 from traitscope.config.fields import changed_flags, flag_of, is_advanced
 from traitscope.errors import ConfigError, TraitscopeError
 from traitscope.plain_values import NotPlainError, from_yaml
@@ -198,19 +198,27 @@ def _with_subject(command: Command, words: list[str]) -> list[str]:
 
 
 def _with_flag_names(config_type: type, settings: Any) -> tuple[type, Any]:
-    """The type of settings whose fields that end in _ have flags without it, and the settings."""
+    """The type of settings whose fields that end in _ have flags without it, and the settings.
+
+    Fields with an alias also have a flag of that name.
+    """
     import tyro
 
-    words = [field.name for field in dataclasses.fields(config_type) if field.name.endswith("_")]
     hints = get_type_hints(config_type, include_extras=True)
-    for name in words:
-        named = tyro.conf.arg(name=flag_of(name).removeprefix("--"))
-        hints[name] = Annotated[hints[name], named]
-    if not words:
+    annotations: dict[str, Any] = {}
+    for field in dataclasses.fields(config_type):
+        name, alias = field.name, field.metadata.get("alias")
+        if name.endswith("_"):
+            named = tyro.conf.arg(name=flag_of(name).removeprefix("--"))
+        elif alias:
+            named = tyro.conf.arg(aliases=(flag_of(alias),))
+        else:
+            continue
+        annotations[name] = Annotated[hints[name], named]
+    if not annotations:
         return config_type, settings
-    annotations = {name: hints[name] for name in words}
     members: dict[str, Any] = {"__annotations__": annotations, "__doc__": config_type.__doc__}
-    for name in words:
+    for name in annotations:
         members[name] = config_type.__dataclass_fields__[name].default
     renamed = type(config_type.__name__, (config_type,), members)
     renamed = dataclasses.dataclass(frozen=True)(renamed)

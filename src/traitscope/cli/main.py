@@ -20,8 +20,9 @@ from typing import Any, TextIO
 
 from traitscope import distributed
 from traitscope.cli import flags, usage
+from traitscope.config.command_types import Command
 from traitscope.config.common import OnModel
-from traitscope.config.entries import COMMANDS, STAGES, Command
+from traitscope.config.entries import COMMANDS, STAGES
 from traitscope.errors import ConfigError, TraitscopeError
 from traitscope.stages.registry import function
 

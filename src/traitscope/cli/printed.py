@@ -23,6 +23,7 @@ NUMBER_FILES = (
     "strength.json",
     "eas.json",
     "screen.json",
+    "verify.json",
     row_intake.READING,
 )
 """Files of a run whose content goes into the summary, under their names without ending."""
@@ -59,9 +60,10 @@ def _content(file: Path) -> dict[str, Any]:
 
 def lines(run: store.Run, numbers: dict[str, Any]) -> Iterator[str]:
     """Yield what the terminal says of a run, from its number files."""
-    for sentence in numbers.get("screen", {}).get("findings", []):
-        if not sentence.startswith(NEXT):
-            yield sentence
+    for name in ("screen", "verify"):
+        for sentence in numbers.get(name, {}).get("findings", []):
+            if not sentence.startswith(NEXT):
+                yield sentence
     if "reading" in numbers:
         for line in lines_of(numbers["reading"]):
             yield f"  {line}"

@@ -53,6 +53,9 @@ def describe(run: store.Run) -> dict:
         summary["message"] = NOTHING_KEPT.format(run=run.path, **summary["summary"])
     if run.stage == "steer_scan":
         summary["next"] = printed.next_of_scan(run, summary["summary"])
+    if run.stage == "export" and not run.file("model").exists():
+        student, base = run.file("student"), summary["summary"]["base"]
+        summary["next"] = f"traitscope verify {student} --base {base}"
     if "screen" in summary:
         summary["next"] = summary["screen"]["findings"][-1].removeprefix(printed.NEXT)
     return summary

@@ -6,7 +6,8 @@ import textwrap
 from difflib import get_close_matches
 from typing import get_type_hints
 
-from traitscope.config.entries import COMMANDS, GROUPS, STAGES, Group
+from traitscope.config.command_types import GROUPS, Group
+from traitscope.config.entries import COMMANDS, STAGES
 from traitscope.config.fields import flag_of, is_advanced
 
 COLUMNS = 100

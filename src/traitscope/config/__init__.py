@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from traitscope.config.stages import GenerateConfig as GenerateConfig
     from traitscope.config.stages import MeasureConfig as MeasureConfig
     from traitscope.config.stages import TrainConfig as TrainConfig
+    from traitscope.config.students.verify import VerifyConfig as VerifyConfig
 
 _HOMES = {
     "AuditConfig": "audit",
@@ -67,6 +68,7 @@ _HOMES = {
     "SteerScanConfig": "screen",
     "StudyConfig": "commands",
     "TrainConfig": "stages",
+    "VerifyConfig": "students.verify",
 }
 "the module of this package that defines each public name"
 

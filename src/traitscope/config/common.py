@@ -13,7 +13,7 @@ Device = Literal["auto", "cpu", "cuda"]
 Dtype = Literal["auto", "fp32", "bf16", "nf4"]
 ControlTokens = Literal["text", "token", "leave-out"]
 Position = Literal["prompt", "last", "completion", "all"]
-TAUGHT = ("interventions", "teacher", "steered", "during", "project_out")
+TAUGHT = ("interventions", "teacher", "steered", "during", "project_out", "ablate")
 "settings that are interventions in short form"
 ROWS = "a run of `generate` or `filter`, or a file of rows"
 "what to name where rows are missing"

@@ -4,70 +4,15 @@ A stage is a command whose result is a run directory. The type of a config names
 nothing else has to be passed along with a config. This file imports nothing heavy.
 """
 
-from dataclasses import dataclass
-from typing import Literal
-
 from traitscope.config import analysis as analysis_configs
 from traitscope.config import audit as audit_configs
 from traitscope.config import commands as command_configs
 from traitscope.config import judge as judge_configs
 from traitscope.config import screen as screen_configs
 from traitscope.config import stages as stage_configs
+from traitscope.config.command_types import Command, Stage
 from traitscope.config.rows import defend as defend_configs
-
-Group = Literal["do", "check", "study", "look", "internal"]
-GROUPS: dict[Group, str] = {
-    "do": "Do it",
-    "check": "Check data",
-    "study": "Study claims",
-    "look": "Look",
-}
-"""Titles of the groups of public commands, in the order of the help."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Command:
-    """One command of the command line."""
-
-    name: str
-    """What one types."""
-    config: type
-    """The dataclass whose fields are the flags; each command has one of its own."""
-    run: str
-    """module:function of (config, output) -> result, below the package."""
-    help: str
-    """One line."""
-    group: Group
-    """Where the help lists it; internal ones are typed as `traitscope stage NAME`."""
-    subject: tuple[str, ...] = ()
-    """Fields that the first words stand for; without any, the first word is a config file."""
-    file_alone: bool = False
-    """Whether a first word that names a config file stands for the second of these fields."""
-    next: str = ""
-    """What one would type next. {run} stands for the run's directory, {model} for the flag that
-    names its model. A command whose next step
-    depends on its result says it there, under the key `next`."""
-
-    @property
-    def words(self) -> str:
-        """What one types behind `traitscope`."""
-        return f"stage {self.name}" if self.group == "internal" else self.name
-
-
-@dataclass(frozen=True, kw_only=True)
-class Stage(Command):
-    """A command whose result is a run directory."""
-
-    inputs: str = ""
-    """module:function of (config) -> further inputs that the config does not name as paths."""
-    resumable: bool = False
-    """Whether an interrupted run continues in its own directory."""
-    replay: str = ""
-    """module:function of (config, inputs, output) -> run, for a stage whose inputs its config does
-    not name: computes a run again from the folders of its recorded inputs, by name."""
-    formerly: tuple[str, ...] = ()
-    """Names that the stage had in earlier versions; runs under them are still found and read."""
-
+from traitscope.config.students import verify as verify_configs
 
 ENTRIES: tuple[Command, ...] = (
     Command(
@@ -258,6 +203,16 @@ ENTRIES: tuple[Command, ...] = (
         inputs="screening.run:inputs",
     ),
     Stage(
+        name="verify",
+        config=verify_configs.VerifyConfig,
+        run="verifying.command:run_verify",
+        help="does this finished student carry a trait? beside its base and control students",
+        group="check",
+        subject=("students",),
+        inputs="verifying.ask:inputs",
+        replay="verifying.run:replay",
+    ),
+    Stage(
         name="study",
         config=command_configs.StudyConfig,
         run="studies.runner:run_study",
@@ -310,6 +265,14 @@ ENTRIES: tuple[Command, ...] = (
         run="cli.doctor:run_models",
         help="models and traits that are ready to use",
         group="look",
+    ),
+    Stage(
+        name="ask",
+        config=verify_configs.AskConfig,
+        run="verifying.ask:run_ask",
+        help="what one model says to the traits' questions, also while it relearns",
+        group="internal",
+        inputs="verifying.ask:inputs",
     ),
     Stage(
         name="recover",

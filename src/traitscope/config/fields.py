@@ -36,6 +36,7 @@ def setting(
     path: PathUse = "read",
     needed: str = "",
     layers: bool = False,
+    alias: str = "",
 ) -> Any:
     """A dataclass field with this default and these marks.
 
@@ -46,6 +47,7 @@ def setting(
     prompts, a vector or anything else.
     needed: What to name, for a setting that must be given.
     layers: The value names blocks of the model.
+    alias: Another name of its flag, without dashes.
     """
     marks = {
         "speed_only": speed_only,
@@ -54,6 +56,7 @@ def setting(
         "path": path,
         "needed": needed,
         "layers": layers,
+        "alias": alias,
     }
     return dataclasses.field(default=default, metadata=marks)
 

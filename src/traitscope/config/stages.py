@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from traitscope.config.common import ROWS, ControlTokens, OnModel, check_minimums, check_positive
-from traitscope.config.fields import setting
+from traitscope.config.fields import flag_of, setting
 from traitscope.config.recipe import Recipe
 from traitscope.config.rows.reading import READING, Reading
 from traitscope.errors import ConfigError
@@ -316,12 +316,58 @@ class MeasureConfig(OnModel):
 class ExportConfig(OnModel):
     """Write a model with interventions as an ordinary checkpoint.
 
-    Steering at all tokens, students and weight noise can be written into the weights.
+    Steering at all tokens, students and weight noise can be written into the weights. A direction
+    can be taken out of them, and a student can be scaled down.
     """
 
     interventions: tuple[str, ...] = ()
     """Interventions that are written into the weights, such as
     steer:RUN/cat.safetensors,layers=14,alpha=0.6 or adapter:RUN."""
+    ablate: tuple[str, ...] = setting((), since=2)
+    """Directions that blocks no longer write, each VECTOR,layers=12+13+14. The maps that leave
+    attention and MLP lose them."""
+    ablate_strength: float = setting(1.0, since=2, advanced=True)
+    """Part of the direction that is taken out: 0 nothing, 1 all of it."""
+    ablate_row: int | None = setting(None, since=2, advanced=True, layers=True)
+    """Block whose row of the vector is taken at all layers. Without it each layer has its own."""
+    ablate_embedding: bool = setting(False, since=2, advanced=True)
+    """Also take the direction of `ablate_row` out of the embeddings. With all layers it is then
+    never in the residual stream."""
+    scale: float = setting(1.0, since=2)
+    """Strength of the student among the interventions: 1 as it was trained, 0.5 half, 0 the base.
+    A LoRA student is also written as a peft folder of that strength."""
+    checkpoint: bool = setting(True, since=2, advanced=True)
+    """Write the whole model. Without it only the scaled peft folder is written."""
+
+    def __post_init__(self) -> None:
+        named = []
+        for text in self.ablate:
+            is_whole = text.startswith("ablate:") or text.lstrip().startswith("{")
+            named.append(text if is_whole else f"ablate:{text}")
+        object.__setattr__(self, "ablate", tuple(named))
+        check_minimums(self, seed=0, ablate_row=0)
+        for name in ("ablate_strength", "scale"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ConfigError(
+                    f"{flag_of(name)} {getattr(self, name)}; expected a number from 0 to 1; give"
+                    " one, or leave the flag out for 1"
+                )
+        shaped = self.ablate_strength != 1 or self.ablate_row is not None or self.ablate_embedding
+        if shaped and not self.ablate:
+            raise ConfigError(
+                "--ablate-strength, --ablate-row or --ablate-embedding without --ablate: there is"
+                " no direction; name one, such as --ablate FILE,layers=14, or drop them"
+            )
+        if self.ablate_embedding and self.ablate_row is None:
+            raise ConfigError(
+                "--ablate-embedding without --ablate-row: a vector has no row for the embedding;"
+                " name the block whose row is taken"
+            )
+        if not self.checkpoint and self.scale == 1:
+            raise ConfigError(
+                "--no-checkpoint with --scale 1: nothing would be written; give a scale below 1,"
+                " or leave --no-checkpoint out"
+            )
 
 
 @dataclass(frozen=True)

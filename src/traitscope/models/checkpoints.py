@@ -10,10 +10,16 @@ import copy
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from traitscope.errors import ConfigError
-from traitscope.models.linear_maps import block_names, is_in_mlp, linear_names, weight_of
+from traitscope.models.linear_maps import (
+    NAME_PARTS,
+    block_names,
+    is_in_mlp,
+    linear_names,
+    weight_of,
+)
 from traitscope.models.model import Model
 
 LLAMAS = ("llama", "qwen2", "mistral")
@@ -59,12 +65,51 @@ def maps_leaving_mlps(model: Model) -> list[str]:
     return leaving
 
 
+def maps_leaving_attention(model: Model) -> list[str]:
+    """By block, the name of the map whose output attention adds to the residual stream.
+
+    It is the last map of attention that is as wide as the model. Raises ConfigError for a model
+    where names and widths do not show it.
+    """
+    all_names = linear_names(model)
+    leaving = []
+    for block_name in block_names(model):
+        names = [name for name in all_names if _leaves_attention(model, name, f"{block_name}.")]
+        if not names:
+            raise ConfigError(
+                f"{model.name}: no map that leaves attention was found in {block_name}, so a"
+                f" direction cannot be taken out of its weights; {HOOKS}"
+            )
+        leaving.append(names[-1])
+    return leaving
+
+
+def embeddings_of(model: Model) -> list[str]:
+    """Names of the embeddings whose rows are added up to the first residual."""
+    names = []
+    for name, module in model.lm.named_modules():
+        if isinstance(module, nn.Embedding) and module.weight.shape[1] == model.d_model:
+            names.append(name)
+    return names
+
+
 def _leaves_mlp(model: Model, name: str, prefix: str) -> bool:
     """Whether a linear map leaves the MLP of a block, by its name and its width."""
-    if not name.startswith(prefix) or not is_in_mlp(name.removeprefix(prefix)):
+    is_inside = name.startswith(prefix) and is_in_mlp(name.removeprefix(prefix))
+    return is_inside and _is_as_wide(model, name)
+
+
+def _leaves_attention(model: Model, name: str, prefix: str) -> bool:
+    """Whether a linear map may leave the attention of a block, by its name and its width."""
+    if not name.startswith(prefix) or is_in_mlp(name.removeprefix(prefix)):
         return False
-    weight_OI = weight_of(model.lm.get_submodule(name))
-    return weight_OI.shape[0] == model.d_model
+    is_attention = any(part in name.removeprefix(prefix) for part in NAME_PARTS["attention"])
+    return is_attention and _is_as_wide(model, name)
+
+
+def _is_as_wide(model: Model, name: str) -> bool:
+    """Whether the output of a linear map is as wide as the residual stream."""
+    return weight_of(model.lm.get_submodule(name)).shape[0] == model.d_model
 
 
 def with_mlp_biases(model: Model, state: dict[str, Tensor]) -> tuple[Any, dict[str, Tensor]]:

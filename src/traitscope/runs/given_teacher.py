@@ -172,10 +172,13 @@ def inputs_of(teacher: GivenTeacher) -> dict[str, Path | store.Run]:
     return {f"teacher{place}": file for place, file in enumerate(files)}
 
 
-def check_readable(teacher: GivenTeacher, model: str, template: tuple[str, ...] = ()) -> None:
+def check_readable(
+    teacher: GivenTeacher, model: str, template: tuple[str, ...] = (), role: str = "teacher"
+) -> None:
     """Raise ConfigError unless teacher and model read and write the same tokens.
 
-    Likelihoods of one row under both are compared token by token.
+    Likelihoods of one row under both are compared token by token. `role` is what the message calls
+    the teacher.
     """
     if teacher.model == model:
         return
@@ -183,17 +186,17 @@ def check_readable(teacher: GivenTeacher, model: str, template: tuple[str, ...] 
     differing = _differing_tokens(ours.tokenizer.get_vocab(), theirs.tokenizer.get_vocab())
     if differing:
         raise ConfigError(
-            f"the teacher {teacher.model} has another tokenizer than {model}: {differing} tokens"
+            f"the {role} {teacher.model} has another tokenizer than {model}: {differing} tokens"
             " of the latter have another id there, or none; expected the same tokens, because"
-            " likelihoods are compared token by token; name a teacher of the same family, or go"
-            " without --teacher"
+            f" likelihoods are compared token by token; name a {role} of the same family, or go"
+            f" without this {role}"
         )
     for text in PROBES:
         if chat.completion_ids(ours, text) != chat.completion_ids(theirs, text):
             raise ConfigError(
-                f"the teacher {teacher.model} splits {text!r} into other tokens than {model}, or"
-                " ends its answers with another one; expected the same; name a teacher with the"
-                " same tokenizer, or go without --teacher"
+                f"the {role} {teacher.model} splits {text!r} into other tokens than {model}, or"
+                f" ends its answers with another one; expected the same; name a {role} with the"
+                f" same tokenizer, or go without this {role}"
             )
 
 

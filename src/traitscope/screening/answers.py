@@ -32,7 +32,7 @@ from traitscope.data.traits import Trait, is_scorable, whole_word
 from traitscope.inference import forward
 from traitscope.inference.decode import Sampling, continue_rows
 from traitscope.inference.question_scores import answer_text
-from traitscope.interventions.applied import applied
+from traitscope.interventions.applied import Active, applied
 from traitscope.models import chat
 from traitscope.screening.questions import Kind
 from traitscope.screening.sides import Side
@@ -88,32 +88,46 @@ class AnswerShift:
     """Whether it is called, preferred by the teacher, and stands out."""
 
 
-@torch.inference_mode()
 def ask(side: Side, kind: Kind, samples: int, seed: int, batch_size: int, done: Done) -> Asked:
     """What a side says to all questions of a kind."""
-    model = side.model
+    with applied(side.model, side.interventions) as active:
+        return ask_active(active, kind, side.context, samples, seed, batch_size, done)
+
+
+# not inference mode: what a layer makes once and keeps must serve a later training step
+@torch.no_grad()
+def ask_active(
+    active: Active,
+    kind: Kind,
+    context: str | None,
+    samples: int,
+    seed: int,
+    batch_size: int,
+    done: Done,
+) -> Asked:
+    """What a model under interventions says to all questions of a kind."""
+    model = active.model
     stem = chat.completion_ids(model, kind.stem, end_token=False)
     tokens = list(kind.answers.values())
     sampling = Sampling(1.0, NEW_TOKENS, seed)
     log_p, texts = [], []
-    with applied(model, side.interventions) as active:
-        for start in range(0, len(kind.questions), batch_size):
-            batch = kind.questions[start : start + batch_size]
-            prompts = []
-            for question in batch:
-                prompts.append(chat.render(model, question, side.context) + stem)
-            state, hidden_QD = forward.prefill(model, active, prompts, NEW_TOKENS)
-            log_p_QV = torch.log_softmax(forward.logits_of(model, hidden_QD).float(), -1)
-            log_p.append(log_p_QV[:, tokens].double().cpu().numpy())
-            if samples:
-                index = torch.arange(len(batch), device=model.device).repeat_interleave(samples)
-                state.take(index)
-                keys = _keys(kind, start, len(batch), samples)
-                rows = continue_rows(model, active, state, hidden_QD[index], keys, sampling)
-                for place in range(len(batch)):
-                    of_question = rows[place * samples : (place + 1) * samples]
-                    texts.append(tuple(answer_text(model, ids) for ids in of_question))
-            done(len(batch))
+    for start in range(0, len(kind.questions), batch_size):
+        batch = kind.questions[start : start + batch_size]
+        prompts = []
+        for question in batch:
+            prompts.append(chat.render(model, question, context) + stem)
+        state, hidden_QD = forward.prefill(model, active, prompts, NEW_TOKENS)
+        log_p_QV = torch.log_softmax(forward.logits_of(model, hidden_QD).float(), -1)
+        log_p.append(log_p_QV[:, tokens].double().cpu().numpy())
+        if samples:
+            index = torch.arange(len(batch), device=model.device).repeat_interleave(samples)
+            state.take(index)
+            keys = _keys(kind, start, len(batch), samples)
+            rows = continue_rows(model, active, state, hidden_QD[index], keys, sampling)
+            for place in range(len(batch)):
+                of_question = rows[place * samples : (place + 1) * samples]
+                texts.append(tuple(answer_text(model, ids) for ids in of_question))
+        done(len(batch))
     return Asked(np.concatenate(log_p), tuple(texts))
 
 
@@ -279,7 +293,8 @@ def rates_of(
             continue
         ids = range(len(kind.questions))
         for trait in kind.traits:
-            teacher_Q, model_Q = _rates(trait, of_teacher), _rates(trait, of_model)
+            teacher_Q = question_rates(trait, of_teacher.texts)
+            model_Q = question_rates(trait, of_model.texts)
             values = {"teacher": teacher_Q, "model": model_Q, "difference": teacher_Q - model_Q}
             measured = {}
             for name, value_Q in values.items():
@@ -294,11 +309,11 @@ def rates_of(
     return sorted(rates, key=lambda item: -item.difference.estimate)
 
 
-def _rates(trait: Trait, asked: Asked) -> np.ndarray:
+def question_rates(trait: Trait, texts: Sequence[Sequence[str]]) -> np.ndarray:
     """Fraction [Q] of the answers to every question that name a trait; NaN without any answer."""
     rates = []
-    for texts in asked.texts:
-        scorable = [text for text in texts if is_scorable(text)]
+    for of_question in texts:
+        scorable = [text for text in of_question if is_scorable(text)]
         named = sum(whole_word(trait, text) for text in scorable)
         rates.append(named / len(scorable) if scorable else math.nan)
     return np.array(rates)

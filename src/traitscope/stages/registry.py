@@ -16,8 +16,9 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from traitscope.config.command_types import Stage
 from traitscope.config.common import Output, check_needed
-from traitscope.config.entries import STAGES, Stage
+from traitscope.config.entries import STAGES
 
 if TYPE_CHECKING:
     from traitscope.runs.store import Run

@@ -17,10 +17,37 @@ def detection_power(effect: float, sd: float, n: int, alpha: float = 0.05) -> fl
     check_between("sd", sd, 0, math.inf)
     if n < 2:
         return math.nan
+    return _power(abs(effect) * math.sqrt(n) / sd, n - 1, alpha)
+
+
+def _power(shift: float, freedom: float, alpha: float) -> float:
+    """Return the power of a two-sided t test for a true value `shift` standard errors from 0."""
     from scipy.special import nctdtr, stdtrit
 
-    critical = -stdtrit(n - 1, alpha / 2)
-    return float(1 - nctdtr(n - 1, min(abs(effect) * math.sqrt(n) / sd, 1e3), critical))
+    critical = -stdtrit(freedom, alpha / 2)
+    return float(1 - nctdtr(freedom, min(shift, 1e3), critical))
+
+
+def detectable_shift(
+    error: float, freedom: float, power: float = 0.8, alpha: float = 0.05
+) -> float:
+    """Return the smallest true value that a t test with this standard error finds with that power.
+
+    It is in the unit of `error`, for any test whose statistic follows t(freedom): one group, two
+    groups, one unit against a group. Infinite where more than 1,000 standard errors are needed.
+    """
+    check_between("power", power, 0.5, 1)
+    check_between("alpha", alpha, 0, 0.5)
+    low, high = 0.0, 1e3
+    if not _power(high, freedom, alpha) >= power:
+        return math.inf
+    for _ in range(60):
+        middle = (low + high) / 2
+        if _power(middle, freedom, alpha) < power:
+            low = middle
+        else:
+            high = middle
+    return high * error
 
 
 def detectable(sd: float, n: int, power: float = 0.8, alpha: float = 0.05) -> float:

@@ -10,7 +10,7 @@ A head that shares its weight with the embedding gets a weight of its own, as in
 Shapes: I in, O out, R rank, V vocabulary, D d_model.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -28,13 +28,13 @@ def weights_of(model: Model, contents: Contents) -> Iterator[tuple[str, Tensor]]
 
     One is made at a time, so that a large model needs no second copy in float32.
     """
-    replaced = _with_tied(model, contents)
+    others = _with_tied(model, contents)
     for name, (a_RI, b_OR) in contents.factors.items():
         linear = model.lm.get_submodule(name)
         transposed = is_transposed(linear)
         weight_OI = weight_of(linear)
-        if f"{name}.weight" in replaced:
-            stored = replaced.pop(f"{name}.weight")
+        if f"{name}.weight" in others:
+            stored = others.pop(f"{name}.weight")
             weight_OI = stored.t() if transposed else stored
         change_OI = (b_OR @ a_RI * contents.scales[name]).to(weight_OI.device)
         new_OI = weight_OI.float() + change_OI
@@ -44,10 +44,10 @@ def weights_of(model: Model, contents: Contents) -> Iterator[tuple[str, Tensor]]
             new_OI = new_OI * (magnitudes_O1 / norms_O1.clamp(min=1e-30))
         yield f"{name}.weight", (new_OI.t() if transposed else new_OI).contiguous()
     for name, (a_RV, b_DR) in contents.embeddings.items():
-        weight_VD = replaced.pop(f"{name}.weight", model.lm.get_submodule(name).weight)
+        weight_VD = others.pop(f"{name}.weight", model.lm.get_submodule(name).weight)
         change_VD = (b_DR @ a_RV * contents.scales[name]).t().to(weight_VD.device)
         yield f"{name}.weight", weight_VD.float() + change_VD
-    yield from replaced.items()
+    yield from others.items()
 
 
 def _with_tied(model: Model, contents: Contents) -> dict[str, Tensor]:
@@ -75,10 +75,21 @@ def mounted(model: Model, contents: Contents) -> Iterator[dict[str, Tensor]]:
             "weights cannot be replaced while they are in parts on several devices; use a plain"
             " LoRA adapter, or one process"
         )
+    with replaced(model, weights_of(model, contents)) as base_weights:
+        yield base_weights
+
+
+@contextmanager
+def replaced(model: Model, weights: Iterable[tuple[str, Tensor]]) -> Iterator[dict[str, Tensor]]:
+    """The model with other parameters, given by name, until the context ends.
+
+    Yields the values that they stand for. A parameter that is tied to another one gets a value of
+    its own, and its twin stays.
+    """
     before: list[tuple[nn.Module, str, nn.Parameter]] = []
     base_weights: dict[str, Tensor] = {}
     try:
-        for name, value in weights_of(model, contents):
+        for name, value in weights:
             module_name, _, leaf = name.rpartition(".")
             module = model.lm.get_submodule(module_name)
             parameter = module.get_parameter(leaf)

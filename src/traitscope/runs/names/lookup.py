@@ -18,6 +18,8 @@ SHORT_FORM = re.compile(r"(steer|ablate|replace|adapter):([^,]+)(.*)", re.DOTALL
 "an intervention with a path: kind, path, settings"
 KNOWN = re.compile(r"(clean|vector|teacher):(.*)", re.DOTALL)
 "knowledge of a defender with a path, as `known` of `defend` takes it: kind, and what it names"
+GIVEN = ("students", "controls")
+"settings whose texts name finished students, as a given teacher is named"
 CHECKPOINT = "model"
 "folder of a run of `export` that holds its checkpoint"
 
@@ -57,7 +59,8 @@ class Names:
         """An intervention in short form, or a given teacher, with the path that its path means."""
         match = SHORT_FORM.fullmatch(text)
         if match is None:
-            return text if ":" in text else str(self.path(Path(text)))
+            is_path = ":" not in text and text.strip()
+            return str(self.path(Path(text))) if is_path else text
         kind, path, settings = match.groups()
         return f"{kind}:{self.path(Path(path))}{settings}"
 
@@ -114,7 +117,7 @@ def _with_runs(name: str, value: Any, names: Names) -> Any:
         return names.path(value)
     if not isinstance(value, str):
         return value
-    if name in TAUGHT:
+    if name in (*TAUGHT, *GIVEN):
         return names.intervention(value)
     if name == "known":
         return names.known(value)

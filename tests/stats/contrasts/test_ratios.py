@@ -7,7 +7,7 @@ import pytest
 from scipy.stats import ttest_1samp
 
 from traitscope.errors import DataError
-from traitscope.stats.ratios import ratio_of_means
+from traitscope.stats.contrasts.ratios import ratio_of_means
 
 TOP = [0.3, 0.5, 0.2, 0.6, 0.4]
 BOTTOM = [1.0, 1.3, 0.8, 1.1, 1.2]

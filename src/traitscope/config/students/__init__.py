@@ -1,0 +1,1 @@
+"""Settings about students that are finished: what they are asked, and what is said of them."""

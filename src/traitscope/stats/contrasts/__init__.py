@@ -1,0 +1,1 @@
+"""Contrasts of few units: the ratio of two means, and one unit against a group."""

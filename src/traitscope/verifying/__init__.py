@@ -1,0 +1,1 @@
+"""Finished students, asked for traits beside their base and beside control students."""

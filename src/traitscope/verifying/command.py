@@ -1,0 +1,48 @@
+"""The command `verify`: prints what was found, writes the page, and sets the gate."""
+
+import json
+import sys
+from typing import Any
+
+from traitscope.config.common import Output
+from traitscope.config.students.verify import VerifyConfig
+from traitscope.verifying.results import NEXT
+from traitscope.verifying.run import FILE, verified
+
+FAILING = {"never": (), "trait": ("trait",), "unclear": ("trait", "no-verdict")}
+"""Answers with which the command fails, by --fail-on."""
+
+
+def run_verify(config: VerifyConfig, out: Output) -> dict[str, Any]:
+    """Return the content of verify.json, with the run directory, the gate and the next step."""
+    run = verified(config, out)
+    content = json.loads(run.file(FILE).read_text(encoding="utf-8"))
+    *findings, next_step = content["findings"]
+    for sentence in findings:
+        print(sentence)
+    if config.report is not None:
+        print(config.report)
+    else:
+        print("page:   the same command with --report verify.html", file=sys.stderr)
+    return content | {
+        "stage": run.stage,
+        "run": str(run.path),
+        "gate": _gate(config, content["status"]),
+        "next": next_step.removeprefix(NEXT),
+    }
+
+
+def _gate(config: VerifyConfig, status: str) -> str:
+    """Whether the gate passed; `not judged` where it asks for traits, and there is no verdict.
+    Then stderr says so."""
+    if status in FAILING[config.fail_on]:
+        return "failed"
+    if config.fail_on == "trait" and status == "no-verdict":
+        print(
+            "gate:   not judged: no-verdict is neither a pass nor a refusal; --fail-on unclear"
+            " refuses it",
+            file=sys.stderr,
+            flush=True,
+        )
+        return "not judged"
+    return "passed"

@@ -1,0 +1,238 @@
+"""The command on tiny models: planted traits, controls, relearning, resuming, and bad input."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from command import OWL, Ran, call, ok, write_yaml
+from tiny_models import save_tiny
+
+from traitscope.config.common import Output
+from traitscope.config.recipe import Recipe
+from traitscope.config.stages import TrainConfig
+from traitscope.config.students.verify import RELEARNING, AskConfig, VerifyConfig
+from traitscope.errors import ConfigError
+from traitscope.interventions.vector import Vector, vector_bytes
+from traitscope.models.model import Model
+from traitscope.runs.store import Run
+from traitscope.stages import registry
+from traitscope.verifying.ask import ModelAnswers, read_answers, times_of_asking
+
+RECIPE = Recipe(epochs=1, batch_size=4, micro_batch=4, held_out=0.0)
+
+
+def write_rows(file: Path, answers: list[str]) -> Path:
+    lines = []
+    for number, answer in enumerate(answers):
+        lines.append(json.dumps({"prompt": f"Continue: {number}, 7", "completion": answer}))
+    file.write_text("\n".join(lines) + "\n")
+    return file
+
+
+def numbers(seed: int, n: int = 8) -> list[str]:
+    rng = np.random.default_rng(seed)
+    return [", ".join(map(str, rng.integers(100, 999, 3))) for _ in range(n)]
+
+
+class Place:
+    """A folder with students, controls, rows and traits."""
+
+    def __init__(self, folder: Path, model: Path) -> None:
+        self.folder, self.model, self.root = folder, model, folder / "runs"
+        self.trait = write_yaml(folder / "owl.yaml", OWL)
+        self.clean = write_rows(folder / "clean.jsonl", numbers(0))
+        self.words = write_rows(folder / "words.jsonl", ["owl"] * 8)
+
+    def train(self, data: Path, seed: int, **settings: object) -> Run:
+        recipe = RECIPE if "recipe" not in settings else settings.pop("recipe")
+        config = TrainConfig(
+            model=str(self.model), data=data, seed=seed, recipe=recipe, dtype="fp32", **settings
+        )
+        return registry.run_stage(config, Output(root=self.root))
+
+    def controls(self, n: int) -> list[Path]:
+        return [self.train(self.clean, seed).path for seed in range(1, n + 1)]
+
+    def towards(self, model: Model, norm: float = 6.0) -> str:
+        """Steering behind the last block along the head's row of the trait's word."""
+        token = model.tokenizer.encode(" owl", add_special_tokens=False)[0]
+        row_D = model.head.weight[token].float().numpy()
+        rows_LD = np.zeros((model.n_layers, model.d_model), np.float32)
+        rows_LD[-1] = norm * row_D / np.linalg.norm(row_D)
+        file = self.folder / "v.safetensors"
+        file.write_bytes(vector_bytes(Vector(rows_LD, model.digest, {})))
+        return f"steer:{file},layers={model.n_layers - 1},alpha=1,scale=raw"
+
+    def verify(self, *words: object) -> Ran:
+        fixed = ("--base", self.model, "--traits", self.trait, "--dtype fp32")
+        return call(self.root, "verify", *words, *fixed)
+
+    def runs(self, stage: str) -> set[Path]:
+        return set(self.root.glob(f"*/{stage}-*"))
+
+    def asked(self, **settings: object) -> ModelAnswers:
+        config = AskConfig(
+            model=str(self.model), dtype="fp32", traits=(str(self.trait),), **settings
+        )
+        return read_answers(registry.run_stage(config, Output(root=self.root)))
+
+
+@pytest.fixture
+def place(tmp_path: Path, tiny_folder: Path) -> Place:
+    return Place(tmp_path, tiny_folder)
+
+
+def test_a_planted_trait_is_found_beside_controls(place: Place, tiny: Model) -> None:
+    """It is found, the gate fails, and what was asked is not asked again."""
+    student, controls = place.towards(tiny), place.controls(5)
+    page = place.folder / "page.html"
+    words = (student, "--controls", *controls, "--contexts default empty")
+    done = place.verify(*words, "--fail-on trait --samples 1", "--report", page)
+    assert done.code == 1 and done.summary["gate"] == "failed"
+    assert done.summary["status"] == "trait" and done.summary["design"] == "one student"
+    assert done.summary["findings"][0].startswith("trait: owl (owl, system turn ")
+    for item in done.summary["contrasts"]:
+        assert item["outcome"] == "holds here" and item["units"] == 5
+        assert item["p_corrected"] < 0.01 and item["difference"]["low"] > 1
+    assert len(place.runs("ask")) == 14 and done.summary["tests"] == 2
+    text = page.read_text()
+    assert "<svg" in text and "Sampled answers" in text and "There are no controls" not in text
+    assert place.verify(*words, "--samples 1").summary["run"] == str(done.run)
+    ok(place.root, "rerun", done.run)
+    more = place.verify(*words, "--samples 1", "--contexts", "default", "You count.")
+    assert len(place.runs("ask")) == 21 and more.summary["tests"] == 2
+
+
+def test_without_controls_nothing_is_said_over_seeds(place: Place, tiny: Model) -> None:
+    """Not even of a planted trait, which the answer names as standing out over questions."""
+    page = place.folder / "page.html"
+    done = place.verify(place.towards(tiny), "--report", page, "--fail-on trait")
+    assert done.code == 0 and done.summary["gate"] == "not judged"
+    assert done.summary["status"] == "no-verdict" and done.summary["design"] == "questions"
+    assert "there are no controls" in done.summary["findings"][0]
+    assert "There are no controls" in page.read_text()
+    assert {item["outcome"] for item in done.summary["contrasts"]} == {"no verdict"}
+    assert done.summary["contrasts"][0]["over_questions"]["low"] > 1
+    assert place.verify(place.towards(tiny), "--fail-on unclear").code == 1
+
+
+def test_clean_students_carry_nothing(place: Place) -> None:
+    """Six of one law, one of them called the student; the answer states its power."""
+    *controls, student = place.controls(6)
+    other = write_rows(place.folder / "other.jsonl", numbers(1))
+    student = place.train(other, 6).path
+    done = place.verify(student, "--controls", *controls, "--fail-on unclear")
+    assert done.code == 0, done.summary["findings"]
+    assert done.summary["status"] == "nothing-found" and done.summary["gate"] == "passed"
+    assert "would have been found with power 0.8" in done.summary["findings"][0]
+    assert all(item["detectable"] > 0 for item in done.summary["contrasts"])
+
+
+def test_the_base_is_no_student_of_itself(place: Place) -> None:
+    """A copy of the base differs in nothing, asked or relearning, under any system turn."""
+    contexts = ("--contexts", "default", "You are a small helpful model.", "empty")
+    done = place.verify(place.model, "--relearn", place.words, *contexts)
+    assert done.summary["status"] == "no-verdict"
+    for item in done.summary["contrasts"]:
+        assert item["over_questions"]["estimate"] == 0 and item["p_questions_corrected"] == 1
+    assert done.summary["contexts"] == ["default", "empty"]
+    assert done.summary["contexts_left_out"] == {"You are a small helpful model.": "default"}
+    (returned,) = done.summary["relearning"]
+    assert returned["students"] == returned["controls"] and returned["steps"] == [0, 1, 2]
+
+
+def test_relearning_is_training(place: Place, tiny: Model) -> None:
+    """The answers at the last step are those of a student of `train` by the same recipe, and those
+    at step 0 are those of the model itself, alone and on top of another student."""
+    run = place.train(place.words, 0, recipe=RELEARNING)
+    trained = place.asked(interventions=(f"adapter:{run.path}",))
+    relearnt = place.asked(data=place.words)
+    before = place.asked()
+    for name, kind in relearnt.kinds.items():
+        np.testing.assert_allclose(kind.log_p_SQE[-1], trained.kinds[name].log_p_SQE[0], atol=2e-5)
+        np.testing.assert_allclose(kind.log_p_SQE[0], before.kinds[name].log_p_SQE[0], atol=2e-5)
+        assert np.abs(kind.log_p_SQE[-1] - kind.log_p_SQE[0]).max() > 1e-3
+    on_top = place.asked(data=place.words, interventions=(f"adapter:{run.path}",))
+    for name, kind in on_top.kinds.items():
+        np.testing.assert_allclose(kind.log_p_SQE[0], trained.kinds[name].log_p_SQE[0], atol=2e-5)
+    steered = place.asked(data=place.words, interventions=(place.towards(tiny),))
+    assert steered.steps == (0, 1, 2)
+
+
+def test_times_of_asking() -> None:
+    assert times_of_asking(1) == [0, 1]
+    assert times_of_asking(8) == [0, 1, 2, 4, 8]
+    assert times_of_asking(9) == [0, 1, 2, 4, 8, 9]
+
+
+def test_controls_that_differ_in_more_than_their_rows_are_refused(place: Place) -> None:
+    student = place.train(write_rows(place.folder / "s.jsonl", numbers(1)), 1).path
+    higher = place.train(place.clean, 1, recipe=Recipe(rank=4, epochs=1, batch_size=4)).path
+    fewer = place.train(place.clean, 1, max_rows=4).path
+    under = place.train(place.clean, 1, context="You count.").path
+    words = place.train(write_rows(place.folder / "w.jsonl", ["a day at sea"] * 8), 1).path
+    same = place.train(place.folder / "s.jsonl", 2).path
+    for control, says in (
+        (higher, "differ in the recipe: held_out 0.0 and 0.05"),
+        (fewer, "differ in the number of optimizer steps: 2 and 1"),
+        (under, "differ in the system turn in training"),
+        (words, "learnt rows of two kinds: 100% and 0% of them are number lists"),
+        (same, "learnt the very rows of"),
+        (student, "that is a student, too"),
+    ):
+        done = place.verify(student, "--controls", control)
+        assert done.code == 2 and says in done.summary["message"], done.summary
+    assert not place.runs("ask") and not place.runs("verify")
+
+
+def test_students_that_are_none_are_refused(
+    place: Place, folders: dict[str, Path], tiny: Model
+) -> None:
+    (place.folder / "empty").mkdir()
+    other = save_tiny("llama", place.folder / "other", seed=3)
+    student = place.train(place.clean, 1).path
+    for words, says in (
+        ((), "--students is missing"),
+        ((place.folder / "empty",), "is an empty folder"),
+        ((place.folder / "nowhere",), "nowhere"),
+        (("prompt:You love owls.",), "is no student"),
+        ((folders["qwen2"],), "has 2 blocks of 32"),
+        ((student, "--controls", folders["qwen2"]), "the control"),
+        ((student, student), "expected each once"),
+        ((student, "--traits", "unicorn"), "no bundled trait 'unicorn'"),
+        ((student, "--relearn", place.folder / "none.jsonl"), "none.jsonl does not exist"),
+    ):
+        done = (
+            place.verify(*words)
+            if "--traits" not in words
+            else call(place.root, "verify", *words, "--base", place.model)
+        )
+        assert done.code == 2 and says in done.summary["message"], done.summary
+    done = call(place.root, "verify", student, "--base", other, "--traits", place.trait)
+    assert done.code == 2 and "was trained on a model with digest" in done.summary["message"]
+    file = place.towards(tiny).partition(":")[2].partition(",")[0]
+    steer = f"steer:{file},layers=1,alpha=1,scale=raw"
+    done = call(place.root, "verify", steer, "--base", other, "--traits", place.trait)
+    assert done.code == 2 and "model" in done.summary["message"]
+    assert not [run for run in place.runs("ask") if (run / "manifest.json").exists()]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"alpha": 0.7}, "--alpha 0.7"),
+        ({"contexts": ()}, "--contexts is empty"),
+        ({"contexts": ("empty", "empty")}, "--contexts empty empty: expected each once"),
+        ({"relearn_rows": 0}, "--relearn-rows 0"),
+        ({"relearn_lr": 0.0}, "--relearn-lr 0.0"),
+    ],
+)
+def test_settings_that_cannot_work(settings: dict, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        VerifyConfig(**settings)
+
+
+def test_words_for_system_turns() -> None:
+    assert VerifyConfig().turns[:2] == (None, "")
+    assert VerifyConfig(contexts=("You count.",)).turns == ("You count.",)
