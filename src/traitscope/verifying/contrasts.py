@@ -31,10 +31,10 @@ import numpy as np
 from traitscope.errors import DataError, TraitError
 from traitscope.screening.answers import DOUBLED, POWER, log_odds, standing_out
 from traitscope.stats import estimates
+from traitscope.stats.contrasts.single_case import one_against_group
 from traitscope.stats.decision import ClaimUnderTest, Outcome, decide, holm
 from traitscope.stats.measurement import Measurement
 from traitscope.stats.power import detectable_shift
-from traitscope.stats.contrasts.single_case import one_against_group
 from traitscope.stats.tails import StudentTail
 from traitscope.verifying.ask import KindAnswers, ModelAnswers
 

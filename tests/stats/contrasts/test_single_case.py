@@ -7,8 +7,8 @@ import pytest
 from scipy import stats
 
 from traitscope.errors import DataError
-from traitscope.stats.power import detectable, detectable_shift
 from traitscope.stats.contrasts.single_case import one_against_group
+from traitscope.stats.power import detectable, detectable_shift
 
 
 def test_it_is_the_pooled_t_test_of_one_against_many() -> None:

@@ -19,9 +19,9 @@ from statistics import fmean
 
 import numpy as np
 
+from traitscope.stats.contrasts.ratios import ratio_of_means
 from traitscope.stats.estimates import mean_over_units
 from traitscope.stats.measurement import Measurement
-from traitscope.stats.contrasts.ratios import ratio_of_means
 from traitscope.studies import readings
 from traitscope.studies.defences.arms import BY_NAME, UNDEFENDED, Arm
 from traitscope.studies.defences.data import Threat
