@@ -44,9 +44,9 @@ class Command:
     file_alone: bool = False
     """Whether a first word that names a config file stands for the second of these fields."""
     next: str = ""
-    """What one would type next. {run} stands for the run's directory, {model} for the flag that
-    names its model. A command whose next step
-    depends on its result says it there, under the key `next`."""
+    """What one would type next. {run} stands for the run's directory, {model} for the flags that
+    its model needs, {layer} for a block in its middle. A command whose next step depends on its
+    result says it there, under the key `next`."""
 
     @property
     def words(self) -> str:
@@ -147,7 +147,7 @@ ENTRIES: tuple[Command, ...] = (
         help="take steering vectors of traits; --reference: EAS of a trained student",
         group="do",
         next="traitscope generate{model} --vocabulary template --interventions"
-        " steer:{run}/TRAIT.safetensors,layers=14,alpha=0.6",
+        " steer:{run}/TRAIT.safetensors,layers={layer},alpha=0.6",
         inputs="data.trait_files:of_traits",
     ),
     Stage(
