@@ -209,8 +209,8 @@ class ShowConfig:
         listed = self.stage or self.trait or self.csv or self.all or self.sort != "run"
         if listed and self.run is not None:
             raise ConfigError(
-                f"--stage, --trait, --sort, --all or --csv with the run {self.run}; expected them for the"
-                " list of all runs; drop them, or the run"
+                f"--stage, --trait, --sort, --all or --csv with the run {self.run}; expected them"
+                " for the list of all runs; drop them, or the run"
             )
 
 
