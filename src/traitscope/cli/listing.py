@@ -96,8 +96,11 @@ def listed(runs: Sequence[store.Run], config: ShowConfig) -> list[Listed]:
 
 
 def asked_for(runs: Sequence[store.Run]) -> list[store.Run]:
-    """The runs that somebody asked for: those in other folders than audits, studies and
-    experiments have for their stages, what these concluded, and what has a name or a note."""
+    """The runs that somebody asked for, and not the stages of audits, studies and experiments.
+
+    Those lie in folders of their own. What they concluded was asked for, and so was what has a name
+    or a note.
+    """
     of_commands = set()
     for run in runs:
         folder = run.path.parent

@@ -43,6 +43,8 @@ def describe(run: store.Run) -> dict:
         "seconds": manifest["seconds"],
         "peak_memory_mib": manifest["peak_memory_mib"],
     }
+    if "not_adapted" in manifest:
+        summary["not_adapted"] = manifest["not_adapted"]
     numbers = printed.numbers_of(run)
     summary |= numbers
     print(run.path)
