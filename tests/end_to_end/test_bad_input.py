@@ -212,7 +212,7 @@ CASES = {
         "row row000002: ... tokens, but ... takes at most 2048",
     ),
     "prompt too long": (
-        f"{GENERATE} --prompts PLACE/long-prompts.jsonl",
+        "generate --model PLACE/model --prompts PLACE/long-prompts.jsonl",
         "prompt row000001: ... tokens, but",
     ),
     "prompt too long, extract": (
