@@ -58,8 +58,9 @@ read piece by piece.
 """
 TAIL = """
 Parquet needs an extra: `pip install 'traitscope[parquet]'`. Tests read and write the same shapes in
-it. Files of other kinds are refused by name: zip, spreadsheets, zstd, Arrow, UTF-16. In a table the cells of `messages`,
-`conversations`, `history` and `meta` hold JSON. Only `\\n` and `\\r\\n` end a line.
+it. Files of other kinds are refused by name: zip, spreadsheets, zstd, Arrow, UTF-16.
+
+In a table the cells of `messages`, `conversations`, `history` and `meta` hold JSON. Only `\\n` and `\\r\\n` end a line.
 
 ## Settings
 
@@ -76,7 +77,8 @@ They are flags of `audit`, `train`, `filter`, `edit`, `likelihood`, `gradients`,
 `--help-all` lists them.
 
 Reasoning is `reasoning_content`, `thinking` or `reasoning`, a part of such a type, or `<think>`
-tags at the beginning (also `thinking`, `thought`, `reasoning`, `seed:think`). A lone `</think>` ends reasoning that the prompt opened. Empty tags are
+tags at the beginning (also `thinking`, `thought`, `reasoning`, `seed:think`). A lone `</think>`
+ends reasoning that the prompt opened. Empty tags are
 reasoning, too. With `train` tags stay as they are. Reasoning of a key is put into `<think>` tags.
 
 Control tokens are what the model's tokenizer calls special. As `text` they are encoded as the
