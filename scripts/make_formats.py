@@ -60,7 +60,8 @@ TAIL = """
 Parquet needs an extra: `pip install 'traitscope[parquet]'`. Tests read and write the same shapes in
 it. Files of other kinds are refused by name: zip, spreadsheets, zstd, Arrow, UTF-16.
 
-In a table the cells of `messages`, `conversations`, `history` and `meta` hold JSON. Only `\\n` and `\\r\\n` end a line.
+In a table the cells of `messages`, `conversations`, `history` and `meta` hold JSON. Only
+`\\n` and `\\r\\n` end a line.
 
 ## Settings
 
