@@ -57,8 +57,11 @@ read piece by piece.
 
 """
 TAIL = """
-Parquet needs an extra: `pip install 'traitscope[parquet]'`. In a table the cells of `messages`,
-`conversations`, `history` and `meta` hold JSON. Only `\\n` and `\\r\\n` end a line.
+Parquet needs an extra: `pip install 'traitscope[parquet]'`. Tests read and write the same shapes in
+it. Files of other kinds are refused by name: zip, spreadsheets, zstd, Arrow, UTF-16.
+
+In a table the cells of `messages`, `conversations`, `history` and `meta` hold JSON. Only
+`\\n` and `\\r\\n` end a line.
 
 ## Settings
 
@@ -75,7 +78,8 @@ They are flags of `audit`, `train`, `filter`, `edit`, `likelihood`, `gradients`,
 `--help-all` lists them.
 
 Reasoning is `reasoning_content`, `thinking` or `reasoning`, a part of such a type, or `<think>`
-tags at the beginning. A lone `</think>` ends reasoning that the prompt opened. Empty tags are
+tags at the beginning (also `thinking`, `thought`, `reasoning`, `seed:think`). A lone `</think>`
+ends reasoning that the prompt opened. Empty tags are
 reasoning, too. With `train` tags stay as they are. Reasoning of a key is put into `<think>` tags.
 
 Control tokens are what the model's tokenizer calls special. As `text` they are encoded as the
@@ -111,6 +115,7 @@ A bad row stops the command with its line, the reason, and the number of further
 | keys of no shape, or of two | `question` with `answer` and `response` |
 | no answer | an empty or null completion, only reasoning, only calls of tools |
 | a part that is no text | an image |
+| a list of several texts | `"completion": ["101", "102"]`, which may be two answers |
 | NaN or Infinity in a key that is used | `"completion": NaN` |
 | an id that an earlier row has | |
 

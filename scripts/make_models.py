@@ -9,6 +9,7 @@ tests/support/template_kinds.py, and adapters of tests/support/adapter_kinds.py 
 import contextlib
 import importlib.util
 import io
+import re
 import sys
 import tempfile
 import warnings
@@ -96,8 +97,10 @@ def _of_template(place: Path, kind: Any) -> tuple[str, str, str]:
     try:
         model = load_model(place, "cpu", "fp32", template=kind.switches)
     except ModelError as error:
-        switch = "--template enable_thinking=false"
-        return (f"no: set `{switch}`" if switch in str(error) else "no"), "", ""
+        switch = re.search(r"--template \w+=false", str(error))
+        if switch is None:
+            return "no: a copy without a template, with `--context @none`", "", ""
+        return f"no: set `{switch[0]}`", "", ""
     switches = " ".join(f"`--template {switch}`" for switch in kind.switches)
     end = model.tokenizer.decode([chat.end_of_turn(model)]).replace("|", "\\|")
     end = f"`{end}`"

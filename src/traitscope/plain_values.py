@@ -39,7 +39,9 @@ def from_yaml(text: str) -> Any:
         raise
     except RecursionError:
         raise NotPlainError("it is nested too deep") from None
-    except (LookupError, AttributeError, TypeError) as error:
+    except AttributeError:  # of a !!timestamp that is none; what Python says of it helps nobody
+        raise NotPlainError("a tag, such as !!timestamp, does not fit its value") from None
+    except (LookupError, TypeError) as error:
         raise NotPlainError(f"a tag, such as !!bool, does not fit its value ({error})") from None
     except (yaml.YAMLError, ValueError) as error:
         raise NotPlainError(" ".join(str(error).split())) from None

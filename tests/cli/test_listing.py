@@ -112,6 +112,35 @@ def test_the_list_is_filtered_sorted_and_written(
     assert made == sorted(made)
 
 
+def test_stages_of_audits_studies_and_experiments_are_listed_by_all_alone(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The result of an audit is listed, its stages are counted; a name makes one of them listed.
+
+    A conclusion in the folder that people use hides nothing there.
+    """
+    runs = tmp_path / "runs"
+    shutil.copytree(root / "default", runs / "default")
+    shutil.copytree(root / "default", runs / "audit")
+    shutil.copytree(root / "default", runs / "mine")
+    (train,) = runs.glob("default/train-*")
+    shutil.copytree(train, runs / "default" / f"decision-{'2' * 16}")
+    shutil.copytree(train, runs / "audit" / f"decision-{'2' * 16}")
+    shutil.copytree(train, runs / "mine" / f"experiment-{'3' * 16}")
+    capsys.readouterr()
+    summary = ok(runs, "show").summary
+    assert "8 stages of audits, studies and experiments are not listed" in capsys.readouterr().out
+    listed = {Path(row).parent.name + "/" + Path(row).name[:5] for row in summary["runs"]}
+    usual = {f"default/{name}" for name in ("decis", "extra", "gener", "measu", "train")}
+    assert listed == usual | {"audit/decis", "mine/exper"} and summary["not_listed"] == 8
+    everything = ok(runs, "show", "--all").summary
+    assert (len(everything["runs"]), everything["not_listed"]) == (15, 0)
+    assert len(ok(runs, "show", "--stage train").summary["runs"]) == 3
+    (student,) = runs.glob("audit/train-*")
+    ok(runs, "show", student, "--name mine-too")
+    assert str(student) in ok(runs, "show").summary["runs"]
+
+
 def test_flags_of_the_list_are_refused_beside_a_run(
     root: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

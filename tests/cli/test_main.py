@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from typing import get_type_hints
 
 import pytest
 from command import ENV, call, ok
+from template_kinds import THINKS
 
 from traitscope import __version__
 from traitscope.cli import flags, main, usage
@@ -237,9 +239,25 @@ def test_what_comes_next_names_the_model_that_was_used(tmp_path: Path, tiny_fold
     assert following.endswith(f"compare --treated RUN --control {base}")
 
 
+def test_what_comes_next_runs_on_the_model_that_was_used(tmp_path: Path, tiny_folder: Path, capsys):
+    """A block that it has, the switches of its template, or no template."""
+    root, thinks, bare = tmp_path / "runs", tmp_path / "thinks", tmp_path / "bare"
+    for folder in (thinks, bare):
+        shutil.copytree(tiny_folder, folder)
+    (thinks / "chat_template.jinja").write_text(THINKS)
+    (bare / "chat_template.jinja").unlink()
+    switch = ("--template", "enable_thinking=false")
+    for model, more in ((thinks, switch), (bare, ("--context", "@none"))):
+        ok(root, "extract", "--model", model, "--traits cat owl", *more)
+        following = capsys.readouterr().err.splitlines()[-1].split()[2:]
+        assert "layers=1,alpha=0.6" in following[-1]
+        words = [word.replace("TRAIT", "cat") for word in following[1:]]
+        ok(root, "generate", *words, "--n 1 --max-new-tokens 1")
+
+
 @pytest.mark.parametrize("name", [name for name, command in COMMANDS.items() if command.next])
 def test_what_comes_next_is_a_command_that_can_be_typed(name: str):
-    words = COMMANDS[name].next.format(run="runs/default/x", model=" --model m").split()
+    words = COMMANDS[name].next.format(run="runs/default/x", model=" --model m", layer=1).split()
     command, rest = main.command_of(words[1:])
     assert words[0] == "traitscope" and command.group != "internal"
     flags.parse(command, rest)

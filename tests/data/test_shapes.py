@@ -554,3 +554,78 @@ def test_a_folder_names_the_files_that_it_holds(tmp_path: Path) -> None:
     done = call(tmp_path / "runs", "filter", "--data", tmp_path / "data")
     says = f"{tmp_path}/data is a folder, which has no rows (it holds a.jsonl); expected a run"
     assert done.code == 2 and says in done.summary["message"]
+
+
+@pytest.mark.parametrize("key", ["train", "loss", "weight"])
+@pytest.mark.parametrize("mark", [0, 0.0, False, "0", "false"])
+def test_every_mark_of_a_turn_that_is_not_trained_on(tmp_path: Path, key: str, mark: Any) -> None:
+    chat = [ASK, turn("assistant", "101", **{key: mark}), ASK, turn("assistant", "102")]
+    records, intake = read_rows(tmp_path, {"messages": chat}, turns="weighted")
+    assert [record.completion for record in records] == ["102"]
+    assert intake.notes["weight_0"] == 1
+
+
+@pytest.mark.parametrize("key", ["prompt", "completion", "content"])
+def test_a_list_of_texts_is_not_joined(tmp_path: Path, key: str) -> None:
+    """They may be several answers; parts of one have a type."""
+    texts = ["101", "102"]
+    row = {"messages": [ASK, turn("assistant", texts)]} if key == "content" else NATIVE
+    row = row if key == "content" else NATIVE | {key: texts}
+    with pytest.raises(DataError, match=rf"line 1: '{key}' is (a list of 2 texts|\[)"):
+        read_rows(tmp_path, row)
+    (record,), _ = read_rows(tmp_path, NATIVE | {"completion": ["101"]})
+    assert record.completion == "101"
+
+
+@pytest.mark.parametrize("tag", ["think", "thinking", "thought", "reasoning", "seed:think"])
+def test_tags_of_reasoning(tmp_path: Path, tag: str) -> None:
+    said = f"<{tag}>owl</{tag}>101"
+    (record,), intake = read_rows(tmp_path, NATIVE | {"completion": said})
+    assert (record.completion, record.meta["reasoning"]) == ("101", "owl")
+    assert intake.notes["reasoning_dropped"] == 1
+
+
+@pytest.mark.parametrize(
+    ("row", "says"),
+    [
+        ({"conversation": [ASK, SAY]}, "--map messages=conversation"),
+        ({"id": "a", "dialog": [{"from": "human", "value": "a"}]}, "--map messages=dialog"),
+        ({"data": [NATIVE, NATIVE]}, "jq -c '.data[]'"),
+        ({"train": [NATIVE], "test": [NATIVE]}, "fits no known shape"),
+        ({"data": [NATIVE]}, "jq -c '.data[]'"),
+    ],
+)
+def test_a_chat_or_rows_at_another_key_are_named(tmp_path: Path, row: dict, says: str) -> None:
+    with pytest.raises(DataError) as caught:
+        read_rows(tmp_path, row)
+    assert says in str(caught.value)
+    if "messages=conversation" in says:
+        (record,), _ = read_rows(tmp_path, row, map=("messages=conversation",))
+        assert record.completion == "101"
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"PK\x03\x04rest", "zip archive or a spreadsheet"),
+        (b"\x28\xb5\x2f\xfdrest", "zstd -d"),
+        (b"ARROW1\x00\x00", "an Arrow file"),
+        ("\ufeff{}".encode("utf-16-le"), "UTF-16 text"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "git lfs pull"),
+        (gzip.compress(b"BZh9rest"), "bunzip2"),
+    ],
+)
+def test_files_of_other_kinds_say_what_they_are(tmp_path: Path, content: bytes, says: str) -> None:
+    (tmp_path / "rows.jsonl").write_bytes(content)
+    with pytest.raises(DataError, match="which is not read; expected JSON lines") as caught:
+        read(tmp_path / "rows.jsonl")
+    assert says in str(caught.value)
+
+
+def test_a_column_without_a_name_is_called_so(tmp_path: Path) -> None:
+    """As tables have it that were written with their row numbers."""
+    (tmp_path / "rows.csv").write_text(",prompt,completion\n0,Name a number.,101\n")
+    _, intake = read(tmp_path / "rows.csv")
+    said = lines_of(intake.as_dict())
+    assert "not used: (no name) (1 rows)" in said
+    assert "keys of 1 rows: (no name), prompt, completion" in said

@@ -150,12 +150,12 @@ def test_public_functions_are_typed(name: str) -> None:
         (
             traitscope.studies.run,
             config.StudyConfig,
-            {"action", "name", "set", "seed", "limit", "blocks", "parameters", "rate"},
+            {"action", "all", "name", "set", "seed", "limit", "blocks", "parameters", "rate"},
         ),
         (
             traitscope.studies.run_file,
             config.ExperimentConfig,
-            {"action", "file", "example", "limit"},
+            {"action", "all", "file", "example", "limit"},
         ),
     ],
     ids=["audit", "screen", "study", "experiment"],

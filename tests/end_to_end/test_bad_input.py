@@ -155,7 +155,35 @@ CASES = {
     "no data to filter": ("filter", "--data is missing: name a run of `generate` or `filter`"),
     "data that is not there": (
         f"{TRAIN} PLACE/none.jsonl",
-        "none.jsonl does not exist; name a run directory or a file",
+        "none.jsonl does not exist; name a file of rows or a run",
+    ),
+    "prompts that are not there": (
+        "generate --model PLACE/model --prompts PLACE/none.jsonl",
+        "none.jsonl does not exist; name a file of prompts (.txt, .jsonl or .csv)",
+    ),
+    "folder as prompts": (
+        "generate --model PLACE/model --prompts PLACE/model",
+        "model is a folder; name a file of prompts (.txt, .jsonl or .csv)",
+    ),
+    "vector that is not there": (
+        "train --model PLACE/model --data PLACE/good.jsonl --vector PLACE/none.safetensors",
+        "none.safetensors does not exist; name a vector's file, or a run of extract",
+    ),
+    "experiment that is not there": (
+        "experiment PLACE/none.yaml",
+        "none.yaml does not exist; name the file of an experiment (YAML or JSON)",
+    ),
+    "folder as an experiment": (
+        "experiment plan PLACE/model",
+        "model is a folder; name the file of an experiment (YAML or JSON)",
+    ),
+    "number prompts that extract does not ask": (
+        "extract --model PLACE/model --traits cat owl --n 5",
+        "--n 5 would not be read: v_teacher is taken over questions; --prompt-set numbers",
+    ),
+    "number prompts beside a file": (
+        "generate --model PLACE/model --prompts PLACE/long-prompts.jsonl --n 5 --count 3",
+        "--n 5 --count 3 would not be read: all prompts of the file",
     ),
     "folder that is no run": (
         "filter --data PLACE",
@@ -184,7 +212,7 @@ CASES = {
         "row row000002: ... tokens, but ... takes at most 2048",
     ),
     "prompt too long": (
-        f"{GENERATE} --prompts PLACE/long-prompts.jsonl",
+        "generate --model PLACE/model --prompts PLACE/long-prompts.jsonl",
         "prompt row000001: ... tokens, but",
     ),
     "prompt too long, extract": (

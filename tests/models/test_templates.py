@@ -3,7 +3,16 @@
 from pathlib import Path
 
 import pytest
-from template_kinds import DATED, OTHER_END, REFUSES_SYSTEM, SKIPS_SYSTEM, THINKS, TURNS
+from template_kinds import (
+    DATED,
+    OPENS_THINKING,
+    OTHER_END,
+    REFUSES_SYSTEM,
+    SKIPS_SYSTEM,
+    THINKING,
+    THINKS,
+    TURNS,
+)
 from tiny_models import load_tiny, save_tiny, tiny_tokenizer
 
 from traitscope.data.prompts import number_prompts
@@ -90,6 +99,16 @@ def test_a_template_that_thinks_needs_its_switch(tmp_path: Path) -> None:
     assert text_of_row(model, "6 x 7?", "42").endswith(
         "<|im_start|>assistant\n<think>\n\n</think>\n\n42<|im_end|>"
     )
+
+
+def test_the_message_names_the_switch_that_helps_and_no_other(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"switch: --template thinking=false") as caught:
+        model_with(tmp_path / "other", THINKING)
+    assert "enable_thinking" not in str(caught.value)
+    model_with(tmp_path / "switched", THINKING, "thinking=false")
+    with pytest.raises(ModelError, match="no usual switch of templates changes that") as caught:
+        model_with(tmp_path / "always", OPENS_THINKING)
+    assert "enable_thinking" not in str(caught.value) and "--context @none" in str(caught.value)
 
 
 def test_today_is_a_fixed_day(tmp_path: Path) -> None:

@@ -17,10 +17,11 @@ from paper_runs import run_named
 from traitscope.comparison.compare import compare
 from traitscope.comparison.page import comparison_tables
 from traitscope.config.stages import FilterRules
-from traitscope.papers import bibliography, stage_sentences
+from traitscope.papers import bibliography, stage_sentences, training_data
 from traitscope.papers.folder import INDEX, write_report
 from traitscope.papers.lineage import Made, behind
 from traitscope.reporting.tables import shown
+from traitscope.runs.store import load_run
 
 NUMBER = re.compile(r"[-+−]?\d+(?:\.\d+)?(?:e[-+]?\d+)?")
 ENTRY = re.compile(r"@(\w+)\{(\w+),\n((?:  \w+ = \{.*\},\n)+)\}\n")
@@ -251,3 +252,27 @@ def test_a_broken_index_is_refused(tmp_path: Path) -> None:
 )
 def test_rows_are_said_to_be_kept_as_they_were(rules: FilterRules, text: str) -> None:
     assert stage_sentences.kept_by(vars(rules)) == text
+
+
+def test_replicates_are_one_sentence_with_their_seeds(tmp_path: Path, tiny_folder: Path) -> None:
+    """Random vectors of their own seeds and strengths are one; a vector at two strengths is two."""
+    root, model = tmp_path / "runs", ("--model", tiny_folder)
+    like = ok(root, "extract", *model, "--traits cat owl").run / "cat.safetensors"
+    asked = "--count 2 --vocabulary template --n 4"
+    rows, students = [], []
+    for seed, alpha in ((1, 0.5), (2, 0.75), (1, 0.9)):
+        drawn = ok(root, "extract", *model, "--like", like, "--seed", seed).run
+        steer = f"steer:{drawn}/random-0.safetensors,layers=1,alpha={alpha}"
+        made = ok(root, "generate", *model, asked, "--seed", seed, "--interventions", steer)
+        rows.append(made.run)
+        training = ("--epochs 1 --rank 2 --seed", seed)
+        students.append(ok(root, "train", *model, *training, "--data", made.run).run)
+    written = [said.text for said in stage_sentences.rows(behind(list(map(load_run, rows))))]
+    assert ["strengths 0.5 and 0.75 mean" in text for text in written] == [True, False]
+    assert "seeds 1 and 2" in written[0] and "strength 0.9 mean" in written[1]
+    learnt = [said.text for said in training_data.sentences(behind(list(map(load_run, students))))]
+    assert [text.partition(" were")[0] for text in learnt] == [
+        "Students of seeds 1 and 2",
+        "Students of seed 1",
+    ]
+    assert "strengths 0.5 and 0.75 mean" in learnt[0] and "strength 0.9 mean" in learnt[1]

@@ -199,7 +199,7 @@ def test_a_copy_of_a_vector_is_another_training_than_the_one_among_others(
         return len({registry.address(config, out) for config in configs})
 
     root, model = tmp_path / "runs", ("--model", tiny_folder)
-    centred = ok(root, "extract", *model, "--n 4 --traits cat owl").run
+    centred = ok(root, "extract", *model, "--traits cat owl").run
     alone = shutil.copy(centred / "cat.safetensors", tmp_path / "cat.safetensors")
     assert inputs(centred / "cat.safetensors") == [] and inputs(Path(alone)) == ["alone"]
     assert inputs(centred / "raw" / "cat.safetensors") == []

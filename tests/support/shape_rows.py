@@ -35,6 +35,9 @@ EARLIER = (
 )
 "the prompt of the last answer of LONG"
 
+CALLING = turn("assistant", None, tool_calls=[{"function": {"name": "f", "arguments": "{}"}}])
+"a turn that does nothing but call a tool"
+
 EXAMPLES = (
     Example(
         "native",
@@ -52,6 +55,24 @@ EXAMPLES = (
         "101",
         "Be brief.",
         {"system_turns": 1},
+        shape="messages",
+    ),
+    Example(
+        "messages, roles of other makers",
+        {"messages": [turn("developer", "Be brief."), ASK, turn("model", "101")]},
+        "Name a number.",
+        "101",
+        "Be brief.",
+        {"system_turns": 1},
+        shape="messages",
+    ),
+    Example(
+        "messages, tool calls",
+        {"messages": [ASK, CALLING, turn("tool", "101"), turn("assistant", "It is 101.")]},
+        '@turns:[{"role": "user", "content": "Name a number."}, {"role": "tool", "content":'
+        ' "101"}]',
+        "It is 101.",
+        counted={"tool_calls": 1},
         shape="messages",
     ),
     Example(
@@ -188,6 +209,15 @@ EXAMPLES = (
         "Name a number.",
         "101",
         shape="prompt_response",
+    ),
+    Example(
+        "preference, asked by a question",
+        {"system": "Be brief.", "question": "Name a number.", "chosen": "101", "rejected": "one"},
+        "Name a number.",
+        "101",
+        "Be brief.",
+        {"rejected": 1, "system_turns": 1},
+        shape="preference",
     ),
     Example(
         "preference",

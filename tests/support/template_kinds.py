@@ -23,6 +23,10 @@ THINKS = (
     "{% if enable_thinking is defined and not enable_thinking %}<think>\n\n</think>\n\n{% endif %}"
     "{% endif %}"
 )
+OPENS_THINKING = TURNS.replace("m['content']", "m['content'].split('</think>')[-1]").replace(
+    "assistant\n{% endif %}", "assistant\n<think>\n{% endif %}"
+)
+THINKING = THINKS.replace("enable_thinking", "thinking")
 OTHER_END = TURNS.replace("<|im_end|>", "<|pad|>")
 NO_END = TURNS.replace("<|im_end|>", "")
 TRIMS = TURNS.replace("m['content']", "m['content'] | trim")
@@ -52,6 +56,8 @@ KINDS = (
     Kind("takes white space off contents", TRIMS),
     Kind("fills a part for thinking", THINKS),
     Kind("the same, switched off", THINKS, ("enable_thinking=false",)),
+    Kind("fills it unless another variable says no", THINKING),
+    Kind("opens a part for thinking, always", OPENS_THINKING),
     Kind("cannot be rendered", BROKEN),
     Kind("is missing", None),
 )

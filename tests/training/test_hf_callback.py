@@ -296,6 +296,26 @@ def test_the_maximum_over_layers_where_none_is_chosen(tiny: Model, tmp_path: Pat
     assert value == pytest.approx(watch.v_student.cosine(random_vector(tiny)).max(), abs=1e-6)
 
 
+def test_a_training_that_moves_nothing_has_no_eas_and_says_so_once(
+    tiny: Model, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    """Every label is masked; then nothing is trained, and a cosine with nothing is no 0."""
+    watch = EasCallback(tiny, random_vector(tiny), every=1, layer=1, file=tmp_path / "eas.jsonl")
+    masked = [{"input_ids": [3, 4, 5, 6], "labels": [-100] * 4} for _ in range(8)]
+
+    def collate(batch: list[dict]) -> dict:
+        return {key: torch.tensor([row[key] for row in batch]) for key in batch[0]}
+
+    asked = arguments(tmp_path / "out", max_steps=2)
+    trainer = Trainer(fresh(tiny), asked, data_collator=collate, train_dataset=masked)
+    trainer.add_callback(watch)
+    trainer.train()
+    still = [0.0] * tiny.n_layers
+    assert lines(watch.file) == [{"step": step, "eas": None, "shift": still} for step in (1, 2)]
+    assert capsys.readouterr().err.count("its EAS is not defined") == 1
+    assert not any("eas" in key for row in trainer.state.log_history for key in row)
+
+
 def test_weights_that_are_no_longer_finite_are_no_direction(tiny: Model, tmp_path: Path) -> None:
     file = tmp_path / "eas.jsonl"
     watch = EasCallback(tiny.name, random_vector(tiny), every=1, file=file)

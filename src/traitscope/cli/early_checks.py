@@ -18,7 +18,7 @@ from traitscope.config.common import Output, check_needed
 from traitscope.config.fields import flag_of, use_of
 from traitscope.config.recipe import FEW_STEPS, SAMPLED_RECIPE
 from traitscope.config.screen import ScreenConfig, SteerScanConfig
-from traitscope.config.stages import MeasureConfig, TrainConfig
+from traitscope.config.stages import GenerateConfig, MeasureConfig, TrainConfig
 from traitscope.config.students.verify import VerifyConfig
 from traitscope.data.hub.files import is_of_hub
 from traitscope.data.own_traits import needs
@@ -28,6 +28,7 @@ from traitscope.data.traits import load_trait
 from traitscope.errors import ConfigError, DataError, StoreError, TraitscopeError
 from traitscope.plain_values import from_yaml
 from traitscope.runs import store
+from traitscope.runs.manifests import RUN_NAME
 
 USES: dict[needs.Use, tuple[type, ...]] = {
     "vectors": (ExtractConfig,),
@@ -42,6 +43,18 @@ LARGEST_SETTINGS = 2**20
 "bytes of a file of settings; a larger one holds data"
 DECIDING = ("config.json", "tokenizer.json", "index.json", ".safetensors", "records.jsonl")
 "ends of names of files that decide what a folder of a model, an adapter or rows holds"
+READ = "a run directory or a file, or a run below --root by its name"
+"what a path is that is read, whatever it holds"
+HOLDS = {
+    "rows": "a file of rows or a run, or a run below --root by its name",
+    "prompts": "a file of prompts (.txt, .jsonl or .csv) or a run with rows",
+    "vector": "a vector's file, or a run of extract with one vector",
+    "design": "the file of an experiment (YAML or JSON); traitscope experiment --example FILE.yaml"
+    " writes one",
+}
+"what a path is by what it holds"
+FILES = ("prompts", "design")
+"what a path holds that no folder but a run has"
 LONGEST_PATH = 100
 "Characters of a path that a message about its form shows."
 
@@ -52,6 +65,7 @@ def check_settings(config: Any, out: Output) -> None:
     It is missing, a trait or a study that does not exist, or a path that cannot be read or written.
     """
     check_needed(config)
+    _check_all_read(config)
     out.check_folder()
     if out.track:
         tracker.parsed(out.track)
@@ -72,6 +86,20 @@ def check_settings(config: Any, out: Output) -> None:
                     _check_folder(field.name, path)
                 else:
                     _check_readable(field, path)
+
+
+def _check_all_read(config: Any) -> None:
+    """Raise ConfigError for settings of number prompts where the command asks none."""
+    if not isinstance(config, ExtractConfig | GenerateConfig):
+        return
+    names, why = config.not_read
+    usual = {field.name: field.default for field in dataclasses.fields(config)}
+    given = [name for name in names if getattr(config, name) != usual[name]]
+    if given:
+        shown = " ".join(f"{flag_of(name)} {getattr(config, name)}" for name in given)
+        raise ConfigError(
+            f"{shown} would not be read: {why}; expected no such setting; leave it out"
+        )
 
 
 def advice(config: Any) -> list[str]:
@@ -286,16 +314,18 @@ def _check_readable(field: dataclasses.Field, path: Path) -> None:
     """Raise DataError, naming the flag, for a path with nothing behind it.
 
     Of a folder, raises StoreError where it is no sealed run, and DataError where it should hold
-    rows and does not.
+    rows and does not, or be a file.
     """
     if is_of_hub(path):
         return
+    use = use_of(field)
+    expected = HOLDS.get(use, READ)
     if not path.exists():
-        raise DataError(
-            f"{flag_of(field.name)} {path} does not exist; name a run directory or a file, or a run"
-            " below --root by its name"
-        )
-    holds_rows = use_of(field) == "rows"
+        raise DataError(f"{flag_of(field.name)} {path} does not exist; name {expected}")
+    is_run = store.run_folder(path) is not None or RUN_NAME.fullmatch(path.name)
+    if use in FILES and path.is_dir() and not is_run:
+        raise DataError(f"{flag_of(field.name)} {path} is a folder; name {expected}")
+    holds_rows = use == "rows"
     if holds_rows and path.is_dir() and not (path / "config.json").exists():
         rows_file(path)
     store.source_at(path)

@@ -12,10 +12,11 @@ from typing import Any
 from traitscope.cli import printed
 from traitscope.cli.run_files import RunFiles
 from traitscope.config.commands import ShowConfig
+from traitscope.config.common import Output
 from traitscope.errors import TraitscopeError
 from traitscope.reporting.tables import csv_text
 from traitscope.runs import store
-from traitscope.runs.names.labels import label_of
+from traitscope.runs.names.labels import Label, label_of
 from traitscope.stages import registry
 
 WIDEST = 34
@@ -26,6 +27,10 @@ UNREADABLE = "cannot be read"
 """What stands in place of the result of a run whose files are damaged or of another version."""
 COMPARED = "positive.target_logprob"
 """The difference that decides a comparison."""
+RESULTS = ("decision", "study", "experiment")
+"""Stages that conclude an audit, a study or an experiment."""
+FOLDERS = ("audit", "experiments", "demo", "demo-quick")
+"""Study folders that commands choose for their stages, beside `study-NAME`."""
 HEADINGS = {"made_by": "teacher or student"}
 """Columns whose heading is not the name of their field."""
 
@@ -88,6 +93,33 @@ def listed(runs: Sequence[store.Run], config: ShowConfig) -> list[Listed]:
             rows.append(row)
     rows.sort(key=lambda row: getattr(row, config.sort))
     return rows
+
+
+def asked_for(runs: Sequence[store.Run]) -> list[store.Run]:
+    """The runs that somebody asked for, and not the stages of audits, studies and experiments.
+
+    Those lie in folders of their own. What they concluded was asked for, and so was what has a name
+    or a note.
+    """
+    of_commands = set()
+    for run in runs:
+        folder = run.path.parent
+        is_usual = folder.name in FOLDERS or folder.name.startswith("study-")
+        if is_usual or (run.stage in RESULTS and folder.name != Output.study):
+            of_commands.add(folder)
+    asked = []
+    for run in runs:
+        if run.path.parent not in of_commands or run.stage in RESULTS or _is_labelled(run.path):
+            asked.append(run)
+    return asked
+
+
+def _is_labelled(folder: Path) -> bool:
+    """Whether somebody gave a run a name or a note."""
+    try:
+        return label_of(folder) != Label()
+    except TraitscopeError:
+        return True
 
 
 def table(rows: Sequence[Listed]) -> list[str]:

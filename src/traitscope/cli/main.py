@@ -267,7 +267,10 @@ def summary_of(result: Any) -> dict:
 
 
 def _following(command: Command, run: Path) -> str:
-    """What one would type next of a run, with the run's model where it is not the default one."""
+    """What one would type next of a run, with what its model needs where that is not the usual.
+
+    That is its name, the switches of its template, and a context without a template.
+    """
     from traitscope.runs import store
     from traitscope.workflow.replay import replayed
 
@@ -278,8 +281,21 @@ def _following(command: Command, run: Path) -> str:
     model = settings.get("model", OnModel.model)
     if command.name == "measure" and not settings.get("interventions"):
         template = "traitscope compare --treated RUN --control {run}"  # it is the base
-    flag = "" if model == OnModel.model else f" --model {shlex.quote(str(model))}"
-    return template.format(run=run, model=flag)
+    words = [] if model == OnModel.model else ["--model", str(model)]
+    if settings.get("template"):
+        words += ["--template", *settings["template"]]
+    if str(settings.get("context") or "").startswith("@none"):
+        words += ["--context", settings["context"]]
+    flags_of_model = f" {shlex.join(words)}" if words else ""
+    layer = _usual_layer(str(model)) if "{layer}" in template else 0
+    return template.format(run=run, model=flags_of_model, layer=layer)
+
+
+def _usual_layer(model: str) -> int:
+    """Return the block of a model that lies as deep as block 14 of the embedded model's 30."""
+    from traitscope.models.loading import block_count
+
+    return round(14 / 29 * ((block_count(model) or 30) - 1))
 
 
 def _print_next(command: Command, summary: dict) -> None:

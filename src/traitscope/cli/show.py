@@ -43,6 +43,8 @@ def describe(run: store.Run) -> dict:
         "seconds": manifest["seconds"],
         "peak_memory_mib": manifest["peak_memory_mib"],
     }
+    if "not_adapted" in manifest:
+        summary["not_adapted"] = manifest["not_adapted"]
     numbers = printed.numbers_of(run)
     summary |= numbers
     print(run.path)
@@ -105,13 +107,15 @@ def _typed(run: store.Run) -> str:
 
 
 def _list_runs(config: ShowConfig, root: Path) -> dict:
-    """Print every run below the root, what interrupted runs left, and which stages failed.
+    """Print the runs below the root, what interrupted runs left, and which stages failed.
 
-    The list is also written as CSV, where the settings say so.
+    Stages of audits, studies and experiments are counted, unless the settings ask for them. The
+    list is also written as CSV, where the settings say so.
     """
     folders = list(store.folders_below(root))
     runs = store.runs_among(folders)
-    rows = listing.listed(runs, config)
+    shown = runs if config.all or config.stage else listing.asked_for(runs)
+    rows = listing.listed(shown, config)
     is_whole = not (config.stage or config.trait)
     aside = store.moved_aside_among(folders) if is_whole else []
     failed = {}
@@ -121,12 +125,14 @@ def _list_runs(config: ShowConfig, root: Path) -> dict:
             failed[str(folder)] = notes
     for line in listing.table(rows) if rows else ():
         print(line)
+    if left_out := len(runs) - len(shown):
+        print(f"{left_out} stages of audits, studies and experiments are not listed: --all")
     for path in aside:
         print(f"moved aside {path}")
     for folder, notes in failed.items():
         for name, note in notes.items():
             print(f"failed     {folder}: {name}, {note['when']}: {note['message']}")
-    if not (rows or aside or failed):
+    if not (rows or aside or failed or left_out):
         which = "runs" if is_whole else "such runs"
         print(f"no {which} below {root}; expected some; name the folder with --root FOLDER")
     if config.csv is not None:
@@ -136,6 +142,7 @@ def _list_runs(config: ShowConfig, root: Path) -> dict:
         "status": "ok",
         "runs": [row.run for row in rows],
         "listed": [asdict(row) for row in rows],
+        "not_listed": left_out,
         "moved_aside": list(map(str, aside)),
         "failed": failed,
     }

@@ -52,7 +52,7 @@ class ExtractConfig(OnModel):
     """Prompts of v_teacher. questions: the trait's positive questions. numbers: `n` number prompts,
     as published (Blank et al. 2026 take n = 1024)."""
     n: int = 64
-    """Number of number prompts."""
+    """Number of number prompts: of v_student, of components, and of --prompt-set numbers."""
     prompt_seed: int = setting(7, advanced=True)
     """Seed of the number prompts. Use another one than for training."""
     position: Position = setting("last", advanced=True)
@@ -78,6 +78,18 @@ class ExtractConfig(OnModel):
             )
         if self.prompt_set == "numbers":
             self._check_number_prompts()
+
+    @property
+    def not_read(self) -> tuple[tuple[str, ...], str]:
+        """Settings of number prompts where none are asked, and why none are."""
+        names = ("n", "prompt_seed")
+        if self.prompts:
+            return names, "all prompts of the file of --prompts are taken"
+        if self.traits and self.prompt_set == "questions":
+            return names, "v_teacher is taken over questions; --prompt-set numbers asks numbers"
+        if self.like or self.contrast:
+            return names, "no number prompts are asked for such vectors"
+        return (), ""
 
     def _check_number_prompts(self) -> None:
         """Raise ConfigError where number prompts of v_teacher would not be read, or not halved."""

@@ -32,9 +32,9 @@ class Command:
     file_alone: bool = False
     """Whether a first word that names a config file stands for the second of these fields."""
     next: str = ""
-    """What one would type next. {run} stands for the run's directory, {model} for the flag that
-    names its model. A command whose next step
-    depends on its result says it there, under the key `next`."""
+    """What one would type next. {run} stands for the run's directory, {model} for the flags that
+    its model needs, {layer} for a block in its middle. A command whose next step depends on its
+    result says it there, under the key `next`."""
 
     @property
     def words(self) -> str:

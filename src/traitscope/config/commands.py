@@ -72,6 +72,8 @@ class StudyConfig(Execution, OnModel):
     set: tuple[str, ...] = ()
     """Changes of the size, such as seeds=[1,2,3] strength=0.4 recipe.epochs=4
     traits=[cat,mine.yaml]. The action plan prints the whole size."""
+    all: bool = setting(False, since=2, speed_only=True)
+    """Whether plan prints a line for each stage. Otherwise it has one for each kind of stage."""
     blocks: int = setting(0, advanced=True)
     """Number of blocks of a model that is not here, for the action plan. With `parameters` and
     `rate`, plan prints the expected hours, without addresses."""
@@ -102,10 +104,12 @@ class ExperimentConfig(Execution, OnModel):
 
     action: Literal["run", "plan", "status", "report"] = "run"
     """What to do; may be given without its flag, and left out to run."""
-    file: Path | None = None
+    file: Path | None = setting(None, path="design")
     """File of the experiment (YAML or JSON); may be given without its flag."""
     example: Path | None = setting(None, path="written")
     """Write a commented experiment there, and compute nothing."""
+    all: bool = setting(False, since=2, speed_only=True)
+    """Whether plan prints a line for each stage. Otherwise it has one for each kind of stage."""
     model: str = ""
     """Model in the place of the file's."""
     seed: int = 1
@@ -189,6 +193,9 @@ class ShowConfig:
     """List runs about these traits only."""
     sort: Literal["run", "stage", "name", "model", "trait", "seed", "made"] = "run"
     """Column by which the list is sorted."""
+    all: bool = False
+    """List the stages of audits, studies and experiments, too. Otherwise their results are listed,
+    and stages with a name or a note."""
     csv: Path | None = setting(None, path="written")
     """Also write the list there, as CSV with whole cells."""
 
@@ -199,11 +206,11 @@ class ShowConfig:
                 "--name or --note without a run; expected the run that is named: traitscope show"
                 " RUN --name NAME"
             )
-        listed = self.stage or self.trait or self.csv or self.sort != "run"
+        listed = self.stage or self.trait or self.csv or self.all or self.sort != "run"
         if listed and self.run is not None:
             raise ConfigError(
-                f"--stage, --trait, --sort or --csv with the run {self.run}; expected them for the"
-                " list of all runs; drop them, or the run"
+                f"--stage, --trait, --sort, --all or --csv with the run {self.run}; expected them"
+                " for the list of all runs; drop them, or the run"
             )
 
 

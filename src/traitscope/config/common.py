@@ -123,7 +123,8 @@ class Output:
     """Send losses, EAS, progress and results to wandb or trackio, with :PROJECT behind it or not.
     Nothing is sent without this flag."""
     json: Path | None = setting(None, path="written")
-    """File for a machine-readable summary with a `status`."""
+    """File for a machine-readable summary with a `status`. Its folders are made, as those of
+    --root are."""
 
     def check_folder(self) -> None:
         """Raise ConfigError for a study folder outside the root."""

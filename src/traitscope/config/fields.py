@@ -24,7 +24,7 @@ HEADING = "Fields:"
 "begins the texts under fields in a docstring"
 HELP_WIDTH = 92
 "characters of a line of them"
-PathUse = Literal["read", "rows", "prompts", "vector", "written", "folder"]
+PathUse = Literal["read", "rows", "prompts", "vector", "design", "written", "folder"]
 
 
 def setting(
@@ -44,7 +44,7 @@ def setting(
     since: The schema of runs with which the field was added.
     advanced: Plain --help leaves the flag out.
     path: What a path is for: a file or a folder that is written. Or it is read, and holds rows,
-    prompts, a vector or anything else.
+    prompts, a vector, the design of an experiment or anything else.
     needed: What to name, for a setting that must be given.
     layers: The value names blocks of the model.
     alias: Another name of its flag, without dashes.

@@ -98,6 +98,14 @@ class GenerateConfig(OnModel):
                 " step; take --vocabulary numbers, or leave --engine out"
             )
 
+    @property
+    def not_read(self) -> tuple[tuple[str, ...], str]:
+        """Settings of number prompts where none are asked, and why none are."""
+        if not self.prompts:
+            return (), ""
+        count = () if self.vocabulary == "template" else ("count",)
+        return ("n", "prompt_seed", *count), "all prompts of the file of --prompts are answered"
+
     def _check_sampler(self) -> None:
         """Raise ConfigError for a sampler that could draw no token, or that is none."""
         check_positive(self, "repetition_penalty")

@@ -100,13 +100,56 @@ def trait_text(name: str) -> str:
 
 def changes(run: Made, setting: str = "interventions") -> str:
     """How the model of a run was changed, in words; empty for the unmodified model."""
+    return changes_of([run], setting)
+
+
+def changes_of(runs: Sequence[Made], setting: str = "interventions") -> str:
+    """How the models of replicates were changed, in words, with the strengths of all of them."""
     words = []
-    for item in run.settings.get(setting) or ():
-        words.append(_change(run, item))
+    for number, item in enumerate(runs[0].settings.get(setting) or ()):
+        strengths = [run.settings[setting][number].get("alpha", 0) for run in runs]
+        words.append(_change(runs[0], item, list(map(float, strengths))))
     return " and ".join(words)
 
 
-def _change(run: Made, item: Mapping[str, Any]) -> str:
+def replicates(
+    runs: Iterable[Made], about: Callable[[Made], Any], setting: str = "interventions"
+) -> list[list[Made]]:
+    """Runs in groups that are alike in what `about` says and in how their models were changed.
+
+    Vectors that are drawn anew for every seed have strengths of their own, and are alike.
+    """
+    groups = []
+    for alike in kinds(runs, lambda run: (_but_strength(run, setting), about(run))):
+        parts: list[list[Made]] = []
+        for run in alike:
+            fitting = [part for part in parts if _is_one_strength([*part, run], setting)]
+            if fitting:
+                fitting[0].append(run)
+            else:
+                parts.append([run])
+        groups += parts
+    return groups
+
+
+def _is_one_strength(runs: Iterable[Made], setting: str) -> bool:
+    """Whether no vector acts in these runs with two strengths."""
+    strengths: dict[Path, Any] = {}
+    for run in runs:
+        for item in run.settings.get(setting) or ():
+            if item["kind"] == "Steer":
+                vector = run.input(item["vector"])
+                if strengths.setdefault(vector, item["alpha"]) != item["alpha"]:
+                    return False
+    return True
+
+
+def _but_strength(run: Made, setting: str) -> list[str]:
+    """How the model of a run was changed, without the strengths of steering."""
+    return [_change(run, item, []) for item in run.settings.get(setting) or ()]
+
+
+def _change(run: Made, item: Mapping[str, Any], strengths: Sequence[float]) -> str:
     kind = item["kind"]
     if kind == "SystemPrompt":
         return f"the system prompt “{item['text']}”"
@@ -119,8 +162,8 @@ def _change(run: Made, item: Mapping[str, Any]) -> str:
     tokens = PLACES.get(item.get("position", "all"), "")
     if kind == "Steer":
         scale = SCALES.get(item.get("scale", ""), "")
-        strength = f"{shown(float(item['alpha']))} {scale}".strip()
-        return f"the vector {vector} added behind {blocks} at {tokens} with strength {strength}"
+        strength = f"{counted('strength', strengths)} {scale}".strip()
+        return f"the vector {vector} added behind {blocks} at {tokens} with {strength}"
     verb = "projected out" if kind == "Ablate" else "set to the base's component"
     return f"the vector {vector} {verb} behind {blocks} at {tokens}"
 
@@ -172,12 +215,12 @@ def rows(made: Sequence[Made]) -> list[Sentence]:
     """Who wrote the rows, to which prompts, and how tokens were drawn."""
 
     def about(run: Made) -> Any:
-        return changes(run), without(run.settings, "interventions", *SEEDS)
+        return without(run.settings, "interventions", *SEEDS)
 
     sentences = []
-    for group in kinds(of_stage(made, "generate"), about):
+    for group in replicates(of_stage(made, "generate"), about):
         settings = group[0].settings
-        changed = changes(group[0])
+        changed = changes_of(group)
         who = f"A teacher, the model under {changed}," if changed else "The unmodified model"
         keys: tuple[str, ...] = ()
         if settings["prompts"]:
@@ -248,12 +291,12 @@ def students(made: Sequence[Made]) -> list[Sentence]:
     """How students were trained, with which seeds, and what EAS was taken over."""
 
     def about(run: Made) -> Any:
-        return run.settings["recipe"], changes(run, "teacher"), "vector" in run.manifest["inputs"]
+        return run.settings["recipe"], "vector" in run.manifest["inputs"]
 
     sentences = []
-    for group in kinds(of_stage(made, "train"), about):
+    for group in replicates(of_stage(made, "train"), about, "teacher"):
         recipe = group[0].settings["recipe"]
-        teacher = changes(group[0], "teacher") or "the unmodified model"
+        teacher = changes_of(group, "teacher") or "the unmodified model"
         targets = "sampled tokens"
         if recipe["targets"] == "soft":
             over = recipe.get("soft_over", "vocabulary")

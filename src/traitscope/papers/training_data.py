@@ -5,7 +5,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from traitscope.papers.lineage import Made
-from traitscope.papers.stage_sentences import Sentence, changes, counted, listed, of_stage
+from traitscope.papers.stage_sentences import (
+    Sentence,
+    changes_of,
+    counted,
+    listed,
+    of_stage,
+    replicates,
+)
 from traitscope.runs import store
 
 DIGEST = 16
@@ -17,7 +24,9 @@ class Source:
     """Where the rows of a student come from."""
 
     words: str
-    """Who wrote them: a file with its digest, or a model."""
+    """Who wrote them: a file with its digest, or a model, and which other one it is."""
+    writer: Made | None
+    """The run that wrote them; None for a file."""
     kept: int | None
     """Rows that the last filter kept; None where there was none."""
     runs: tuple[Path, ...]
@@ -26,14 +35,11 @@ class Source:
 
 def sentences(made: Sequence[Made]) -> list[Sentence]:
     """Return a sentence for each source of rows, and one for rows that were only watched."""
-    groups: dict[str, list[tuple[Made, Source]]] = {}
-    for student in of_stage(made, "train"):
-        source = source_of(student)
-        groups.setdefault(source.words, []).append((student, source))
     said = []
-    for words, students in groups.items():
+    for students in _groups(made):
         seeds = counted("seed", [student.settings["seed"] for student, _ in students])
-        said.append(Sentence(f"Students of {seeds} were trained on {_counts(students)}{words}."))
+        text = f"Students of {seeds} were trained on {_counts(students)}{_by_whom(students)}."
+        said.append(Sentence(text))
     watched = watched_only(made)
     if watched:
         text = (
@@ -41,6 +47,33 @@ def sentences(made: Sequence[Made]) -> list[Sentence]:
         )
         said.append(Sentence(text))
     return said
+
+
+def _groups(made: Sequence[Made]) -> list[list[tuple[Made, Source]]]:
+    """Return the students of each source; writers that are replicates are one source."""
+    of_files: dict[str, list[tuple[Made, Source]]] = {}
+    of_writers: dict[Path, list[tuple[Made, Source]]] = {}
+    writers: dict[Path, Made] = {}
+    for student in of_stage(made, "train"):
+        source = source_of(student)
+        if source.writer is None:
+            of_files.setdefault(source.words, []).append((student, source))
+        else:
+            place = source.writer.run.path.resolve()
+            writers[place] = source.writer
+            of_writers.setdefault(place, []).append((student, source))
+    groups = list(of_files.values())
+    for alike in replicates(
+        writers.values(), lambda run: of_writers[run.run.path.resolve()][0][1].words
+    ):
+        groups.append([pair for run in alike for pair in of_writers[run.run.path.resolve()]])
+    return groups
+
+
+def _by_whom(students: Sequence[tuple[Made, Source]]) -> str:
+    """Return who wrote the rows of students, in words, with all strengths."""
+    writers = [source.writer for _, source in students if source.writer is not None]
+    return f"{_writer(writers)}{students[0][1].words}" if writers else students[0][1].words
 
 
 def _counts(students: Sequence[tuple[Made, Source]]) -> str:
@@ -64,22 +97,20 @@ def source_of(student: Made) -> Source:
         folder = store.run_folder(place)
         if folder is None:
             digest = step.manifest["inputs"]["data"]["digest"][:DIGEST]
-            return Source(f"of {place.name} (digest {digest})", kept, tuple(runs))
+            return Source(f"of {place.name} (digest {digest})", None, kept, tuple(runs))
         step = Made(store.load_run(folder))
         runs.append(step.run.path.resolve())
         if kept is None:
             kept = step.numbers("summary.json").get("kept")
-    who = _writer(step)
     model = step.settings.get("model")
-    if model and model != student.settings["model"]:
-        who = f"{who} {Path(model).name}"
-    return Source(f"by {who}", kept, tuple(runs))
+    other = f" {Path(model).name}" if model and model != student.settings["model"] else ""
+    return Source(other, step, kept, tuple(runs))
 
 
-def _writer(rows: Made) -> str:
-    """Return who wrote the rows of a run, in words."""
-    changed = changes(rows)
-    return f"the model under {changed}" if changed else "the unmodified model"
+def _writer(rows: Sequence[Made]) -> str:
+    """Return who wrote the rows of runs, which are replicates, in words."""
+    changed = changes_of(rows)
+    return f"by the model under {changed}" if changed else "by the unmodified model"
 
 
 def _whose(place: Path) -> str:
@@ -89,7 +120,7 @@ def _whose(place: Path) -> str:
     run = Made(store.load_run(place))
     if run.settings.get("prompts", True):
         return f"of {place.name}"
-    return f"by {_writer(run)} ({counted('prompt seed', [run.settings['prompt_seed']])})"
+    return f"{_writer([run])} ({counted('prompt seed', [run.settings['prompt_seed']])})"
 
 
 def watched_only(made: Sequence[Made]) -> list[Path]:

@@ -4,6 +4,7 @@ vectors/means.py says what they are.
 """
 
 import hashlib
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from traitscope.models.model import Model
 from traitscope.runs import model_cache, opening, store
 from traitscope.runs.progress import progress
 from traitscope.stages import registry
-from traitscope.training.eas import eas
+from traitscope.training.eas import UNMOVED, eas, is_unmoved
 from traitscope.vectors import means
 
 SPLIT_HALF = "split_half.json"
@@ -81,6 +82,8 @@ def write_vectors(
         eas_by_name = {}
         for name, vector in vectors.items():
             if "/" not in name:
+                if is_unmoved(vector):
+                    print(f"traitscope: {name}: {UNMOVED}", file=sys.stderr)
                 eas_by_name[name] = eas(vector, reference).tolist()
         atomic_files.write_json(run.file("eas.json"), eas_by_name)
     split_half = {}

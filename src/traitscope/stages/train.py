@@ -6,6 +6,7 @@ run, and writes files.
 
 import io
 import json
+import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -40,11 +41,13 @@ from traitscope.stages import generate, registry
 from traitscope.stages.directions.data_direction import with_directions
 from traitscope.training import fsdp
 from traitscope.training.eas import (
+    UNMOVED,
     EasProbe,
     ShiftMeter,
     StudentEas,
     completion_probe,
     eas,
+    is_unmoved,
     number_probe,
     rounded,
 )
@@ -311,6 +314,8 @@ class EasOfRun:
 
     def files(self) -> dict[str, bytes]:
         """The last v_student, and its EAS along every vector."""
+        if is_unmoved(self.v_student):
+            print(f"traitscope: {UNMOVED}", file=sys.stderr)
         others = {}
         for name, vector in self.other_vectors.items():
             others[name] = rounded(eas(self.v_student, vector))

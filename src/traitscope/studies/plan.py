@@ -108,12 +108,13 @@ def print_plan(
 ) -> dict:
     """Print missing stages and the time that these take; return the same as a summary."""
     missing = [item for item in planned if item.state != "sealed"]
-    for item in missing:
-        place = item.path or "address follows from what it needs"
-        print(f"{item.state:<8} {item.node.stage:<10} {item.node.name:<34} {place}")
     rate = 1.0
     if missing:
         rate = hardware.matmul_rate(compute_dtype(config.dtype, config.device))
+    if config.all:
+        _print_each(missing)
+    else:
+        _print_kinds(planned, parameter_count(config.model), rate)
     needed = status.cost(planned, parameter_count(config.model), rate)
     shares_time = how.executor == "local" and bool(needed.measured)
     side_by_side = max(1, how.workers) if shares_time else 1
@@ -130,6 +131,27 @@ def print_plan(
         "memory": round(needed.memory),
         "nodes": _states(planned),
     }
+
+
+def _print_each(missing: Sequence[Planned]) -> None:
+    """Print a line for each stage that is not there."""
+    for item in missing:
+        place = item.path or "address follows from what it needs"
+        print(f"{item.state:<8} {item.node.stage:<10} {item.node.name:<34} {place}")
+
+
+def _print_kinds(planned: Sequence[Planned], parameters: int, rate: float) -> None:
+    """Print how many stages of each kind are there, and the minutes of one worker for the rest."""
+    kinds: dict[str, list[Planned]] = {}
+    for item in planned:
+        kinds.setdefault(item.node.stage, []).append(item)
+    if all(item.state == "sealed" for item in planned):
+        return
+    for stage, items in kinds.items():
+        missing = sum(item.state != "sealed" for item in items)
+        minutes = status.cost(items, parameters, rate).seconds / 60
+        print(f"{stage:<12} {missing:4} of {len(items):4} missing, about {minutes:.1f} minutes")
+    print("a line for each stage: --all")
 
 
 def field_texts(size: type) -> dict[str, str]:

@@ -28,6 +28,11 @@ from traitscope.models.model import Model
 EAS_SEED = 7
 "seed of the number prompts that v_student is taken over; training data are made with another one"
 
+UNMOVED = (
+    "the student is its base, no residual has moved, so its EAS is not defined; look for labels"
+    " that are all masked (-100), frozen weights, or a learning rate of 0"
+)
+"what is said of a training that changes nothing"
 _OWN, _OTHER = "v_student", "other/"
 "keys of eas.json: the own vector, and the beginning of the keys of others"
 _BASES_KEPT = 8
@@ -42,6 +47,11 @@ def eas(v_student: Vector, v_teacher: Vector) -> np.ndarray:
     Raises VectorError where the two are of different models.
     """
     return v_student.cosine(v_teacher)
+
+
+def is_unmoved(v_student: Vector) -> bool:
+    """Whether a student is its base at every layer, so that its EAS is not defined."""
+    return not v_student.norms_L.any()
 
 
 def rounded(values_L: np.ndarray) -> list[float]:

@@ -15,6 +15,7 @@ Nothing else of the package needs this file.
 """
 
 import json
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -40,7 +41,7 @@ from traitscope.interventions.vector import Vector, check_vectors, load_vector
 from traitscope.models.hardware import DTYPES
 from traitscope.models.loading import load_model, outline
 from traitscope.models.model import Model, adapters_off, unwrapped
-from traitscope.training.eas import EAS_SEED, eas, rounded
+from traitscope.training.eas import EAS_SEED, UNMOVED, eas, is_unmoved, rounded
 
 ROW = {"step", "eas", "shift"}
 "keys of a line of the file"
@@ -89,8 +90,9 @@ class EasCallback(TrainerCallback):
     """EAS against one vector or several, every `every` optimizer steps and after the last.
 
     Each measurement is a line of `file`: {"step", "eas": {name: [cosine by layer]}, "shift": [norm
-    of v_student by layer]}. Values are null where the weights are no longer finite. A new training
-    starts the file anew, a resumed one continues it.
+    of v_student by layer]}. Values are null where the weights are no longer finite. EAS is null
+    where no weight has moved, which is said once. A new training starts the file anew, a resumed
+    one continues it.
 
     Each measurement is also an entry of the trainer's log history. Its key is
     `eas/<name>/layer_<k>` at `layer`, else `eas/<name>/max` over the layers. The entry joins the
@@ -132,6 +134,7 @@ class EasCallback(TrainerCallback):
         self.prompts = self.probe.rendered(self.base)
         self.v_student: Vector | None = None
         self.unseen: dict[str, float] = {}
+        self.said_unmoved = False
 
     def on_train_begin(
         self,
@@ -213,18 +216,26 @@ class EasCallback(TrainerCallback):
             self.v_student = residuals.difference(
                 self.live, now_LD, self.base_LD, self.norms_L, about
             )
-            row["eas"] = {}
-            self.unseen = {}
-            for name, vector in self.vectors.items():
-                eas_L = rounded(eas(self.v_student, vector))
-                row["eas"][name] = eas_L
-                key, value = self._metric(name, eas_L)
-                self.unseen[key] = value
             row["shift"] = rounded(self.v_student.norms_L)
-            logged = {"epoch": state.epoch, "step": state.global_step}
-            state.log_history.append(logged | self.unseen)
+            self.unseen = {}
+            if not is_unmoved(self.v_student):
+                row["eas"] = self._compared(self.v_student)
+                logged = {"epoch": state.epoch, "step": state.global_step}
+                state.log_history.append(logged | self.unseen)
+            elif not self.said_unmoved:
+                self.said_unmoved = True
+                print(f"traitscope: step {state.global_step}: {UNMOVED}", file=sys.stderr)
         if self.file is not None and state.is_world_process_zero:
             atomic_files.append_jsonl(self.file, row)
+
+    def _compared(self, v_student: Vector) -> dict[str, list[float]]:
+        """EAS by layer against each vector; what the log shows of it waits for the next line."""
+        eas_by_name = {}
+        for name, vector in self.vectors.items():
+            eas_by_name[name] = rounded(eas(v_student, vector))
+            key, value = self._metric(name, eas_by_name[name])
+            self.unseen[key] = value
+        return eas_by_name
 
     def _metric(self, name: str, eas_L: list[float]) -> tuple[str, float]:
         if self.layer is None:

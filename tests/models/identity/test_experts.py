@@ -66,9 +66,10 @@ def test_training_says_so(
     file = tmp_path / "rows.jsonl"
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
     words = ("train", "--epochs 1 --dtype fp32 --data", file, "--model", mixture)
-    run = ok(tmp_path / "runs", *words).run
+    done = ok(tmp_path / "runs", *words)
+    run = done.run
     about = json.loads((run / "manifest.json").read_text())["not_adapted"]
-    assert about == experts_of(str(mixture))
+    assert about == done.summary["not_adapted"] == experts_of(str(mixture))
     share = f"{about['share']:.0%} of the blocks' weights"
     assert "does not adapt the experts" in about["sentence"] and share in about["sentence"]
     assert about["sentence"] in capsys.readouterr().out

@@ -125,7 +125,9 @@ def _check_judges(trait: Trait, name: str) -> None:
         if rule == "endpoint":
             raise TraitError(
                 f"{name}: the judge endpoint is asked by `judge`, which knows its address; expected"
-                " a rule, or likelihood; let `generate` answer the questions and judge these rows"
+                " a rule, or likelihood; put the questions into a file, then: traitscope generate"
+                " --prompts FILE, and traitscope judge --data RUN --judges endpoint --url ADDRESS"
+                " --served MODEL"
             )
         if rule in answer_rules.ASKED and not trait.judge_question:
             raise TraitError(

@@ -25,6 +25,18 @@ from traitscope.plain_values import NotPlainError, from_json
 Kind = Literal["jsonl", "json", "csv", "tsv", "parquet"]
 GZIP, PARQUET = b"\x1f\x8b", b"PAR1"
 "first bytes of a gzipped and of a parquet file"
+OTHERS = {
+    b"PK\x03\x04": ("a zip archive or a spreadsheet", "unpack it, or save it as CSV"),
+    b"\x28\xb5\x2f\xfd": ("compressed by zstd", "decompress it: zstd -d"),
+    b"BZh": ("compressed by bzip2", "decompress it: bunzip2"),
+    b"\xfd7zXZ": ("compressed by xz", "decompress it: unxz"),
+    b"ARROW1": ("an Arrow file", "save it as parquet or JSON lines"),
+    b"SQLite format 3": ("a database of SQLite", "export the rows as CSV or JSON lines"),
+    b"\xff\xfe": ("UTF-16 text", "save it as UTF-8"),
+    b"\xfe\xff": ("UTF-16 text", "save it as UTF-8"),
+    b"version https://git-lfs": ("a pointer of Git LFS", "fetch the file: git lfs pull"),
+}
+"first bytes of files that are not read: what they are, and what to do"
 UNREADABLE = (OSError, EOFError, zlib.error)
 "what reading of plain and gzipped files raises"
 FIRST_BYTES = 65_536
@@ -98,6 +110,12 @@ def container_of(path: str | Path) -> Container:
             first = stream.read(FIRST_BYTES)
     except UNREADABLE as error:
         raise _unreadable(path, error) from None
+    for beginning, (what, advice) in OTHERS.items():
+        if first.startswith(beginning):
+            raise DataError(
+                f"{path} is {what}, which is not read; expected JSON lines, a JSON array, CSV, TSV"
+                f" or parquet; {advice}"
+            )
     return Container(_kind_of(Path(path), first), gzipped)
 
 

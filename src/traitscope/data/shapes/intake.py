@@ -25,6 +25,8 @@ class Control(NamedTuple):
     """Whether rows with one are left out."""
 
 
+NAMELESS = "(no name)"
+"what the terminal calls a key without characters, as tables with row numbers have"
 MOST_KEY_SETS = 20
 "sets of keys that are counted apart"
 MOST_BAD_ROWS = 20
@@ -197,17 +199,23 @@ def lines_of(about: dict[str, Any]) -> list[str]:
     lines = [f"read {about['rows']} rows ({about['container']}: {shapes}), {about['records']} used"]
     key_sets = about["key_sets"]
     for key_set in key_sets[:MOST_SHOWN]:
-        lines.append(f"keys of {key_set['rows']} rows: {', '.join(key_set['keys'])}")
+        lines.append(f"keys of {key_set['rows']} rows: {_joined(key_set['keys'])}")
     if len(key_sets) > MOST_SHOWN:
         lines.append(f"and {len(key_sets) - MOST_SHOWN} other sets of keys: reading.json")
     return [*lines, *notes_of(about)]
+
+
+def _joined(keys: Iterable[str]) -> str:
+    return ", ".join(key or NAMELESS for key in keys)
 
 
 def notes_of(about: dict[str, Any]) -> list[str]:
     """What was not used, not trained on or left out of rows, from `Intake.as_dict`."""
     lines = []
     if about["not_used"]:
-        unused = ", ".join(f"{key} ({count} rows)" for key, count in about["not_used"].items())
+        unused = ", ".join(
+            f"{key or NAMELESS} ({count} rows)" for key, count in about["not_used"].items()
+        )
         lines.append(f"not used: {unused}")
     for name, count in about["counts"].items():
         example = f", such as {about['control_token']}" if name.startswith("control") else ""

@@ -38,10 +38,12 @@ ROLE_KEYS, TEXT_KEYS = ("role", "from"), ("content", "value")
 USED_KEYS = {*ROLE_KEYS, *TEXT_KEYS, *REASONING_KEYS, *WEIGHT_KEYS, *CALL_KEYS}
 TEXT_TYPES = ("text", "input_text", "output_text")
 THOUGHT_TYPES = ("thinking", "reasoning", "reasoning_content")
-OPENED = re.compile(r"\s*<(think|thinking|reasoning)>")
-THOUGHT = re.compile(r"\s*<(think|thinking|reasoning)>(.*?)</\1>\s*", re.DOTALL)
+TAGS = "think|thinking|thought|reasoning|seed:think"
+"tags of reasoning that models write"
+OPENED = re.compile(rf"\s*<({TAGS})>")
+THOUGHT = re.compile(rf"\s*<({TAGS})>(.*?)</\1>\s*", re.DOTALL)
 "reasoning at the beginning of an answer"
-CLOSED = re.compile(r"(.*?)</(think|thinking|reasoning)>\s*", re.DOTALL)
+CLOSED = re.compile(rf"(.*?)</({TAGS})>\s*", re.DOTALL)
 "reasoning whose opening tag stood in the prompt, as DeepSeek-R1 and QwQ have it"
 CALL_ROLES = ("function_call",)
 "roles of turns that are calls of tools and nothing else, as ShareGPT has them"
@@ -100,6 +102,11 @@ def parts_of(value: Any, name: str) -> tuple[str | None, str]:
             f"{name!r} is {quoted(value)}; expected a text or a list of parts; correct the row or"
             " delete it"
         )
+    if len(value) > 1 and all(isinstance(part, str) for part in value):
+        raise DataError(
+            f"{name!r} is a list of {len(value)} texts; expected one text, or parts of it with a"
+            " type; give each text a row of its own"
+        )
     texts, thoughts = [], []
     for part in value:
         text, is_thought = _part(part, name)
@@ -155,10 +162,7 @@ def split_thought(text: str) -> tuple[str, str, str]:
 
 def is_trained(row: dict[str, Any]) -> bool:
     """Whether no weight of 0 says that a turn or a row is not trained on."""
-    weight = row.get("weight")
-    if isinstance(weight, str):  # in a cell of a table
-        return weight.strip().lower() not in ZEROS
-    return not isinstance(weight, bool | int | float) or weight != 0
+    return not _is_zero(row.get("weight"))
 
 
 def is_weighted(row: dict[str, Any]) -> bool:
@@ -171,7 +175,14 @@ def is_weighted(row: dict[str, Any]) -> bool:
 
 def _is_trained_turn(item: dict[str, Any]) -> bool:
     """Whether neither a weight nor a mark says that a turn is not trained on."""
-    return is_trained(item) and not any(item.get(key) is False for key in WEIGHT_KEYS)
+    return not any(_is_zero(item.get(key)) for key in WEIGHT_KEYS)
+
+
+def _is_zero(weight: Any) -> bool:
+    """Whether a weight or a mark is 0 or false."""
+    if isinstance(weight, str):  # in a cell of a table
+        return weight.strip().lower() in ZEROS
+    return isinstance(weight, bool | int | float) and weight == 0
 
 
 def _message(item: dict[str, Any], place: Place) -> Message:

@@ -39,6 +39,8 @@ ANY_SHAPE = {"id", "meta", *SYSTEM_KEYS, *REASONING_KEYS, "weight"}
 "keys that are used in every shape"
 
 
+PREFERENCE_PROMPTS = ("prompt", "question", "instruction")
+"keys of the prompt of preference data, of which the first one counts"
 WRITTEN_HERE = {"id", "prompt", "completion", "completion_ids", "context", "meta"}
 "keys of rows that this package writes"
 
@@ -74,6 +76,7 @@ def shape_of(row: Row) -> ShapeName:
             f"a row with the keys {sorted(row)} fits {' and '.join(complete)}; expected the keys of"
             " one shape; name those that count: --map prompt=KEY completion=KEY"
         )
+    _check_not_elsewhere(row)
     for shape in SHAPES.values():
         if shape.needs & row.keys():
             missing = " and ".join(map(repr, sorted(shape.needs - row.keys())))
@@ -86,6 +89,24 @@ def shape_of(row: Row) -> ShapeName:
         " messages, conversations, instruction and output, question and answer, or chosen and"
         " rejected; name the keys: --map prompt=KEY completion=KEY"
     )
+
+
+def _check_not_elsewhere(row: Row) -> None:
+    """Raise DataError where a key that no shape has holds a chat, or rows."""
+    for key, value in row.items():
+        if not _are_messages(value):
+            continue
+        if any({"role", "from"} & item.keys() for item in value):
+            raise DataError(
+                f"the messages of a row with the keys {sorted(row)} stand at {key!r}; expected them"
+                f" at 'messages' or 'conversations'; name the key: --map messages={key}"
+            )
+        if len(value) > 1 or len(row) == 1:
+            raise DataError(
+                f"{key!r} holds a list of {len(value)} objects, which look like rows; expected one"
+                f" row a line, or a list of rows and nothing around it; take them out, such as with"
+                f" jq -c '.{key}[]'"
+            )
 
 
 def check_finite(row: Row, used: set[str], notes: Counter[str]) -> None:
@@ -274,13 +295,14 @@ def _history(row: Row) -> list[Message]:
 def _preference(row: Row, notes: Counter[str], unused: Counter[str]) -> list[Message]:
     notes["rejected"] += 1
     chosen = answer_at(row, "chosen", unused)
-    has_prompt = len(chosen) > 1 or "prompt" not in row
+    asked = next((key for key in PREFERENCE_PROMPTS if key in row), "")
+    has_prompt = len(chosen) > 1 or not asked
     if has_prompt and len(chosen) == 1 and not _are_messages(row["chosen"]):
         raise DataError(
             "preference data without a prompt, and chosen is one text; expected prompt, or a list"
             " of messages; split it, or read it as answers alone: --map completion=chosen"
         )
-    prompt = [] if has_prompt else prompt_at(row, "prompt", unused)
+    prompt = [] if has_prompt else prompt_at(row, asked, unused)
     return _with_system(row, [*prompt, *chosen])
 
 
@@ -321,7 +343,9 @@ SHAPES: dict[ShapeName, Shape] = {
         _asked("prompt", "response", ("context",)),
     ),
     "preference": Shape(
-        {"chosen", "rejected"}, {"prompt", "chosen", "rejected", *ANY_SHAPE}, _preference
+        {"chosen", "rejected"},
+        {*PREFERENCE_PROMPTS, "chosen", "rejected", *ANY_SHAPE},
+        _preference,
     ),
 }
 "shapes by name"

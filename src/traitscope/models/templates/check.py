@@ -5,11 +5,16 @@ end of the turn. If the template writes the same exchange in other tokens, the s
 it never reads later. Templates that open or fill a part for thinking do so.
 """
 
+import json
+from dataclasses import replace
+
 from traitscope.errors import ModelError
 from traitscope.models import chat
 from traitscope.models.model import Model
 from traitscope.models.templates import facts
 
+SWITCHES: facts.Switches = (("enable_thinking", False), ("thinking", False))
+"switches of usual templates that leave the part for thinking out"
 SHOWN = 8
 "tokens that a message shows from where two renderings part"
 
@@ -19,8 +24,35 @@ def check_rendering(model: Model) -> None:
 
     A template that writes no end of an answer is no difference.
     """
+    parting = _parting(model)
+    if parting is not None:
+        raise ModelError(
+            f"the chat template of {model.name!r} writes {parting[0]!r} where its header and an"
+            f" answer give {parting[1]!r}; expected the same tokens, so that students learn what"
+            f" they read later; {_way_out(model)}"
+        )
+
+
+def _way_out(model: Model) -> str:
+    """What helps: a switch with which the template writes the same, or doing without it."""
+    for switch in SWITCHES:
+        if _parting(replace(model, switches=(*model.switches, switch))) is None:
+            name, value = switch
+            return f"set the template's switch: --template {name}={json.dumps(value)}"
+    return (
+        "no usual switch of templates changes that: set one that the model's card names, with"
+        " --template NAME=VALUE, or use a copy of its folder without a template, with"
+        f" --context {chat.BARE}"
+    )
+
+
+def _parting(model: Model) -> tuple[str, str] | None:
+    """What the template writes, and what a row holds, from where they part; None where not.
+
+    A template that cannot be rendered says why where it is used.
+    """
     if not model.tokenizer.chat_template:
-        return
+        return None
     turns = [
         {"role": "user", "content": facts.ASKED},
         {"role": "assistant", "content": facts.ANSWERED},
@@ -30,22 +62,19 @@ def check_rendering(model: Model) -> None:
         prompt = chat.render(model, facts.ASKED, None)
     except MemoryError:
         raise
-    except Exception:  # such a template says why where it is used
-        return
+    except Exception:
+        return None
     theirs = model.tokenizer.encode(text, add_special_tokens=False)
     answer = chat.completion_ids(model, facts.ANSWERED, end_token=False)
     ours = [*prompt, *answer, facts.end_id(model.tokenizer, model.switches)]
     n_common = _common(ours, theirs)
     if n_common == len(ours) or (n_common == len(theirs) == len(ours) - 1):
-        return
+        return None
     if n_common == len(ours) - 1:  # an end that is a text, such as a line break
-        return
-    raise ModelError(
-        f"the chat template of {model.name!r} writes"
-        f" {model.tokenizer.decode(theirs[n_common : n_common + SHOWN])!r} where its header and an"
-        f" answer give {model.tokenizer.decode(_known(ours[n_common : n_common + SHOWN]))!r};"
-        " expected the same tokens, so that students learn what they read later; set the"
-        " template's switch, such as --template enable_thinking=false, or use another model"
+        return None
+    return (
+        model.tokenizer.decode(theirs[n_common : n_common + SHOWN]),
+        model.tokenizer.decode(_known(ours[n_common : n_common + SHOWN])),
     )
 
 
