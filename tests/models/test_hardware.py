@@ -13,7 +13,7 @@ from traitscope.models import hardware
 def test_dtype(tiny_folder: Path) -> None:
     assert load_tiny(tiny_folder, "bf16").dtype == torch.bfloat16
     assert hardware.default_dtype("cuda") == "bf16"
-    assert hardware.default_dtype("cpu") in hardware.DTYPES
+    assert hardware.default_dtype("cpu") in hardware.dtypes()
 
 
 def test_device(monkeypatch: pytest.MonkeyPatch) -> None:

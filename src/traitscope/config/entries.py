@@ -65,6 +65,9 @@ class Stage(Command):
     replay: str = ""
     """module:function of (config, inputs, output) -> run, for a stage whose inputs its config does
     not name: computes a run again from the folders of its recorded inputs, by name."""
+    only_run: bool = True
+    """Whether the run is all that the command gives, so that a sealed one is its answer. False for
+    a command that also prints, or whose config does not determine the address."""
     formerly: tuple[str, ...] = ()
     """Names that the stage had in earlier versions; runs under them are still found and read."""
 
@@ -86,6 +89,7 @@ ENTRIES: tuple[Command, ...] = (
         subject=("action", "file"),
         file_alone=True,
         replay="studies.experiment.command:replay",
+        only_run=False,
     ),
     Stage(
         name="generate",
@@ -120,7 +124,7 @@ ENTRIES: tuple[Command, ...] = (
         help="train a student on kept rows; --vector: its alignment with a vector (EAS)",
         group="do",
         next="traitscope measure{model} --interventions adapter:{run}",
-        inputs="stages.train:inputs",
+        inputs="training.inputs:inputs",
         resumable=True,
     ),
     Stage(
@@ -240,6 +244,7 @@ ENTRIES: tuple[Command, ...] = (
         help="treated runs minus control runs: every score with its interval, and a page",
         group="do",
         next="traitscope show {run}",
+        only_run=False,
     ),
     Command(
         name="audit",
@@ -255,7 +260,7 @@ ENTRIES: tuple[Command, ...] = (
         run="screening.run:run_screen",
         help="what does this teacher carry that the model does not?",
         group="check",
-        inputs="screening.run:inputs",
+        inputs="runs.given_teacher:inputs_with_traits",
     ),
     Stage(
         name="study",
@@ -265,6 +270,7 @@ ENTRIES: tuple[Command, ...] = (
         group="study",
         subject=("action", "name"),
         replay="studies.runner:replay",
+        only_run=False,
     ),
     Command(
         name="show",

@@ -5,10 +5,16 @@ end of the turn. If the template writes the same exchange in other tokens, the s
 it never reads later. Templates that open or fill a part for thinking do so.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 from traitscope.errors import ModelError
 from traitscope.models import chat
-from traitscope.models.model import Model
 from traitscope.models.templates import facts
+
+if TYPE_CHECKING:
+    from traitscope.models.model import Model
 
 SHOWN = 8
 "tokens that a message shows from where two renderings part"
