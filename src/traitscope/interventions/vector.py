@@ -316,7 +316,7 @@ def load_vector(path: Path) -> Vector:
     try:
         with safe_open(path, framework="np") as file:
             metadata = file.metadata() or {}
-        tensors = array_files.read_tensors(path)
+        tensors = array_files.read_rows(path)
         if "rows" not in tensors:
             raise ValueError(f"it has no tensor rows, found {', '.join(tensors) or 'none'}")
     except (SafetensorError, ValueError, OSError) as error:
@@ -341,7 +341,7 @@ def load_vector(path: Path) -> Vector:
         raise VectorError(
             f"{path}: what the file says about its vector is no JSON: {error}; extract it again"
         ) from None
-    rows_LD = tensors["rows"].float().numpy().copy()  # what is read stays, whoever changes the file
+    rows_LD = tensors["rows"]
     try:
         return Vector(rows_LD, metadata["model"], about)
     except VectorError as error:
