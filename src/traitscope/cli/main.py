@@ -18,7 +18,7 @@ from contextlib import redirect_stdout, suppress
 from pathlib import Path
 from typing import Any, TextIO
 
-from traitscope import distributed
+from traitscope import deferred_imports, distributed
 from traitscope.cli import flags, usage
 from traitscope.config.common import OnModel, Output
 from traitscope.config.entries import COMMANDS, STAGES, Command, Stage
@@ -263,7 +263,10 @@ def _result(command: Command, config: Any, out: Output) -> Any:
         run = registry.finished(config, out)
         if run is not None:
             return run
-    return function(command.run)(config, out)
+    if distributed.world() > 1:
+        return function(command.run)(config, out)
+    with deferred_imports.deferred(("torch._dynamo",)):  # nothing is compiled
+        return function(command.run)(config, out)
 
 
 def summary_of(result: Any) -> dict:

@@ -1,14 +1,16 @@
 """Checking and loading of models by name; identity/finding.py finds them."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
+from torch.overrides import TorchFunctionMode
 
-from traitscope import atomic_files
+from traitscope import atomic_files, deferred_imports
 from traitscope.errors import ModelError, TraitscopeError
 from traitscope.models import chat, nf4, weight_noise
 from traitscope.models.bundled import quietly
@@ -89,12 +91,13 @@ def outline(
 
     Use it where another program runs the model.
     """
+    deferred_imports.import_transformers()
     from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
 
     folder = find_model(name)
     with _readable(folder):
         tokenizer = _load_tokenizer(folder)
-        with chat.template_tried(tokenizer, name), torch.device("meta"):
+        with chat.template_tried(tokenizer, name), _lean(), torch.device("meta"):
             config = AutoConfig.from_pretrained(folder, **NO_FOREIGN_CODE)
             lm = AutoModelForCausalLM.from_config(config, **NO_FOREIGN_CODE)
         if (folder / "generation_config.json").exists():
@@ -108,6 +111,7 @@ def outline(
 
 def _load_folder(folder: Path, dtype: torch.dtype, name: str) -> tuple[Any, Any]:
     """The causal LM and the tokenizer in the folder of a model."""
+    deferred_imports.import_transformers()
     from transformers import AutoModelForCausalLM
 
     from traitscope.models import attention
@@ -116,7 +120,7 @@ def _load_folder(folder: Path, dtype: torch.dtype, name: str) -> tuple[Any, Any]
     quietly()
     with _readable(folder):
         tokenizer = _load_tokenizer(folder)
-        with chat.template_tried(tokenizer, name):
+        with chat.template_tried(tokenizer, name), _lean():
             lm, loading_info = AutoModelForCausalLM.from_pretrained(
                 folder,
                 dtype=dtype,
@@ -133,6 +137,27 @@ def _load_folder(folder: Path, dtype: torch.dtype, name: str) -> tuple[Any, Any]
             " model again, or save it with save_pretrained"
         )
     return lm, tokenizer
+
+
+class _NoDraws(TorchFunctionMode):
+    """Weights without memory are not drawn: torch would import a computer algebra for it."""
+
+    def __torch_function__(
+        self, function: Any, types: Any, args: tuple = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        given = dict(kwargs or {})
+        tensor = given.get("tensor", args[0] if args else None)
+        is_draw = getattr(function, "__module__", None) == nn.init.__name__
+        if is_draw and isinstance(tensor, torch.Tensor) and tensor.is_meta:
+            return tensor
+        return function(*args, **given)
+
+
+@contextmanager
+def _lean() -> Iterator[None]:
+    """A model is built without what only its compilation, or several devices, would need."""
+    with deferred_imports.deferred(), _NoDraws():
+        yield
 
 
 def _load_tokenizer(folder: Path) -> Any:
