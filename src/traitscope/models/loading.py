@@ -139,8 +139,11 @@ def _load_folder(folder: Path, dtype: torch.dtype, name: str) -> tuple[Any, Any]
     return lm, tokenizer
 
 
-class _NoDraws(TorchFunctionMode):
-    """Weights without memory are not drawn: torch would import a computer algebra for it."""
+class _WithoutAlgebra(TorchFunctionMode):
+    """Weights without memory are not drawn, and positions are counted on the CPU.
+
+    For what is computed without memory (the device `meta`) torch imports a computer algebra.
+    """
 
     def __torch_function__(
         self, function: Any, types: Any, args: tuple = (), kwargs: Mapping[str, Any] | None = None
@@ -150,13 +153,15 @@ class _NoDraws(TorchFunctionMode):
         is_draw = getattr(function, "__module__", None) == nn.init.__name__
         if is_draw and isinstance(tensor, torch.Tensor) and tensor.is_meta:
             return tensor
+        if function is torch.arange and given.get("device") == torch.device("meta"):
+            given["device"] = "cpu"
         return function(*args, **given)
 
 
 @contextmanager
 def _lean() -> Iterator[None]:
     """A model is built without what only its compilation, or several devices, would need."""
-    with deferred_imports.deferred(), _NoDraws():
+    with deferred_imports.deferred(), _WithoutAlgebra():
         yield
 
 
