@@ -79,3 +79,20 @@ def test_a_finished_study_imports_nothing_that_computes(tiny_folder: Path, tmp_p
     actions = [["study", action, *study] for action in ("run", "plan", "status", "report")]
     assert "torch" in modules_after(tmp_path / "runs", [[*actions[0], "--workers 1"]])
     assert sorted(modules_after(tmp_path / "runs", actions) & set(HEAVY)) == []
+
+
+UNUSED = ("torch._dynamo", "torch._inductor", "torch.distributed.tensor", "sympy", "accelerate")
+"what transformers and torch would import, longer than torch itself, and no command uses"
+
+
+def test_a_verb_does_not_import_what_it_does_not_use(
+    verbs: tuple[Path, list], tmp_path: Path
+) -> None:
+    """The start of each command that loads a model; on a root of its own, where nothing is done."""
+    _, commands = verbs
+    vectors, generate, *_ = commands
+    names = {command[0]: command for command in commands}
+    fresh = [generate, names["train"], names["measure"], names["export"], vectors]
+    found = modules_after(tmp_path / "runs", fresh)
+    assert "transformers.models.llama.modeling_llama" in found
+    assert sorted(found & set(UNUSED)) == []
