@@ -15,7 +15,6 @@ from pathlib import Path
 
 import common
 
-
 TORCH = "import torch"
 "what a command that computes cannot start without"
 FINISHED, START = "traitscope filter, finished", "traitscope generate, one token"
