@@ -138,12 +138,12 @@ def read_rows(path: Path) -> dict[str, np.ndarray]:
     from safetensors import SafetensorError, deserialize
 
     try:
-        found = deserialize(path.read_bytes())
+        stored_tensors = deserialize(path.read_bytes())
     except (SafetensorError, OSError) as error:
         broken = ValueError(f"{path.name} cannot be read: {error}")
         raise atomic_files.exhausted(error) or broken from error
     rows = {}
-    for name, about in found:
+    for name, about in stored_tensors:
         rows[name] = _as_float32(f"{name} in {path.name}", about)
     return rows
 

@@ -200,11 +200,11 @@ def _facts_of(config: Any) -> dict[str, Any]:
         return {}
     import torch
 
-    found = {"device": _device_name(config.device), "threads": torch.get_num_threads()}
+    facts = {"device": _device_name(config.device), "threads": torch.get_num_threads()}
     if config.same_as is not None:
         own = model_digests(config.model)[0]
-        found["same_as"] = {"named": config.same_as, "own_digest": own}
-    return found
+        facts["same_as"] = {"named": config.same_as, "own_digest": own}
+    return facts
 
 
 def check_files(config: Any) -> None:
