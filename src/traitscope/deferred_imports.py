@@ -2,9 +2,9 @@
 
 transformers names torch's compiler, its parts for several devices and scipy's optimizers when it is
 imported, and no command here uses them. Their import takes longer than that of torch. Inside
-`deferred()` these modules are stand-ins. A name that is taken from one stands for the real thing:
-whoever calls it, reads an attribute of it or makes a subclass imports the real module then.
-Behind the block the modules are importable as ever.
+`deferred()` these modules are stand-ins. A name that is taken from one stands for the real thing.
+A call, a read of an attribute or a subclass imports the real module. Behind the block the modules
+are importable as ever.
 """
 
 from __future__ import annotations
