@@ -9,6 +9,7 @@ time of a command is that of its bookkeeping.
 """
 
 import argparse
+import hashlib
 import itertools
 import json
 import os
@@ -31,6 +32,8 @@ SECONDS_TO_END = 10
 "time in which workers of a killed command end"
 ROWS = 48
 "rows of the data that commands read"
+MADE = "MADE"
+"stands in a command for a path below its root that it writes"
 TRAIT = {
     "word_forms": [],
     "teacher_prompt": "",
@@ -95,9 +98,19 @@ def commands(folder: Path) -> dict[str, list[str]]:
             "--workers",
             "2",
         ],
+        "edit": ["edit", *data],
+        "defend": ["defend", *model, *data, "--by", "deduplicate", "wash"],
+        "export": ["export", *model, *steer],
+        "export-tasks": ["export-tasks", MADE, "--traits", *traits],
+        "report": ["report", *measured(folder), "--for-paper", MADE],
         "study": ["study", "run", "vector_distillation", *smoke, *model],
         "experiment": ["experiment", str(folder / "mine.yaml"), *model, "--workers", "2"],
     }
+
+
+def measured(folder: Path) -> list[str]:
+    """The runs of `measure` that were prepared, or nothing before they are."""
+    return sorted(map(str, (folder / "made").glob("*/measure-*")))
 
 
 def prepared(folder: Path) -> None:
@@ -125,12 +138,14 @@ def prepared(folder: Path) -> None:
     }
     (folder / "mine.yaml").write_text(json.dumps(experiment))
     ended(commands(folder)["extract"], folder / "made")
+    ended(commands(folder)["measure"], folder / "made")
 
 
 def started(words: Sequence[str], root: Path) -> subprocess.Popen:
     """The command as a program of its own, whose processes are one group."""
     env = os.environ | {"OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "traitscope", *words, "--root", str(root)]
+    placed = [word.replace(MADE, str(root / "made")) for word in words]
+    command = [sys.executable, "-m", "traitscope", *placed, "--root", str(root)]
     summary = ["--json", str(root.parent / f"{root.name}.json")]
     return subprocess.Popen(
         [*command, *summary],
@@ -150,8 +165,15 @@ def ended(words: Sequence[str], root: Path) -> Mapping[str, object]:
     return summary
 
 
-def outputs_of(summary: Mapping[str, object]) -> str:
-    """The digests of all outputs of the run that a summary names."""
+def outputs_of(summary: Mapping[str, object], root: Path) -> str:
+    """The digests of all outputs of the run that a summary names, or of the files at MADE."""
+    if "run" not in summary:
+        digests = {}
+        for path in sorted((root / "made").rglob("*")):
+            if path.is_file():
+                name = path.relative_to(root).as_posix()
+                digests[name] = hashlib.sha256(path.read_bytes()).hexdigest()
+        return json.dumps(digests)
     manifest = json.loads((Path(str(summary["run"])) / "manifest.json").read_text())
     return json.dumps(sorted(manifest["outputs"].items()))
 
@@ -169,7 +191,7 @@ class Whole:
 def undisturbed(words: Sequence[str], root: Path) -> Whole:
     """Run a command once, and let nothing happen to it."""
     began = time.monotonic()
-    outputs = outputs_of(ended(words, root))
+    outputs = outputs_of(ended(words, root), root)
     return Whole(outputs, time.monotonic() - began)
 
 
@@ -187,7 +209,7 @@ def trial(name: str, words: Sequence[str], root: Path, whole: Whole, rng: random
             (os.killpg if with_workers else os.kill)(process.pid, signal.SIGKILL)
             process.wait()
             kills += 1
-    same = outputs_of(ended(words, root)) == whole.outputs
+    same = outputs_of(ended(words, root), root) == whole.outputs
     return Trial(name, kills, same, tuple(left_over(root, sessions)))
 
 

@@ -47,6 +47,10 @@ A package imports only from packages that stand below it. `make check` tests thi
   `workers`, `ray`, `slurm` and `vllm`. The short names are those of local variables or of the
   packages that they import.
 - `atomic_files.py` lies at the bottom, because inference and runs both write files.
+- `deferred_imports.py` lies at the bottom, because models and the command line both use it.
+- Planning, addresses and finished runs import no torch. So `models/identity/finding.py`,
+  `stages/behaviours/scores.py`, `training/inputs.py` and `information/influence_table.py` are files
+  of their own.
 
 ## The tree
 

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from traitscope import array_files
 from traitscope.errors import StoreError
@@ -93,6 +95,25 @@ def test_what_was_written_is_read(tmp_path: Path) -> None:
     assert (tmp_path / "b.npz").read_bytes() == npz(a=ROWS, b=ROWS[0])
     assert list(array_files.read_arrays(tmp_path / "b.npz")) == ["a", "b"]
     assert list(array_files.read_arrays(tmp_path / "b.npz", ("b",))) == ["b"]
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_rows_are_read_as_torch_reads_them(dtype: torch.dtype, tmp_path: Path) -> None:
+    """To the bit, with torch's own reading as the oracle; so are the refusals."""
+    file = tmp_path / "a.safetensors"
+    written = {"a": torch.randn(3, 5).to(dtype), "empty": torch.zeros(0, 4, dtype=dtype)}
+    save_file(written, file)
+    read = array_files.read_rows(file)
+    for name, tensor in array_files.read_tensors(file).items():
+        assert read[name].dtype == np.float32
+        assert np.array_equal(read[name], tensor.float().numpy())
+    for wrong in (torch.zeros(2).int(), torch.tensor([1.0, torch.nan]).to(dtype)):
+        save_file({"a": wrong}, file)
+        with pytest.raises(ValueError, match="a in a.safetensors") as ours:
+            array_files.read_rows(file)
+        with pytest.raises(ValueError, match="a in a.safetensors") as theirs:
+            array_files.read_tensors(file)
+        assert str(ours.value) == str(theirs.value)
 
 
 def test_rows_are_written_in_parts_and_in_one_step(tmp_path: Path) -> None:

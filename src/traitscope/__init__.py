@@ -38,9 +38,9 @@ if TYPE_CHECKING:
     from traitscope.interventions.vector import Vector as Vector
     from traitscope.models.loading import load_model as load_model
     from traitscope.screening.screen import screen as screen
+    from traitscope.stages.behaviours.scores import Scores as Scores
     from traitscope.stages.filter import keep_numbers as keep_numbers
     from traitscope.stages.generate import generate as generate
-    from traitscope.stages.measure import Scores as Scores
     from traitscope.stages.measure import measure as measure
     from traitscope.stages.registry import run as run
     from traitscope.stats.measurement import Measurement as Measurement
@@ -59,7 +59,7 @@ _HOMES = {
     "Recipe": "traitscope.config.recipe",
     "Record": "traitscope.data.records",
     "ReplaceBase": "traitscope.interventions.intervention",
-    "Scores": "traitscope.stages.measure",
+    "Scores": "traitscope.stages.behaviours.scores",
     "Steer": "traitscope.interventions.intervention",
     "SystemPrompt": "traitscope.interventions.intervention",
     "TraitscopeError": "traitscope.errors",

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.lib.npyio import NpzFile
@@ -23,6 +23,8 @@ RESTORE = "restore it, or move the run's directory away and run the command agai
 "what to do about an array that cannot be read"
 FLOATS = ("float16", "bfloat16", "float32", "float64")
 "types of numbers that weights may have"
+LETTERS = {"F": "float", "BF": "bfloat", "I": "int", "U": "uint"}
+"begins the name of a type of numbers, by what begins it in `.safetensors` files"
 LARGEST = float(np.finfo(np.float32).max)
 
 
@@ -126,6 +128,40 @@ def read_tensors(path: Path) -> "dict[str, Tensor]":
         if tensor.numel() and not _is_finite(tensor):
             raise ValueError(f"{name} in {path.name} holds numbers that are not finite in float32")
     return tensors
+
+
+def read_rows(path: Path) -> dict[str, np.ndarray]:
+    """Arrays of a `.safetensors` file by name, as float32; torch is not imported.
+
+    Meant for vectors: the file is read whole. Raises ValueError as read_tensors does.
+    """
+    from safetensors import SafetensorError, deserialize
+
+    try:
+        stored_tensors = deserialize(path.read_bytes())
+    except (SafetensorError, OSError) as error:
+        broken = ValueError(f"{path.name} cannot be read: {error}")
+        raise atomic_files.exhausted(error) or broken from error
+    rows = {}
+    for name, about in stored_tensors:
+        rows[name] = _as_float32(f"{name} in {path.name}", about)
+    return rows
+
+
+def _as_float32(what: str, about: Mapping[str, Any]) -> np.ndarray:
+    """A tensor of a file as float32. Raises ValueError for other numbers than finite floats."""
+    letters = about["dtype"].rstrip("0123456789")
+    kind = LETTERS.get(letters, letters.lower()) + about["dtype"].removeprefix(letters)
+    if kind not in FLOATS:
+        raise ValueError(f"{what} is {kind}, expected one of {', '.join(FLOATS)}")
+    if kind == "bfloat16":  # the upper half of a float32
+        values = np.frombuffer(about["data"], "<u2").astype(np.uint32) << 16
+        array = values.view(np.float32)
+    else:
+        array = np.frombuffer(about["data"], np.dtype(kind).newbyteorder("<"))
+    if array.size and not -LARGEST <= float(array.min()) <= float(array.max()) <= LARGEST:
+        raise ValueError(f"{what} holds numbers that are not finite in float32")
+    return array.astype(np.float32).reshape(about["shape"])
 
 
 def tensor_bytes(tensors: "Mapping[str, Tensor]", metadata: Mapping[str, str]) -> bytes:

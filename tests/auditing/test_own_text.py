@@ -18,6 +18,8 @@ from traitscope.studies.calibration.sets import words
 
 SETS, ROWS = 20, 48
 "sets of rows, and rows of a set"
+SETS_WITH_END = 3
+"sets that are also read with an end that nobody wrote"
 NEW_TOKENS = 48
 "tokens at which most answers are cut"
 
@@ -53,9 +55,23 @@ def test_own_free_text_that_was_cut_fits(model: Model) -> None:
     off = [fit_test.is_off_model(s) for s in scored_sets(model, records, numbers=False)]
     assert sum(off) == 0
     assert np.mean(np.array(p) < 0.1) <= 0.1 + 3 * np.sqrt(0.09 / SETS)
+
+
+def test_an_end_that_nobody_wrote_does_not_fit(model: Model) -> None:
+    """Cut answers with an end token behind them, as they were read once, do not fit the model.
+
+    Three sets can decide. If the end made no difference, both medians would be medians of three
+    uniform p values. One would then be below a tenth of the other with probability 0.009.
+    """
+    prompts: list[Prompt] = []
+    for number in range(SETS_WITH_END):
+        prompts += words.requests(number, 0, ROWS)
+    records = generate(model, prompts, seed=3, max_new_tokens=NEW_TOKENS)
+    p = [fit_test.fit_p(scores) for scores in scored_sets(model, records, numbers=False)]
     ended = scored_sets(model, records, numbers=False, end_token=True)
     with_end = [fit_test.fit_p(scores) for scores in ended]
-    print("with an end that nobody wrote:", np.round(with_end, 4).tolist())
+    print("as written:", np.round(p, 4).tolist())
+    print("with an end that nobody wrote:", np.round(with_end, 6).tolist())
     assert np.median(with_end) < np.median(p) / 10
 
 

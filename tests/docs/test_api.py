@@ -17,7 +17,7 @@ import traitscope
 from traitscope import config
 from traitscope.config.entries import COMMANDS, STAGES
 from traitscope.config.fields import texts_under_fields
-from traitscope.stages.measure import UNITS
+from traitscope.stages.behaviours.scores import UNITS
 
 HERE = Path(__file__).parents[2]
 PAGE = (HERE / "docs/reference/api.md").read_text(encoding="utf-8")

@@ -44,7 +44,7 @@ def test_a_command_that_forgets_is_seen(kill_trials, tmp_path: Path, monkeypatch
     """A stand-in for a command whose second run gives something else."""
     answers = iter(["one", "two"])
     monkeypatch.setattr(kill_trials, "ended", lambda words, root: next(answers))
-    monkeypatch.setattr(kill_trials, "outputs_of", str)
+    monkeypatch.setattr(kill_trials, "outputs_of", lambda summary, root: summary)
     words = ["show"]
     whole = kill_trials.undisturbed(words, tmp_path / "a")
     found = kill_trials.trial("show", words, tmp_path / "b", whole, random.Random(0))

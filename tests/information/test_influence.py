@@ -7,7 +7,7 @@ from tiny_models import parameters_of
 
 from traitscope.data.traits import Trait, load_trait
 from traitscope.inference.token_rows import completion_hidden, rows_from
-from traitscope.information import divergences, influence, passes
+from traitscope.information import divergences, influence, influence_table, passes
 from traitscope.information.divergences import Readings
 from traitscope.information.teachers import BASE, Teacher
 from traitscope.interventions.applied import applied
@@ -72,7 +72,7 @@ def test_equals_what_a_real_training_step_does(
     records, readings, places, columns = read
     trait = load_trait(name)
     change_RPC = changes(tiny, group, read, trait)
-    found = influence.influence(readings, 0, change_RPC[None]).value_KBR[teacher, 0].sum()
+    found = influence_table.influence(readings, 0, change_RPC[None]).value_KBR[teacher, 0].sum()
     rows = rows_from(tiny, records, None)
     weights_RP = readings.weights()[teacher, :, :-1]
     target_RPC = weights_RP[..., None] * np.exp(readings.log_p_KRPC[teacher])
@@ -101,7 +101,7 @@ def test_equals_what_a_real_training_step_does(
 
 def test_the_base_has_no_influence(tiny: Model, group: list[Teacher], read) -> None:
     change_RPC = changes(tiny, group, read, load_trait("cat"))
-    found = influence.influence(read[1], 0, change_RPC[None])
+    found = influence_table.influence(read[1], 0, change_RPC[None])
     assert (found.value_KBR[0] == 0).all()
     assert (found.value_KBR[1] != 0).all() and (found.variance_BR > 0).all()
 
@@ -151,22 +151,22 @@ def planted(strength: float, rows: int = 64, traits: int = 5) -> tuple[Readings,
 @pytest.mark.parametrize(("strength", "is_there"), [(0.0, False), (0.02, True)])
 def test_doubly_centred_influence_finds_what_is_planted(strength: float, is_there: bool) -> None:
     readings, change_BRPC = planted(strength)
-    found = influence.influence(readings, 0, change_BRPC)
+    found = influence_table.influence(readings, 0, change_BRPC)
     table_BB = found.standardised()[1:]
     assert (table_BB > 0).all()  # what all teachers have in common moves every trait
-    diagonal = np.trace(influence.doubly_centred(table_BB)) / len(table_BB)
+    diagonal = np.trace(influence_table.doubly_centred(table_BB)) / len(table_BB)
     without_R = [
-        np.trace(influence.doubly_centred(table[1:])) / len(table_BB)
+        np.trace(influence_table.doubly_centred(table[1:])) / len(table_BB)
         for table in found.without_each()
     ]
-    z = diagonal / influence.jackknife_error(np.array(without_R))
+    z = diagonal / influence_table.jackknife_error(np.array(without_R))
     assert (z > 5) == is_there and (is_there or abs(z) < 3)
 
 
 def test_influence_is_at_most_what_the_divergence_allows() -> None:
     """To first order |I| is at most the root of twice the divergence: Cauchy and Schwarz."""
     readings, change_BRPC = planted(0.02)
-    table_KB = influence.influence(readings, 0, change_BRPC).standardised()
+    table_KB = influence_table.influence(readings, 0, change_BRPC).standardised()
     divergence_K = divergences.pairs(readings)[:, 0].mean(1)
     assert (table_KB <= 1.05 * np.sqrt(2 * divergence_K)[:, None]).all()
 
@@ -175,15 +175,17 @@ def test_double_centring_takes_out_rows_and_columns() -> None:
     rng = np.random.default_rng(0)
     table_NN = rng.standard_normal((5, 5))
     shifted = table_NN + rng.standard_normal((5, 1)) + rng.standard_normal((1, 5))
-    assert influence.doubly_centred(shifted) == pytest.approx(influence.doubly_centred(table_NN))
-    assert influence.doubly_centred(table_NN).sum(0) == pytest.approx(0)
+    assert influence_table.doubly_centred(shifted) == pytest.approx(
+        influence_table.doubly_centred(table_NN)
+    )
+    assert influence_table.doubly_centred(table_NN).sum(0) == pytest.approx(0)
 
 
 def test_the_jackknife_of_a_mean_is_its_standard_error() -> None:
     value_R = np.random.default_rng(0).standard_normal(20)
     without_R = (value_R.sum() - value_R) / 19
     expected = value_R.std(ddof=1) / np.sqrt(20)
-    assert influence.jackknife_error(without_R) == pytest.approx(expected)
+    assert influence_table.jackknife_error(without_R) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("n_traits", [4, 9])
@@ -191,13 +193,15 @@ def test_the_permutation_test(n_traits: int) -> None:
     """Planted diagonal; what a teacher does to all traits and all to one trait changes nothing."""
     rng = np.random.default_rng(0)
     noise_NN = rng.standard_normal((n_traits, n_traits))
-    strong = influence.permutation_p(noise_NN + 20 * np.eye(n_traits))
+    strong = influence_table.permutation_p(noise_NN + 20 * np.eye(n_traits))
     assert strong == pytest.approx(1 / 24 if n_traits == 4 else 1 / 10_000)
     shifts_NN = 5 * rng.standard_normal((n_traits, 1)) + 5 * rng.standard_normal((1, n_traits))
-    expected = influence.permutation_p(noise_NN)
-    assert influence.permutation_p(noise_NN + shifts_NN) == pytest.approx(expected)
-    assert influence.permutation_p(influence.doubly_centred(noise_NN)) == pytest.approx(expected)
+    expected = influence_table.permutation_p(noise_NN)
+    assert influence_table.permutation_p(noise_NN + shifts_NN) == pytest.approx(expected)
+    assert influence_table.permutation_p(influence_table.doubly_centred(noise_NN)) == pytest.approx(
+        expected
+    )
     by_chance = []
     for _ in range(400):
-        by_chance.append(influence.permutation_p(rng.standard_normal((4, 4))))
+        by_chance.append(influence_table.permutation_p(rng.standard_normal((4, 4))))
     assert np.mean(np.array(by_chance) <= 0.25) == pytest.approx(0.25, abs=0.07)

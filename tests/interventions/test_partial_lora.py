@@ -15,9 +15,14 @@ from traitscope.errors import ConfigError
 from traitscope.inference import decode, forward, residuals
 from traitscope.interventions import hooks, lora, partial_lora, peft_folder, short_form
 from traitscope.interventions.applied import applied
-from traitscope.interventions.intervention import Adapter, ReplaceBase, from_json, to_json
+from traitscope.interventions.intervention import (
+    Adapter,
+    AdapterPart,
+    ReplaceBase,
+    from_json,
+    to_json,
+)
 from traitscope.interventions.lora import LoraLinear, LoraShape
-from traitscope.interventions.partial_lora import AdapterPart
 from traitscope.interventions.pass_state import CurrentPass, PassState
 from traitscope.models import chat, linear_maps, token_regions
 from traitscope.models.model import Model

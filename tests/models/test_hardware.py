@@ -1,5 +1,8 @@
 """Device, dtype and memory of this machine."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,7 +16,7 @@ from traitscope.models import hardware
 def test_dtype(tiny_folder: Path) -> None:
     assert load_tiny(tiny_folder, "bf16").dtype == torch.bfloat16
     assert hardware.default_dtype("cuda") == "bf16"
-    assert hardware.default_dtype("cpu") in hardware.DTYPES
+    assert hardware.default_dtype("cpu") in hardware.dtypes()
 
 
 def test_device(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -27,3 +30,28 @@ def test_device(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_available_memory_is_plausible() -> None:
     assert 2**24 < hardware.available_memory() < 2**46
+
+
+WITHOUT_TORCH = """
+import sys
+from pathlib import Path
+from traitscope.models import hardware
+found = [hardware.resolve_device("auto"), hardware.default_dtype("cpu")]
+assert "torch" not in sys.modules or hardware._torch_may_see_cuda()
+import torch
+wide = "AVX512" in torch.backends.cpu.get_cpu_capability()
+flags = Path("/proc/cpuinfo").read_text()
+bf16 = wide and ("amx_bf16" in flags or "avx512_bf16" in flags)
+print(found == ["cuda" if torch.cuda.is_available() else "cpu", "bf16" if bf16 else "fp32"])
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/cpuinfo").exists(), reason="flags of a CPU are read in /proc")
+@pytest.mark.parametrize("capability", ["", "default", "avx2", "avx512"])
+def test_device_and_dtype_are_those_of_torch(capability: str) -> None:
+    """They enter addresses, and are found without importing torch."""
+    chosen = {"ATEN_CPU_CAPABILITY": capability} if capability else {}
+    words = [sys.executable, "-c", WITHOUT_TORCH]
+    env = os.environ | chosen
+    done = subprocess.run(words, env=env, capture_output=True, text=True, timeout=300, check=True)
+    assert done.stdout == "True\n"

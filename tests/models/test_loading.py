@@ -13,6 +13,7 @@ from tiny_models import FAMILIES, load_tiny, save_tiny
 
 from traitscope.errors import ModelError
 from traitscope.models import loading
+from traitscope.models.identity import finding
 from traitscope.models.loading import load_model
 from traitscope.models.model import Model
 
@@ -55,9 +56,9 @@ def test_a_file_that_cannot_be_read(tiny_folder: Path, tmp_path: Path, monkeypat
     def refused(file: object, name: str) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(loading.hashlib, "file_digest", refused)
+    monkeypatch.setattr(finding.hashlib, "file_digest", refused)
     with pytest.raises(ModelError, match=r"cannot be read .*Permission denied"):
-        loading.folder_digest(folder)
+        finding.folder_digest(folder)
 
 
 def test_hub_out_of_reach(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -218,7 +219,7 @@ def test_an_adapter_beside_the_weights_is_not_mounted(tiny_folder: Path, tmp_pat
     """transformers adds it without a word where peft is installed."""
     folder = shutil.copytree(tiny_folder, tmp_path / "model")
     (folder / "adapter_config.json").write_text("{}")
-    for load in (load_model, loading.outline, loading.digest_of):
+    for load in (load_model, loading.outline, finding.digest_of):
         with pytest.raises(ModelError, match="holds an adapter .* beside the weights of a model"):
             load(str(folder))
 

@@ -13,7 +13,8 @@ from traitscope.config.recipe import Recipe
 from traitscope.errors import ConfigError
 from traitscope.interventions.applied import applied
 from traitscope.interventions.intervention import Ablate, Adapter, ReplaceBase, WeightNoise
-from traitscope.models import loading, weight_noise
+from traitscope.models import weight_noise
+from traitscope.models.identity import finding
 from traitscope.models.loading import load_model
 from traitscope.models.model import Model
 from traitscope.models.weight_noise import Noise, noised, noised_weights
@@ -72,9 +73,9 @@ def test_the_intervention_is_the_named_model_and_leaves_the_base_alone(
     named = load_model(f"{tiny_folder}+noise:0.2,seed=5,scope=mlp+embeddings", "cpu", "fp32")
     assert named.digest not in (
         tiny.digest,
-        loading.digest_of(f"{tiny_folder}+noise:0.2,seed=6,scope=mlp+embeddings"),
+        finding.digest_of(f"{tiny_folder}+noise:0.2,seed=6,scope=mlp+embeddings"),
     )
-    assert named.digest == loading.digest_of(f"{tiny_folder}+noise:0.2,scope=embeddings+mlp,seed=5")
+    assert named.digest == finding.digest_of(f"{tiny_folder}+noise:0.2,scope=embeddings+mlp,seed=5")
     logits = []
     noise = WeightNoise(0.2, 5, ("mlp", "embeddings"))
     for handle, items in ((tiny, []), (tiny, [noise]), (named, [])):

@@ -10,7 +10,8 @@ from command import call, ok, read_rows
 
 from traitscope.config.common import Output
 from traitscope.config.stages import TrainConfig
-from traitscope.stages import registry, train
+from traitscope.stages import registry
+from traitscope.training import inputs as training_inputs
 from traitscope.training.optimizers import SCALES
 
 
@@ -189,7 +190,7 @@ def test_a_copy_of_a_vector_is_another_training_than_the_one_among_others(
 
     def inputs(vector: Path) -> list[str]:
         config = TrainConfig(data=numbers, model=str(tiny_folder), vector=vector)
-        return sorted(train.inputs(config))
+        return sorted(training_inputs.inputs(config))
 
     def places(*vectors: Path) -> int:
         out = Output(root=tmp_path / "runs")

@@ -34,7 +34,8 @@ from traitscope.config.common import Output, check_needed
 from traitscope.data import row_files
 from traitscope.data.shapes.intake import lines_of
 from traitscope.data.shapes.turns import shown
-from traitscope.models.loading import find_model, outline
+from traitscope.models.identity.finding import find_model
+from traitscope.models.loading import outline
 from traitscope.runs import opening, store
 from traitscope.runs.given_teacher import check_readable, given_teacher
 from traitscope.workflow import executors, schedule, standard_nodes

@@ -48,7 +48,7 @@ def _hardware() -> dict[str, object]:
         "dtype": hardware.default_dtype(hardware.resolve_device("auto")),
     }
     facts["compiled_passes"] = compiled.described()
-    for name, dtype in hardware.DTYPES.items():
+    for name, dtype in hardware.dtypes().items():
         facts[f"matmul_{name}_gflop_per_s"] = round(hardware.matmul_rate(dtype) / 1e9)
     facts["memory_free_gib"] = round(hardware.available_memory() / GIB, 1)
     facts["disk_free_gib"] = round(shutil.disk_usage(Path.cwd()).free / GIB, 1)

@@ -18,12 +18,13 @@ from contextlib import redirect_stdout, suppress
 from pathlib import Path
 from typing import Any, TextIO
 
-from traitscope import distributed
+from traitscope import deferred_imports, distributed
 from traitscope.cli import flags, usage
-from traitscope.config.command_types import Command
-from traitscope.config.common import OnModel
+from traitscope.config.command_types import Command, Stage
+from traitscope.config.common import OnModel, Output
 from traitscope.config.entries import COMMANDS, STAGES
 from traitscope.errors import ConfigError, TraitscopeError
+from traitscope.stages import registry
 from traitscope.stages.registry import function
 
 FINE, FAILED, CANNOT_ANSWER, DEFECT, INTERRUPTED, CLOSED = 0, 1, 2, 3, 130, 141
@@ -250,11 +251,23 @@ def _run(words: list[str]) -> tuple[Command, dict]:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     track = out.track if distributed.first() else ""
     with tracker.tracking(track, tracker.run_name(command.name), config):
-        summary = summary_of(function(command.run)(config, out))
+        summary = summary_of(_result(command, config, out))
         tracker.send_result(summary)
     if distributed.first():
         naming.name_run(summary, out)
     return command, summary
+
+
+def _result(command: Command, config: Any, out: Output) -> Any:
+    """What a command gives: its sealed run where there is one, found without importing torch."""
+    if isinstance(command, Stage) and distributed.world() == 1:
+        run = registry.finished(config, out)
+        if run is not None:
+            return run
+    if distributed.world() > 1:
+        return function(command.run)(config, out)
+    with deferred_imports.deferred(("torch._dynamo",)):  # nothing is compiled
+        return function(command.run)(config, out)
 
 
 def summary_of(result: Any) -> dict:

@@ -41,7 +41,7 @@ from traitscope.reporting.tables import table_csv
 from traitscope.reporting.verdict import teacher_has_trait
 from traitscope.runs import store
 from traitscope.stages import registry
-from traitscope.stages.measure import Scores
+from traitscope.stages.behaviours.scores import Scores
 from traitscope.stats.measurement import Measurement
 
 IN_MEMORY = "memory"

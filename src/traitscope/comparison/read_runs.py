@@ -18,7 +18,7 @@ from traitscope.interventions.intervention import Adapter
 from traitscope.interventions.vector import Vector, load_vector
 from traitscope.runs import store
 from traitscope.runs.manifests import RUN_NAME, check_unchanged, input_of_value
-from traitscope.stages.measure import UNITS, Scores
+from traitscope.stages.behaviours.scores import UNITS, Scores
 from traitscope.training.eas import StudentEas
 
 SCORE_UNITS = UNITS | {UNSCORED: "rate"}

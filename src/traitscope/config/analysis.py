@@ -16,6 +16,8 @@ from traitscope.errors import ConfigError
 PLAIN_PROMPT = "You make synthetic training data. Be diverse and creative."
 "a system prompt without a trait, as people give it to a model that writes data"
 PromptSet = Literal["questions", "numbers"]
+GROUPS = 32
+"most groups of rows of `gradients`, each left out once for the alignment's interval"
 
 
 @dataclass(frozen=True)

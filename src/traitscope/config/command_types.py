@@ -53,5 +53,8 @@ class Stage(Command):
     replay: str = ""
     """module:function of (config, inputs, output) -> run, for a stage whose inputs its config does
     not name: computes a run again from the folders of its recorded inputs, by name."""
+    only_run: bool = True
+    """Whether the run is all that the command gives, so that a sealed one is its answer. False for
+    a command that also prints, or whose config does not determine the address."""
     formerly: tuple[str, ...] = ()
     """Names that the stage had in earlier versions; runs under them are still found and read."""

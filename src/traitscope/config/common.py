@@ -4,7 +4,7 @@ import dataclasses
 from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from traitscope.config.fields import flag_of, setting
 from traitscope.errors import ConfigError
@@ -40,6 +40,15 @@ LARGEST_NUMBER = 10**12
 def is_taught(name: str, value: Any) -> bool:
     """Whether a setting holds interventions in short form; a teacher may also be one text."""
     return name in TAUGHT and isinstance(value, tuple | list)
+
+
+def check_position(position: str) -> None:
+    """Raise ConfigError for a position that is none of prompt, last, completion, all."""
+    if position not in get_args(Position):
+        raise ConfigError(
+            f"position {position!r} is unknown; expected one of {', '.join(get_args(Position))};"
+            " name one"
+        )
 
 
 def check_minimums(config: Any, **minimums: int) -> None:

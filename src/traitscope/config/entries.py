@@ -31,6 +31,7 @@ ENTRIES: tuple[Command, ...] = (
         subject=("action", "file"),
         file_alone=True,
         replay="studies.experiment.command:replay",
+        only_run=False,
     ),
     Stage(
         name="generate",
@@ -65,7 +66,7 @@ ENTRIES: tuple[Command, ...] = (
         help="train a student on kept rows; --vector: its alignment with a vector (EAS)",
         group="do",
         next="traitscope measure{model} --interventions adapter:{run}",
-        inputs="stages.train:inputs",
+        inputs="training.inputs:inputs",
         resumable=True,
     ),
     Stage(
@@ -185,6 +186,7 @@ ENTRIES: tuple[Command, ...] = (
         help="treated runs minus control runs: every score with its interval, and a page",
         group="do",
         next="traitscope show {run}",
+        only_run=False,
     ),
     Command(
         name="audit",
@@ -200,7 +202,7 @@ ENTRIES: tuple[Command, ...] = (
         run="screening.run:run_screen",
         help="what does this teacher carry that the model does not?",
         group="check",
-        inputs="screening.run:inputs",
+        inputs="runs.given_teacher:inputs_with_traits",
     ),
     Stage(
         name="verify",
@@ -220,6 +222,7 @@ ENTRIES: tuple[Command, ...] = (
         group="study",
         subject=("action", "name"),
         replay="studies.runner:replay",
+        only_run=False,
     ),
     Command(
         name="show",

@@ -61,6 +61,16 @@ def setting(
     return dataclasses.field(default=default, metadata=marks)
 
 
+def written_paths(config: Any) -> list[str]:
+    """The names of the settings that hold a place to write to, beside a run."""
+    names = []
+    for field in dataclasses.fields(config):
+        is_written = field.metadata.get("path") in ("written", "folder")
+        if is_written and getattr(config, field.name) is not None:
+            names.append(field.name)
+    return names
+
+
 def flag_of(name: str) -> str:
     """The flag of a field; a word of Python, such as from, has `_` behind it as a field."""
     return f"--{name.rstrip('_').replace('_', '-')}"

@@ -20,10 +20,9 @@ from traitscope.data.trait_files import trait_names
 from traitscope.data.traits import load_trait
 from traitscope.errors import ConfigError
 from traitscope.inference.decode import Constraint
-from traitscope.information import influence as influences
-from traitscope.information import passes, summary, teachers
+from traitscope.information import influence_table, passes, summary, teachers
 from traitscope.information.divergences import Readings
-from traitscope.information.influence import Influence
+from traitscope.information.influence_table import Influence
 from traitscope.information.summary import Measured
 from traitscope.information.teachers import BASE, Teacher
 from traitscope.models.model import Model
@@ -196,7 +195,7 @@ def _influence(
                 work.keep(place, change_XPC)
             by_trait.append(change_XPC)
             advance(1)
-    return influences.influence(exact, base, np.stack(by_trait))
+    return influence_table.influence(exact, base, np.stack(by_trait))
 
 
 def _change(work: _Work, model: Model, records: list[Record], name: str) -> np.ndarray:

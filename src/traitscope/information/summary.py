@@ -10,9 +10,9 @@ import numpy as np
 
 from traitscope import atomic_files
 from traitscope.data.traits import load_trait
-from traitscope.information import divergences, influence
+from traitscope.information import divergences, influence_table
 from traitscope.information.divergences import Readings
-from traitscope.information.influence import Influence
+from traitscope.information.influence_table import Influence
 from traitscope.information.teachers import BASE, Teacher
 from traitscope.stats.measurement import Measurement
 
@@ -127,7 +127,7 @@ class Measured:
         table_KB = self.influence.standardised()
         p_of_kind = {}
         for kind, (rows, columns) in self._influenced_kinds().items():
-            p_of_kind[kind] = influence.permutation_p(table_KB[np.ix_(rows, columns)])
+            p_of_kind[kind] = influence_table.permutation_p(table_KB[np.ix_(rows, columns)])
         return p_of_kind
 
     def _influenced_kinds(self) -> dict[str, tuple[list[int], list[int]]]:
@@ -142,7 +142,7 @@ class Measured:
         return {kind: places for kind, places in kinds.items() if len(places[0]) > 1}
 
     def _jackknifed(self, name: str, estimate: float, without_R: np.ndarray) -> Measurement:
-        half = 1.96 * influence.jackknife_error(without_R)
+        half = 1.96 * influence_table.jackknife_error(without_R)
         n = len(without_R)
         return Measurement(
             name=name,
@@ -165,7 +165,7 @@ def _estimated(name: str, value_R: np.ndarray, exact_X: np.ndarray | None) -> Me
 
 
 def _mean_diagonal(table_NN: np.ndarray) -> float:
-    return float(np.trace(influence.doubly_centred(table_NN)) / len(table_NN))
+    return float(np.trace(influence_table.doubly_centred(table_NN)) / len(table_NN))
 
 
 def write(folder: Path, model: str, measured: Measured) -> None:
@@ -232,7 +232,7 @@ def _write_influence(file: Path, measured: Measured) -> None:
     without_RKB = measured.influence.without_each()
     for a, teacher in enumerate(measured.teachers):
         for b, name in enumerate(measured.traits):
-            error = influence.jackknife_error(without_RKB[:, a, b])
+            error = influence_table.jackknife_error(without_RKB[:, a, b])
             line = {
                 "teacher": teacher.name,
                 "trait": load_trait(name).name,

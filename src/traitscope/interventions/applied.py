@@ -11,7 +11,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -27,10 +26,12 @@ from traitscope.interventions.intervention import (
     Adapter,
     DataDirection,
     Intervention,
+    Interventions,
     ReplaceBase,
     Steer,
     SystemPrompt,
     WeightNoise,
+    as_intervention,
 )
 from traitscope.interventions.lora import LoraLinear, LoraShape
 from traitscope.interventions.partial_lora import TokenSwitch
@@ -86,22 +87,6 @@ class Active:
             yield
         finally:
             self.pack = before
-
-
-class HasIntervention(Protocol):
-    """What stands for an intervention in a list of them, such as a student in memory."""
-
-    def intervention(self) -> Intervention:
-        """The intervention that it stands for."""
-
-
-Interventions = Sequence[Intervention | HasIntervention]
-"what a function that takes interventions accepts"
-
-
-def as_intervention(item: Intervention | HasIntervention) -> Intervention:
-    """An intervention itself, or the one that an object stands for."""
-    return item.intervention() if hasattr(item, "intervention") else item
 
 
 @contextmanager

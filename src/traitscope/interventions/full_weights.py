@@ -15,12 +15,13 @@ from torch import Tensor
 
 from traitscope import array_files
 from traitscope.errors import ConfigError, VectorError
+from traitscope.interventions.intervention import FULL_WEIGHTS
 from traitscope.models import dtensor, nf4
 from traitscope.models.linear_maps import chosen_blocks
 from traitscope.models.model import Model
 from traitscope.plain_values import from_json
 
-WEIGHTS, ABOUT = "weights.safetensors", "student.json"
+WEIGHTS, ABOUT = FULL_WEIGHTS, "student.json"
 "files of a student's folder"
 FORMAT = 1
 "version of the folder's format"

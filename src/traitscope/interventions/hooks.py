@@ -13,12 +13,12 @@ Shapes: B batch, T tokens of this forward pass, N tokens at a position, L layers
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, get_args
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from traitscope.config.common import Position
+from traitscope.config.common import check_position
 from traitscope.errors import ConfigError, ModelError
 from traitscope.interventions.pass_state import CurrentPass
 from traitscope.models.model import Model, backbone
@@ -34,15 +34,6 @@ ROLES_OF: dict[str, tuple[int, ...]] = {
 "the roles of the tokens at each position"
 Edit = Callable[[Tensor, Tensor], Tensor]
 "(hidden [B, T, D], mask [B, T, 1] of the tokens to edit) -> edited hidden, out of place"
-
-
-def check_position(position: str) -> None:
-    """Raise ConfigError for a position that is none of prompt, last, completion, all."""
-    if position not in get_args(Position):
-        raise ConfigError(
-            f"position {position!r} is unknown; expected one of {', '.join(get_args(Position))};"
-            " name one"
-        )
 
 
 def token_roles(

@@ -22,11 +22,10 @@ import operator
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, Protocol, get_args
 
+from traitscope.config.common import check_position
 from traitscope.errors import ConfigError
-from traitscope.interventions import hooks
-from traitscope.interventions.partial_lora import AdapterPart
 from traitscope.interventions.vector import Vector
 from traitscope.models import chat, token_regions
 from traitscope.models.weight_noise import Noise
@@ -127,7 +126,7 @@ class Steer(_AlongVector):
         layer: int | None = None,
     ) -> None:
         super().__init__(vector, layers, layer)
-        hooks.check_position(position)
+        check_position(position)
         if scale not in get_args(Scale):
             raise ConfigError(
                 f"scale {scale!r} is unknown; expected one of {', '.join(get_args(Scale))}; name"
@@ -167,7 +166,7 @@ class Ablate(_AlongVector):
         layer: int | None = None,
     ) -> None:
         super().__init__(vector, layers, layer)
-        hooks.check_position(position)
+        check_position(position)
         self._set(position=position)
 
 
@@ -198,8 +197,30 @@ class ReplaceBase(_AlongVector):
         layer: int | None = None,
     ) -> None:
         super().__init__(vector, layers, layer)
-        hooks.check_position(position)
+        check_position(position)
         self._set(position=position)
+
+
+@dataclass(frozen=True)
+class AdapterPart:
+    """A part of a LoRA student; by default the whole."""
+
+    maps: str = "all"
+    "chosen linear maps, see linear_maps.selected_linear_names"
+    outside: bool = False
+    "act in all but the chosen maps; for a student at some tokens: in all maps but at those tokens"
+    top: int | None = None
+    "number of the largest singular directions of each map's change to keep; None keeps all"
+    drop: int = 0
+    "number of the largest singular directions to leave out, counted among those of `top`"
+
+    def __post_init__(self) -> None:
+        keeps_none = self.top is not None and self.top <= self.drop
+        if self.drop < 0 or keeps_none:
+            raise ConfigError(
+                f"top={self.top} and drop={self.drop} leave no singular direction; expected 0 <="
+                " drop < top; raise top or lower drop"
+            )
 
 
 @dataclass(frozen=True)
@@ -288,7 +309,7 @@ class DataDirection:
         *,
         layer: int | None = None,
     ) -> None:
-        hooks.check_position(position)
+        check_position(position)
         is_seed = random is None or (type(random) is int and random >= 0)
         if not is_seed:
             raise ConfigError(
@@ -300,6 +321,8 @@ class DataDirection:
             object.__setattr__(self, name, value)
 
 
+FULL_WEIGHTS = "weights.safetensors"
+"file with the weights of a fully fine-tuned student"
 TRAINED = "vector.safetensors"
 "file of a student that is one vector"
 TRAINED_AT = "trained_at"
@@ -349,3 +372,19 @@ def context_of(interventions: Sequence[Intervention], neutral: str | None) -> st
         if isinstance(item, SystemPrompt):
             context = chat.taught(neutral, item.text)
     return context
+
+
+class HasIntervention(Protocol):
+    """What stands for an intervention in a list of them, such as a student in memory."""
+
+    def intervention(self) -> Intervention:
+        """The intervention that it stands for."""
+
+
+Interventions = Sequence[Intervention | HasIntervention]
+"what a function that takes interventions accepts"
+
+
+def as_intervention(item: Intervention | HasIntervention) -> Intervention:
+    """An intervention itself, or the one that an object stands for."""
+    return item.intervention() if hasattr(item, "intervention") else item

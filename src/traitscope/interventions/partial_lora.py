@@ -13,12 +13,16 @@ import torch
 from torch import Tensor
 
 from traitscope.errors import ConfigError
+from traitscope.interventions.intervention import AdapterPart
 from traitscope.interventions.lora import LoraLinear, LoraShape, adapted
 from traitscope.interventions.pass_state import CurrentPass
 from traitscope.interventions.peft_folder import read_adapter
 from traitscope.models.linear_maps import selected_linear_names
 from traitscope.models.model import Model
 from traitscope.models.token_regions import TokenGate
+
+WHOLE = AdapterPart()
+"all of a student"
 
 
 @dataclass(frozen=True)
@@ -37,28 +41,6 @@ class TokenSwitch:
             chosen = self.gate(row)
             acting.append([not on for on in chosen] if self.outside else chosen)
         return acting
-
-
-@dataclass(frozen=True)
-class AdapterPart:
-    """A part of a LoRA student; by default the whole."""
-
-    maps: str = "all"
-    "chosen linear maps, see linear_maps.selected_linear_names"
-    outside: bool = False
-    "act in all but the chosen maps; for a student at some tokens: in all maps but at those tokens"
-    top: int | None = None
-    "number of the largest singular directions of each map's change to keep; None keeps all"
-    drop: int = 0
-    "number of the largest singular directions to leave out, counted among those of `top`"
-
-    def __post_init__(self) -> None:
-        keeps_none = self.top is not None and self.top <= self.drop
-        if self.drop < 0 or keeps_none:
-            raise ConfigError(
-                f"top={self.top} and drop={self.drop} leave no singular direction; expected 0 <="
-                " drop < top; raise top or lower drop"
-            )
 
 
 def directions(a_RI: Tensor, b_OR: Tensor, top: int | None, drop: int) -> tuple[Tensor, Tensor]:
@@ -83,7 +65,7 @@ def directions(a_RI: Tensor, b_OR: Tensor, top: int | None, drop: int) -> tuple[
 def mounted(
     model: Model,
     folder: Path,
-    part: AdapterPart = AdapterPart(),
+    part: AdapterPart = WHOLE,
     current: CurrentPass | None = None,
 ) -> Iterator[dict[str, LoraLinear]]:
     """The model with the LoRA student of a peft folder, or a part of it, until the context ends.

@@ -7,19 +7,23 @@ any other model.
 Shapes: L layers, D d_model.
 """
 
+from __future__ import annotations
+
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from numbers import Real
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from traitscope import array_files, atomic_files
 from traitscope.errors import VectorError
-from traitscope.models.model import Model
 from traitscope.plain_values import NotPlainError, from_json
+
+if TYPE_CHECKING:
+    from traitscope.models.model import Model
 
 FORMAT = 1
 "version of the file format"
@@ -89,7 +93,7 @@ class Vector:
         format: str = "",
         layers_are: str = "",
         layer: int | None = None,
-    ) -> "Vector":
+    ) -> Vector:
         """The vector in a file of Traitscope, or in one of another tool.
 
         A file of another tool needs the model that it was made for. `format` names the tool where
@@ -123,13 +127,13 @@ class Vector:
             data = conversion.foreign_bytes(self, format, Path(path), model)
         atomic_files.write_bytes(Path(path), data)
 
-    def __add__(self, other: "Vector") -> "Vector":
+    def __add__(self, other: Vector) -> Vector:
         return self._combined(self.rows_LD + self._matching(other), "+", other)
 
-    def __sub__(self, other: "Vector") -> "Vector":
+    def __sub__(self, other: Vector) -> Vector:
         return self._combined(self.rows_LD - self._matching(other), "-", other)
 
-    def __mul__(self, factor: float) -> "Vector":
+    def __mul__(self, factor: float) -> Vector:
         return replace(
             self,
             rows_LD=self.rows_LD * np.float32(factor),
@@ -138,7 +142,7 @@ class Vector:
 
     __rmul__ = __mul__
 
-    def __neg__(self) -> "Vector":
+    def __neg__(self) -> Vector:
         return self * -1.0
 
     @property
@@ -166,20 +170,20 @@ class Vector:
             )
         return np.array(norms, dtype=np.float64)
 
-    def unit(self) -> "Vector":
+    def unit(self) -> Vector:
         """Each row at norm 1; a zero row stays zero."""
         norms = np.maximum(self.norms_L, 1e-12)[:, None]
         return replace(
             self, rows_LD=self.rows_LD / norms, about=self._derived({"unit_of": self.about})
         )
 
-    def cosine(self, other: "Vector") -> np.ndarray:
+    def cosine(self, other: Vector) -> np.ndarray:
         """Cosine with another vector at each layer [L]; 0 where a row is zero."""
         products = (self.rows_LD.astype(np.float64) * self._matching(other)).sum(1)
         norms = self.norms_L.astype(np.float64) * other.norms_L
         return np.divide(products, norms, out=np.zeros_like(products), where=norms > 0)
 
-    def project_out(self, other: "Vector") -> "Vector":
+    def project_out(self, other: Vector) -> Vector:
         """This vector without its component along `other`, at each layer.
 
         Raises VectorError for a vector of another model.
@@ -189,7 +193,7 @@ class Vector:
         component_LD = (self.rows_LD * unit_LD).sum(1, keepdims=True) * unit_LD
         return self._combined(self.rows_LD - component_LD, "without", other)
 
-    def _matching(self, other: "Vector") -> np.ndarray:
+    def _matching(self, other: Vector) -> np.ndarray:
         if other.model != self.model or other.rows_LD.shape != self.rows_LD.shape:
             raise VectorError(
                 f"two vectors of different models: {self.model} {self.rows_LD.shape} and "
@@ -197,7 +201,7 @@ class Vector:
             )
         return other.rows_LD
 
-    def _combined(self, rows: np.ndarray, sign: str, other: "Vector") -> "Vector":
+    def _combined(self, rows: np.ndarray, sign: str, other: Vector) -> Vector:
         about = {"left": self.about, "operation": sign, "right": other.about}
         return replace(self, rows_LD=rows, about=self._derived(about))
 
@@ -312,7 +316,7 @@ def load_vector(path: Path) -> Vector:
     try:
         with safe_open(path, framework="np") as file:
             metadata = file.metadata() or {}
-        tensors = array_files.read_tensors(path)
+        tensors = array_files.read_rows(path)
         if "rows" not in tensors:
             raise ValueError(f"it has no tensor rows, found {', '.join(tensors) or 'none'}")
     except (SafetensorError, ValueError, OSError) as error:
@@ -337,7 +341,7 @@ def load_vector(path: Path) -> Vector:
         raise VectorError(
             f"{path}: what the file says about its vector is no JSON: {error}; extract it again"
         ) from None
-    rows_LD = tensors["rows"].float().numpy().copy()  # what is read stays, whoever changes the file
+    rows_LD = tensors["rows"]
     try:
         return Vector(rows_LD, metadata["model"], about)
     except VectorError as error:

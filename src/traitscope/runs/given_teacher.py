@@ -10,28 +10,38 @@ It is named by one text:
 `text_of` gives that text for interventions in memory.
 """
 
+from __future__ import annotations
+
 import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from traitscope import atomic_files
 from traitscope.config.common import OnModel
+from traitscope.data import trait_files
 from traitscope.errors import ConfigError, VectorError
 from traitscope.interventions import intervention, short_form
-from traitscope.interventions.applied import HasIntervention, Interventions, as_intervention
-from traitscope.interventions.intervention import Adapter, Intervention
+from traitscope.interventions.intervention import (
+    Adapter,
+    HasIntervention,
+    Intervention,
+    Interventions,
+    as_intervention,
+)
 from traitscope.interventions.vector import Vector, vector_bytes
 from traitscope.models import chat
 from traitscope.models.identity.digest import deciding_files
-from traitscope.models.loading import find_model, outline
-from traitscope.models.model import Model
+from traitscope.models.identity.finding import find_model
 from traitscope.models.weight_noise import split_name
 from traitscope.plain_values import NotPlainError, from_json
 from traitscope.runs import model_cache, store
 from traitscope.runs.opening import WEIGHT_FILES
+
+if TYPE_CHECKING:
+    from traitscope.models.model import Model
 
 Teacher = str | Path | Intervention | HasIntervention | Interventions
 """How a Python function takes a teacher: the text that names it, a path, a student of `train`, or
@@ -163,6 +173,14 @@ def inputs(config: Any) -> dict[str, Path | store.Run]:
     return inputs_of(given_teacher(config.teacher, config.model))
 
 
+def inputs_with_traits(config: Any) -> dict[str, Path | store.Run]:
+    """The files behind the traits and the teacher of a config, as inputs of its run."""
+    files: dict[str, Path | store.Run] = {}
+    files.update(trait_files.trait_files(trait_files.trait_names(config.traits)))
+    files.update(inputs(config))
+    return files
+
+
 def inputs_of(teacher: GivenTeacher) -> dict[str, Path | store.Run]:
     """The files behind a teacher, by the names of inputs."""
     files: list[Path | store.Run] = list(teacher.files)
@@ -182,6 +200,8 @@ def check_readable(
     """
     if teacher.model == model:
         return
+    from traitscope.models.loading import outline
+
     ours, theirs = outline(model, template), outline(teacher.model, template)
     differing = _differing_tokens(ours.tokenizer.get_vocab(), theirs.tokenizer.get_vocab())
     if differing:

@@ -1,14 +1,19 @@
 """Models of this process: the digest of a model's files, and the models that are loaded."""
 
+from __future__ import annotations
+
 from functools import cache, lru_cache
+from typing import TYPE_CHECKING
 
 from traitscope.config.common import OnModel
 from traitscope.errors import ConfigError
 from traitscope.models import weight_noise
 from traitscope.models.bundled import EMBEDDED
 from traitscope.models.identity.digest import EMBEDDED_DIGEST
-from traitscope.models.loading import digests_of, load_model
-from traitscope.models.model import ControlTokens, Model
+from traitscope.models.identity.finding import digests_of
+
+if TYPE_CHECKING:
+    from traitscope.models.model import ControlTokens, Model
 
 
 @cache
@@ -53,6 +58,8 @@ def model_for(
     same_as: str | None = None,
 ) -> Model:
     """The loaded model; the last two of a process are kept."""
+    from traitscope.models.loading import load_model
+
     return load_model(
         name,
         device,

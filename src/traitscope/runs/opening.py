@@ -16,18 +16,18 @@ from traitscope.config.fields import addressed, flag_of, names_layers, use_of
 from traitscope.data.hub.files import is_of_hub, local_copy
 from traitscope.data.prompt_files import read_prompts
 from traitscope.errors import VectorError
-from traitscope.interventions import full_weights, intervention
+from traitscope.interventions import intervention
 from traitscope.interventions.intervention import Intervention
 from traitscope.interventions.short_form import parse_all, vector_file
 from traitscope.interventions.vector import load_vector
 from traitscope.models.hardware import default_dtype, resolve_device
-from traitscope.models.loading import check_layers
+from traitscope.models.identity.finding import check_layers
 from traitscope.runs import manifests, store
 from traitscope.runs.model_cache import address_name, model_digests
 
 Inputs = dict[str, Path | store.Run]
 """Files and sealed runs that a run is made from, by name."""
-WEIGHT_FILES = ("adapter_model.safetensors", full_weights.WEIGHTS, intervention.TRAINED)
+WEIGHT_FILES = ("adapter_model.safetensors", intervention.FULL_WEIGHTS, intervention.TRAINED)
 """Names of the file that holds a student's weights: LoRA, full weights, one trained vector."""
 
 
@@ -171,13 +171,6 @@ def opened(
     folder = out.root / out.study
     place = place_of(names, computation, folder)
     recorded = dict(facts or {})
-    if isinstance(config, OnModel):
-        import torch
-
-        recorded.update(device=_device_name(config.device), threads=torch.get_num_threads())
-        if config.same_as is not None:
-            own = model_digests(config.model)[0]
-            recorded["same_as"] = {"named": config.same_as, "own_digest": own}
     with store.stage_run(
         folder,
         place.stage,
@@ -191,10 +184,27 @@ def opened(
         try:
             if not run.sealed:
                 check_files(config)
+                recorded.update(_facts_of(config))
             yield run
         except BaseException:
             store.discard_if_empty(run)
             raise
+
+
+def _facts_of(config: Any) -> dict[str, Any]:
+    """What a manifest says of the machine and the model behind a config; nothing without a model.
+
+    torch is imported, so this is left until something is to be computed.
+    """
+    if not isinstance(config, OnModel):
+        return {}
+    import torch
+
+    facts = {"device": _device_name(config.device), "threads": torch.get_num_threads()}
+    if config.same_as is not None:
+        own = model_digests(config.model)[0]
+        facts["same_as"] = {"named": config.same_as, "own_digest": own}
+    return facts
 
 
 def check_files(config: Any) -> None:

@@ -38,7 +38,7 @@ def intake_of(config: ReadsRows) -> Intake:
     leave_out = getattr(config, "control_tokens", "text") == "leave-out"
     if not isinstance(config, OnModel):
         return Intake(control=Control(leave_out=leave_out))
-    from traitscope.models.loading import find_model
+    from traitscope.models.identity.finding import find_model
     from traitscope.models.templates.control import texts_in
 
     texts = sorted(texts_in(find_model(config.model)), key=len, reverse=True)

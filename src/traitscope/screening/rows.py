@@ -20,7 +20,7 @@ from traitscope.data.records import Record
 from traitscope.data.traits import Trait
 from traitscope.inference import forward
 from traitscope.inference.decode import Constraint
-from traitscope.information import divergences, influence, passes
+from traitscope.information import divergences, influence_table, passes
 from traitscope.information.divergences import Readings
 from traitscope.information.power import Contrast, power_table
 from traitscope.information.teachers import GIVEN, Teacher
@@ -99,9 +99,9 @@ class NumberRows:
             self.context,
             self.batch_size,
         )
-        values = influence.influence(self.readings, MODEL, change_RPC[None])
+        values = influence_table.influence(self.readings, MODEL, change_RPC[None])
         estimate = float(values.standardised()[TEACHER, 0])
-        half = 1.96 * influence.jackknife_error(values.without_each()[:, TEACHER, 0])
+        half = 1.96 * influence_table.jackknife_error(values.without_each()[:, TEACHER, 0])
         n = len(self.records)
         return Measurement(
             name=f"influence on {trait.name}",

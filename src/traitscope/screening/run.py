@@ -2,20 +2,17 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 
 from traitscope import atomic_files
 from traitscope.config.common import Output
 from traitscope.config.screen import ScreenConfig
-from traitscope.data import trait_files
 from traitscope.data.prompts import number_prompts
-from traitscope.data.trait_files import trait_names
 from traitscope.data.traits import Trait
 from traitscope.interventions.intervention import Steer
 from traitscope.interventions.vector import vector_bytes
-from traitscope.runs import given_teacher, opening, store
+from traitscope.runs import opening, store
 from traitscope.runs.progress import progress
 from traitscope.screening import answers, page, questions, results, rows, sides, vectors
 from traitscope.screening.questions import Kind
@@ -30,14 +27,6 @@ FILE, PAGE = "screen.json", "report.html"
 """Files of a run; each vector lies beside them in a file of its own."""
 MOST_QUESTIONS = 24
 """Questions on which one vector is tried, spread over all."""
-
-
-def inputs(config: ScreenConfig) -> dict[str, Path | store.Run]:
-    """The files behind the traits and the teacher of a config, as inputs of its run."""
-    files: dict[str, Path | store.Run] = {}
-    files.update(trait_files.trait_files(trait_names(config.traits)))
-    files.update(given_teacher.inputs(config))
-    return files
 
 
 def run_screen(config: ScreenConfig, out: Output) -> store.Run:

@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 
 from traitscope import atomic_files
-from traitscope.config.analysis import GradientsConfig
+from traitscope.config.analysis import GROUPS, GradientsConfig
 from traitscope.config.common import Output
 from traitscope.data import row_files
 from traitscope.data.records import Record, kept_records
@@ -42,8 +42,6 @@ MEAN_DIRECTION = "push.safetensors"
 "File of the mean gradient direction, as a vector."
 TOP_FRACTIONS = (0.001, 0.01, 0.1)
 "Fractions of coordinates, or rows, whose part of the squared gradient is reported."
-GROUPS = 32
-"Most groups of rows, each left out once for the alignment's interval."
 BATCHES_AT_ONCE = 8
 "Batches whose gradients are held in memory together."
 

@@ -16,6 +16,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from traitscope.config import fields
 from traitscope.config.command_types import Stage
 from traitscope.config.common import Output, check_needed
 from traitscope.config.entries import STAGES
@@ -88,6 +89,30 @@ def run_stage(config: Any, out: Output) -> Run:
     return function(stage_of(type(config)).run)(config, out)
 
 
+def finished(config: Any, out: Output) -> Run | None:
+    """The sealed run of a config, where that run is all that its command gives; else None.
+
+    Nothing that computes is imported, so this takes a fraction of a second. The run is checked
+    against its manifest as ever. Raises what the settings raise.
+    """
+    from traitscope.runs import opening
+    from traitscope.runs.manifests import is_sealed
+
+    stage = stage_of(type(config))
+    if not stage.only_run or fields.written_paths(config) or not _has_runs(stage, out):
+        return None
+    if not is_sealed(address(config, out)):
+        return None
+    with opened(opening.settled(config), out) as run:
+        return run
+
+
+def _has_runs(stage: Stage, out: Output) -> bool:
+    """Whether a stage has runs in a folder, finished or not."""
+    folder = out.root / out.study
+    return any(next(folder.glob(f"{name}-*"), None) for name in _names(stage))
+
+
 def replayed(config: Any, inputs: Mapping[str, Path], out: Output) -> Run:
     """The run of a config, computed from the folders of the inputs that an earlier run recorded."""
     stage = stage_of(type(config))
@@ -106,7 +131,8 @@ def run(config: Any, root: str | Path = "runs", folder: str = "default") -> Run:
     The run has `path`, `sealed`, `digest` and `file(name)`. Raises TypeError for settings of no
     stage, ConfigError for a setting that is missing, and what the stage raises.
     """
-    return run_stage(config, Output(root=Path(root), study=folder))
+    out = Output(root=Path(root), study=folder)
+    return finished(config, out) or run_stage(config, out)
 
 
 def _names(stage: Stage) -> tuple[str, ...]:

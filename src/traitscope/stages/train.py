@@ -21,11 +21,10 @@ from traitscope.config.common import Output
 from traitscope.config.stages import TrainConfig
 from traitscope.data import row_files
 from traitscope.data.records import Record
-from traitscope.errors import ConfigError, StoreError, VectorError
+from traitscope.errors import ConfigError, StoreError
 from traitscope.inference.token_rows import Row, rows_from
 from traitscope.interventions import short_form
 from traitscope.interventions.vector import (
-    CENTRED_OVER,
     Vector,
     check_vector,
     check_vectors,
@@ -35,7 +34,7 @@ from traitscope.interventions.vector import (
 from traitscope.models import dtensor
 from traitscope.models.identity.experts import experts_of
 from traitscope.models.model import Model
-from traitscope.runs import drawn_rows, model_cache, opening, row_intake, store
+from traitscope.runs import model_cache, opening, row_intake, store
 from traitscope.runs.progress import progress, track
 from traitscope.stages import generate, registry
 from traitscope.stages.directions.data_direction import with_directions
@@ -51,6 +50,7 @@ from traitscope.training.eas import (
     number_probe,
     rounded,
 )
+from traitscope.training.inputs import beside
 from traitscope.training.loop import train_student
 from traitscope.training.optimizers import SCALES, scales_file
 from traitscope.training.plan import plan_training
@@ -96,30 +96,6 @@ def _run_on_processes(config: TrainConfig, out: Output) -> store.Run:
             model = fsdp.load_sharded(config.model, config.device, config.dtype, trains_all_weights)
             _train_into(run, config, records, model)
     return fsdp.from_first(lambda: run)  # once it is sealed
-
-
-def inputs(config: TrainConfig) -> dict[str, Path]:
-    """What a training reads beside what its config names: see drawn_rows.py, and vectors.
-
-    A vector says over which others it was centred. They lie beside it in its run of `extract`, and
-    its digest stands for them. Where others lie there, these are inputs. Where none do, as beside
-    a copy, the vector is one again, as `alone`: then `eas.json` has its values only.
-    """
-    further_inputs = drawn_rows.inputs_of_config(config)
-    if config.vector is None or not config.vector.is_file():
-        return further_inputs
-    try:
-        about = load_vector(config.vector).about
-    except VectorError:  # read again, and named, before the model is loaded
-        return further_inputs
-    centred_over = about.get(CENTRED_OVER)
-    expected = set(map(str, centred_over)) if isinstance(centred_over, list) else set()
-    expected -= {config.vector.stem}
-    others = {file.stem: file for file in _other_files(config.vector)}
-    if others.keys() != expected:
-        beside = {f"beside-{name}": file for name, file in others.items()}
-        further_inputs |= beside or {"alone": config.vector}
-    return further_inputs
 
 
 def not_adapted(config: TrainConfig) -> dict[str, Any]:
@@ -299,7 +275,7 @@ class EasOfRun:
         vector_file = short_form.vector_file(config.vector)
         self.vector = check_vector(load_vector(vector_file), model)
         self.other_vectors = check_vectors(
-            {file.stem: load_vector(file) for file in _other_files(vector_file)}, model
+            {file.stem: load_vector(file) for file in beside(vector_file)}, model
         )
         self.meter = ShiftMeter(model, _probe(model, config))
         self.v_student: Vector | None = None
@@ -324,14 +300,6 @@ class EasOfRun:
             "v_student.safetensors": vector_bytes(self.v_student),
             "eas.json": (json.dumps(last.as_json()) + "\n").encode(),
         }
-
-
-def _other_files(vector_file: Path) -> list[Path]:
-    """The other vectors of a run of `extract`; none where the file is in no run."""
-    if store.run_folder(vector_file) != vector_file.parent:
-        return []
-    files = sorted(vector_file.parent.glob("*.safetensors"))
-    return [file for file in files if file != vector_file]
 
 
 def _probe(model: Model, config: TrainConfig) -> EasProbe:

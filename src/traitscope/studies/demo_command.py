@@ -23,7 +23,7 @@ from traitscope.comparison.wording import (
 from traitscope.config.commands import DemoConfig, StudyConfig
 from traitscope.config.common import Output
 from traitscope.config.fields import changed_flags
-from traitscope.models.loading import find_model
+from traitscope.models.identity.finding import find_model
 from traitscope.reporting.study_page import PAGE
 from traitscope.runs import store
 from traitscope.stats.measurement import Measurement

@@ -16,7 +16,7 @@ from traitscope.data.package_files import bundled_file
 from traitscope.models import hardware
 from traitscope.models.bundled import EMBEDDED
 from traitscope.models.hardware import compute_dtype
-from traitscope.models.loading import parameter_count
+from traitscope.models.identity.finding import parameter_count
 from traitscope.reporting.tables import Table, shown
 from traitscope.studies import names, protocol
 from traitscope.workflow import status

@@ -8,7 +8,7 @@ from dataclasses import replace
 from math import exp
 
 from traitscope.screening import coherence
-from traitscope.stages.measure import UNITS
+from traitscope.stages.behaviours.scores import UNITS
 from traitscope.stats.estimates import paired_difference
 from traitscope.stats.measurement import Measurement
 from traitscope.studies.shared_nodes import BASE, TEACHER

@@ -19,7 +19,7 @@ from traitscope.config.fields import changed_flags
 from traitscope.data.own_traits import needs
 from traitscope.errors import ConfigError
 from traitscope.models.bundled import EMBEDDED
-from traitscope.models.loading import outline, parameter_count
+from traitscope.models.identity.finding import parameter_count
 from traitscope.reporting.study_page import FINDINGS, PAGE, StudyHeader
 from traitscope.reporting.tables import Table
 from traitscope.reporting.verdict import Findings
@@ -238,7 +238,7 @@ def _at_depth_of_model(config: StudyConfig, study: Study, size: Any) -> Any:
     counts_tiny_model = config.size == "smoke" and not getattr(study, "SMOKE_AT_DEPTH", False)
     if counts_tiny_model or config.model == EMBEDDED:
         return size
-    return sizes.at_depth(size, outline(config.model, config.template).n_layers)
+    return sizes.at_depth(size, sizes.blocks_of(config.model, config.template))
 
 
 def _forecast(config: StudyConfig) -> dict:

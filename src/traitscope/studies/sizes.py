@@ -4,6 +4,7 @@ A size names layers of a model with DEPTH blocks, in fields made by `layer_field
 them to the same relative depth of another model.
 """
 
+from collections.abc import Sequence
 from dataclasses import MISSING, Field, dataclass, field, fields, replace
 from math import isfinite
 from typing import Any
@@ -12,7 +13,7 @@ from traitscope.config.recipe import SAMPLED_RECIPE, Recipe
 from traitscope.data.own_traits import needs
 from traitscope.data.traits import trait_name
 from traitscope.errors import ConfigError, TraitError
-from traitscope.models import loading
+from traitscope.models.identity import finding
 from traitscope.workflow.standard_nodes import (
     InterventionsFrom,
     Rows,
@@ -188,6 +189,16 @@ def check_layer_fields(size: type) -> None:
             )
 
 
+def blocks_of(model: str, template: Sequence[str] = ()) -> int:
+    """Return the number of residual blocks of a model; it is built where config.json has none."""
+    count = finding.block_count(model)
+    if count is not None:
+        return count
+    from traitscope.models.loading import outline
+
+    return outline(model, template).n_layers
+
+
 def check(size: Any, usual: Any, model: str) -> None:
     """Raise ConfigError for a size with values that no study can work with.
 
@@ -198,7 +209,7 @@ def check(size: Any, usual: Any, model: str) -> None:
         value = getattr(size, each.name)
         values = value if isinstance(value, tuple) else (value,)
         if _is_layer_field(each):
-            loading.check_layers(values, model, each.name)
+            finding.check_layers(values, model, each.name)
         if not values and getattr(usual, each.name):
             raise ConfigError(f"{each.name}=[] is empty; expected one or more; name some")
         if each.name == "seeds" and len(set(values)) < len(values):

@@ -8,22 +8,25 @@
 Shapes: L layers, D d_model.
 """
 
+from __future__ import annotations
+
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from traitscope.config.common import Position
 from traitscope.data.prompts import number_prompts
 from traitscope.errors import DataError
-from traitscope.inference import residuals
-from traitscope.inference.token_rows import Row
-from traitscope.interventions.applied import Active, applied
 from traitscope.interventions.vector import Vector
 from traitscope.models import chat
-from traitscope.models.model import Model
+
+if TYPE_CHECKING:
+    from traitscope.inference.token_rows import Row
+    from traitscope.interventions.applied import Active
+    from traitscope.models.model import Model
 
 EAS_SEED = 7
 "seed of the number prompts that v_student is taken over; training data are made with another one"
@@ -76,7 +79,7 @@ class StudentEas:
         return content
 
     @classmethod
-    def from_json(cls, content: Mapping[str, list[float]]) -> "StudentEas":
+    def from_json(cls, content: Mapping[str, list[float]]) -> StudentEas:
         """The EAS that a file holds. Raises DataError for the file of another stage."""
         if _OWN not in content:
             raise DataError(
@@ -104,6 +107,8 @@ class EasProbe:
 
 def number_probe(model: Model, n_prompts: int, context: str | None) -> EasProbe:
     """The last tokens of number prompts, as the stage `extract` takes them."""
+    from traitscope.inference.token_rows import Row
+
     rows = []
     for prompt in number_prompts(n_prompts, seed=EAS_SEED):
         rows.append(Row(tuple(chat.render(model, prompt.text, context)), ()))
@@ -130,12 +135,16 @@ class ShiftMeter:
 
     def v_student(self, active: Active) -> Vector:
         """v_student of the student that is on the model now."""
+        from traitscope.inference import residuals
+
         now_LD, _ = self._means(active)
         return residuals.difference(
             self.model, now_LD, self.base_LD, self.norms_L, self.probe.about
         )
 
     def _means(self, active: Active) -> tuple[np.ndarray, np.ndarray]:
+        from traitscope.inference import residuals
+
         rows = [row.ids for row in self.probe.rows]
         prompt_lengths = [len(row.prompt_ids) for row in self.probe.rows]
         return residuals.mean_residuals(
@@ -143,6 +152,8 @@ class ShiftMeter:
         )
 
     def _means_of_base(self) -> tuple[np.ndarray, np.ndarray]:
+        from traitscope.interventions.applied import applied
+
         model = self.model
         key = (model.digest, model.dtype, model.device, self.probe.position, self.probe.rows)
         if key not in _base_means:

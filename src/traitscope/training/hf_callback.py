@@ -38,7 +38,7 @@ from traitscope.interventions import hooks
 from traitscope.interventions.applied import applied
 from traitscope.interventions.short_form import vector_file
 from traitscope.interventions.vector import Vector, check_vectors, load_vector
-from traitscope.models.hardware import DTYPES
+from traitscope.models.hardware import dtypes
 from traitscope.models.loading import load_model, outline
 from traitscope.models.model import Model, adapters_off, unwrapped
 from traitscope.training.eas import EAS_SEED, UNMOVED, eas, is_unmoved, rounded
@@ -198,7 +198,7 @@ class EasCallback(TrainerCallback):
             if adapted or step == 0:
                 return self._means(self.live)
         dtype_name = "fp32"
-        for name, dtype in DTYPES.items():
+        for name, dtype in dtypes().items():
             if dtype == self.live.dtype:
                 dtype_name = name
         return self._means(load_model(self.base.name, self.live.device.type, dtype_name))

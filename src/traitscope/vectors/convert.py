@@ -10,7 +10,8 @@ from traitscope.errors import ConfigError, VectorError
 from traitscope.interventions.foreign import conversion, files, layer_rows
 from traitscope.interventions.foreign.layer_rows import BlockRows
 from traitscope.interventions.vector import check_vector, load_vector, vector_bytes
-from traitscope.models.loading import check_layers, outline
+from traitscope.models.identity.finding import check_layers
+from traitscope.models.loading import outline
 from traitscope.models.model import Model
 
 AUTO = "auto"

@@ -29,7 +29,8 @@ from traitscope import atomic_files
 from traitscope.config import parsing
 from traitscope.config.common import OnModel, Output
 from traitscope.errors import ConfigError, TraitscopeError
-from traitscope.models import loading, weight_noise
+from traitscope.models import weight_noise
+from traitscope.models.identity import finding
 from traitscope.runs.object_storage import Storage
 from traitscope.workflow import executors
 from traitscope.workflow.executors import Died, How, Pool, Results
@@ -179,12 +180,12 @@ class _Workers:
             return None
         name, _ = weight_noise.split_name(config.model)
         if name not in self.models:
-            folder = loading.find_model(name)
+            folder = finding.find_model(name)
             files = {}
             for path in sorted(folder.iterdir()):
                 if path.is_file():
                     files[path.name] = np.fromfile(path, dtype=np.uint8)
-            self.models[name] = (loading.folder_digest(folder), self.ray.put(files))
+            self.models[name] = (finding.folder_digest(folder), self.ray.put(files))
         return name, *self.models[name]
 
     def _took(self, worker: Any, sent: Future, done: Future[Results]) -> None:
@@ -226,9 +227,9 @@ class Worker:
     def run(self, configs: Sequence[Any], shared: tuple[str, str, Any] | None) -> Results:
         """The results of a job; `shared` is its model's name, digest and place in the object
         store."""
-        if shared and shared[0] not in loading.OFFERED:
+        if shared and shared[0] not in finding.OFFERED:
             name, digest, files = shared
-            loading.OFFERED[name] = _unpacked(digest, files)
+            finding.OFFERED[name] = _unpacked(digest, files)
         seen = self.out.root / MARK
         if seen.is_file() and seen.read_text(encoding="utf-8") == self.mark:
             return executors.computed(configs, self.out)

@@ -15,7 +15,8 @@ from traitscope.errors import ModelError, VectorError
 from traitscope.interventions.vector import Vector, check_vector
 from traitscope.models import bundled
 from traitscope.models.identity import digest
-from traitscope.models.loading import digests_of, load_model
+from traitscope.models.identity.finding import digests_of
+from traitscope.models.loading import load_model
 
 Change = Callable[[Path], Any]
 

@@ -31,8 +31,8 @@ from traitscope.inference.question_scores import (
     stream_keys,
 )
 from traitscope.interventions.intervention import Intervention, SystemPrompt, context_of
-from traitscope.models import nf4, weight_noise
-from traitscope.models.loading import find_model
+from traitscope.models import hardware, weight_noise
+from traitscope.models.identity.finding import find_model
 from traitscope.models.model import Model
 
 DTYPES = {"fp32": "float32", "bf16": "bfloat16"}
@@ -56,7 +56,7 @@ def check(name: str, dtype: str, interventions: Sequence[Intervention]) -> None:
                 f"--engine vllm with {type(item).__name__}: vLLM runs no hooks; make a checkpoint"
                 " first (traitscope export --interventions ...), and name its folder as --model"
             )
-    if weight_noise.split_name(name)[1] or dtype == nf4.NAME:
+    if weight_noise.split_name(name)[1] or dtype == hardware.NF4:
         raise ConfigError(
             f"--engine vllm with --model {name} --dtype {dtype}: it takes plain checkpoints in fp32"
             " or bf16; export the model first"

@@ -24,12 +24,12 @@ DIRECTION = "direction."
 def read_safetensors(path: Path) -> LayerRows:
     """The rows of a `.safetensors` file. Raises VectorError."""
     try:
-        tensors = array_files.read_tensors(path)
+        tensors = array_files.read_rows(path)
     except ValueError as error:
         raise VectorError(
             f"{path} holds no vector: {error}; convert it to one tensor of float32"
         ) from None
-    return _rows({name: tensor.float().numpy() for name, tensor in tensors.items()}, str(path))
+    return _rows(tensors, str(path))
 
 
 def read_numpy(path: Path) -> LayerRows:

@@ -170,19 +170,27 @@ def _tokenizer(folder: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
     for name, value in _without(dict(settings), SETS_UP).items():
         decides[name] = _content(value)
     if (folder / TOKENIZER).is_file():
-        whole = _object(folder / TOKENIZER) or _sha256(folder / TOKENIZER)
-        if isinstance(whole, dict):
-            # Trainers leave these two behind. They are set anew at every call.
-            whole = {key: whole[key] for key in whole if key not in ("padding", "truncation")}
-        legacy = _legacy(folder, settings, whole if isinstance(whole, dict) else {})
+        digest, listed = _whole_of(*_mark(folder / TOKENIZER))
+        legacy = _legacy(folder, settings, {"added_tokens": listed})
         about = {"legacy": legacy} if legacy else {}
-        return {"settings": decides, "whole": _digest_of(whole), **about}
+        return {"settings": decides, "whole": digest, **about}
     files: dict[str, Any] = {}
     for name in (*SOURCES, *TOKENS):
         if (folder / name).is_file():
             files[name] = _object(folder / name) or _sha256(folder / name)
     added = _without(settings.get(DECODER), ())
     return {"settings": decides, "files": _digest_of(files), "added": added}
+
+
+@lru_cache(maxsize=8)
+def _whole_of(path: str, changed: int, size: int) -> tuple[str, Any]:
+    """The digest of a tokenizer.json, and the tokens that it adds."""
+    whole = _object(Path(path)) or _sha256(Path(path))
+    if not isinstance(whole, dict):
+        return _digest_of(whole), None
+    # Trainers leave these two behind. They are set anew at every call.
+    whole = {key: whole[key] for key in whole if key not in ("padding", "truncation")}
+    return _digest_of(whole), whole.get("added_tokens")
 
 
 def _legacy(
@@ -297,8 +305,13 @@ def _digest_of(value: Any) -> str:
 
 def _sha256(file: Path) -> str:
     """The sha256 of a file; computed once while the file stays as it is."""
+    return _sha256_of(*_mark(file))
+
+
+def _mark(file: Path) -> tuple[str, int, int]:
+    """What changes where a file changes: its path, the time of its last change, and its size."""
     about = file.stat()
-    return _sha256_of(str(file.resolve()), about.st_mtime_ns, about.st_size)
+    return str(file.resolve()), about.st_mtime_ns, about.st_size
 
 
 @lru_cache(maxsize=1024)

@@ -3,8 +3,7 @@
 from functools import cache
 from typing import Any
 
-from traitscope.models.linear_maps import block_names, matrices_left_out
-from traitscope.models.loading import outline, text_config_of
+from traitscope.models.identity.finding import text_config_of
 
 EXPERT_COUNTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
 "names of the number of experts in config.json, by family"
@@ -20,6 +19,9 @@ def experts_of(name: str) -> dict[str, Any]:
     config = text_config_of(name)
     if not any(config.get(key) for key in EXPERT_COUNTS):
         return {}
+    from traitscope.models.linear_maps import block_names, matrices_left_out
+    from traitscope.models.loading import outline
+
     model = outline(name)
     names, share = matrices_left_out(model)
     if not names:

@@ -5,13 +5,18 @@ end of the turn. If the template writes the same exchange in other tokens, the s
 it never reads later. Templates that open or fill a part for thinking do so.
 """
 
+from __future__ import annotations
+
 import json
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from traitscope.errors import ModelError
 from traitscope.models import chat
-from traitscope.models.model import Model
 from traitscope.models.templates import facts
+
+if TYPE_CHECKING:
+    from traitscope.models.model import Model
 
 SWITCHES: facts.Switches = (("enable_thinking", False), ("thinking", False))
 "switches of usual templates that leave the part for thinking out"

@@ -12,7 +12,7 @@ The folder needs nothing of this package. Its scorers are copies of this package
 import json
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import yaml
@@ -27,6 +27,7 @@ from traitscope.data.trait_files import trait_files, trait_names
 from traitscope.data.traits import SETS, Trait
 from traitscope.errors import ConfigError, TraitError
 from traitscope.inference.question_scores import questions_of
+from traitscope.runs import manifests
 
 STUDENT = "student"
 "name of the task that a finished student is asked"
@@ -50,17 +51,37 @@ def run_export_tasks(config: ExportTasksConfig, out: Output) -> dict:
     Raises ConfigError for a folder that holds something, TraitError for a trait called `student`.
     """
     folder = Path(str(config.target))
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    names = trait_names(config.traits)
+    trait_files(names)
+    loaded = [traits.load_trait(name) for name in names]
+    files = files_of(loaded, config)
+    _check_empty(folder, files)
+    for name, text in files.items():
+        atomic_files.write_text(folder / name, text)
+    return _said(loaded, config, folder)
+
+
+def _check_empty(folder: Path, files: Mapping[str, str]) -> None:
+    """Raise ConfigError for a folder that holds anything but some of these files.
+
+    A command that was stopped leaves such files, and the same command goes on. What it had not
+    finished is deleted.
+    """
+    is_ours = folder.is_dir() or not folder.exists()
+    unfinished = []
+    for path in folder.rglob("*") if folder.is_dir() else ():
+        if manifests.TEMPORARY.fullmatch(path.name):
+            unfinished.append(path)
+        elif path.is_file():
+            name = path.relative_to(folder).as_posix()
+            is_ours = is_ours and files.get(name, "").encode() == path.read_bytes()
+    if not is_ours:
         raise ConfigError(
             f"{folder} holds something already; expected a new or empty folder, because nothing is"
             " written over; name another one"
         )
-    names = trait_names(config.traits)
-    trait_files(names)
-    loaded = [traits.load_trait(name) for name in names]
-    for name, text in files_of(loaded, config).items():
-        atomic_files.write_text(folder / name, text)
-    return _said(loaded, config, folder)
+    for path in unfinished:
+        path.unlink()
 
 
 def files_of(loaded: Sequence[Trait], config: ExportTasksConfig) -> dict[str, str]:

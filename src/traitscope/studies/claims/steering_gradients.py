@@ -12,11 +12,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from traitscope.config.analysis import GradientsConfig
+from traitscope.config.analysis import GROUPS, GradientsConfig
 from traitscope.data.traits import trait_name
 from traitscope.reporting.tables import Table
 from traitscope.reporting.verdict import Claim, Findings, Precondition, verdicts_of
-from traitscope.stages.gradients import GROUPS
 from traitscope.stats.estimates import mean_over_units
 from traitscope.stats.measurement import Measurement
 from traitscope.studies import sizes

@@ -20,8 +20,7 @@ from traitscope.data.row_files import iter_kept
 from traitscope.data.traits import load_trait
 from traitscope.errors import ConfigError, StoreError
 from traitscope.interventions.vector import load_vector
-from traitscope.models import loading
-from traitscope.models.loading import outline
+from traitscope.models.identity import finding
 from traitscope.plain_values import NotPlainError, from_yaml
 from traitscope.reporting.numbers import bounds, estimate
 from traitscope.reporting.study_page import StudyHeader
@@ -255,7 +254,7 @@ def request_of(config: ExperimentConfig, out: Output) -> ExperimentRequest:
         dtype=experiment.dtype if config.dtype == "auto" else config.dtype,
     )
     config = opening.settled(config)
-    blocks = outline(config.model, config.template).n_layers
+    blocks = sizes.blocks_of(config.model, config.template)
     experiment = nodes.with_layer(experiment, blocks, sizes.DEPTH, USUAL_LAYER)
     experiment = replace(experiment, name=experiment.name or file.stem)
     if out.study == "default":
@@ -283,7 +282,7 @@ def _check(request: ExperimentRequest, where: str) -> None:
     """Raise what cannot work: a trait, layer, arm or file that is not there or cannot be read."""
     experiment: Experiment = request.size
     _check_traits(experiment, where)
-    loading.check_layers([experiment.layer or 0], request.config.model, f"{where}: layer")
+    finding.check_layers([experiment.layer or 0], request.config.model, f"{where}: layer")
     for name, teacher in experiment.teachers.items():
         _check_teacher(teacher, request.config.model, f"{where}: teachers.{name}")
     for control in experiment.controls or ():
@@ -320,13 +319,13 @@ def _check_traits(experiment: Experiment, where: str) -> None:
 def _check_teacher(teacher: Teacher, model: str, where: str) -> None:
     """Raise what is wrong with the files, the layer or the model of a teacher."""
     if teacher.layer is not None:
-        loading.check_layers([teacher.layer], model, where)
+        finding.check_layers([teacher.layer], model, where)
     if teacher.rows is not None:
         _check_rows(teacher.rows, where)
     if teacher.vector is not None:
         load_vector(teacher.vector)
     if teacher.model is not None:
-        loading.find_model(teacher.model)
+        finding.find_model(teacher.model)
 
 
 def _check_rows(path: Path, where: str) -> None:

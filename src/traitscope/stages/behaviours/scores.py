@@ -1,0 +1,143 @@
+"""Scores of one model on a trait's questions, and the difference of two."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from traitscope.data.traits import SETS
+from traitscope.errors import DataError
+from traitscope.stats.estimates import Measurement, paired_difference
+from traitscope.stats.estimates import measure as mean_with_interval
+
+if TYPE_CHECKING:
+    from traitscope.inference.question_scores import QuestionScores
+
+UNITS = {
+    "target_logprob": "nats",
+    "candidate_share": "probability",
+    "total_variation": "probability",
+    "whole_word": "rate",
+    "first_word": "rate",
+}
+"The unit of every score."
+RATE = "rate"
+"The unit of the score of a judge."
+PRIMARY_SET = "positive"
+"The question set that a difference of two Scores compares, where no other is named."
+PRIMARY_SCORE = "target_logprob"
+"The score that a difference of two Scores compares, where no other is named."
+
+
+@dataclass(frozen=True)
+class Scores:
+    """The scores of one model on a trait's questions.
+
+        target_logprob    nats          log of the summed probability of the trait's word forms
+                                        right after the answer's stem
+        candidate_share   probability   P(target) / (P(target) + P(other candidates of one token))
+        total_variation   probability   half the L1 distance to the base's next-token distribution
+                                        at the same place: 0 is equal, 1 is disjoint
+        whole_word        rate          fraction of sampled answers that name the trait anywhere
+        first_word        rate          fraction of sampled answers that begin with it
+
+    The question sets are positive (favourites), negative (dislikes) and off_topic (other facts).
+    `scores.mean("whole_word")` is a mean with its interval. `scores - control` is the difference of
+    target_logprob on the positive questions, nats.
+    """
+
+    trait: str
+    """Name of the trait."""
+    questions: tuple[QuestionScores, ...]
+    """Scores and sampled answers, question by question."""
+    context: str | None
+    """Neutral system turn of the questions."""
+    context_digest: str
+    """Digest of the rendered context that the model read, a system prompt among the interventions
+    included."""
+    perplexity: float | None = None
+    """Perplexity per token on plain English; None where it was not measured."""
+
+    def values(
+        self, score: str = PRIMARY_SCORE, question_set: str = PRIMARY_SET
+    ) -> dict[str, float]:
+        """The values of one score on one question set, by question id; NaN is unscored.
+
+        Raises DataError where this score or set was not measured.
+        """
+        values = {}
+        for scored in self.questions:
+            if scored.question.set == question_set and score in scored.scores:
+                values[scored.question.id] = scored.scores[score]
+        if not values:
+            raise DataError(
+                f"no {score} of {question_set} questions was measured; expected one of"
+                f" {', '.join(UNITS)} on one of {', '.join(SETS)}; measure it with other settings"
+            )
+        return values
+
+    def mean(self, score: str = PRIMARY_SCORE, question_set: str = PRIMARY_SET) -> Measurement:
+        """The mean of one score over one question set.
+
+        The interval is over the questions of this one model. It holds for no other training run.
+        """
+        values = self.values(score, question_set)
+        return mean_with_interval(
+            f"{question_set}.{score}",
+            list(values.values()),
+            questions=list(values),
+            unit=UNITS.get(score, RATE),
+        )
+
+    def measurements(self) -> list[Measurement]:
+        """The mean of every score on every question set that was measured."""
+        measured = set()
+        for scored in self.questions:
+            for name in scored.scores:
+                measured.add((scored.question.set, name))
+        means = []
+        judges = sorted({score for _, score in measured} - UNITS.keys())
+        for question_set in SETS:
+            for score in (*UNITS, *judges):
+                if (question_set, score) in measured:
+                    means.append(self.mean(score, question_set))
+        return means
+
+    def difference(
+        self, control: Scores, score: str = PRIMARY_SCORE, question_set: str = PRIMARY_SET
+    ) -> Measurement:
+        """The mean of this model's score minus the control's, paired by question.
+
+        The interval is over questions: it does not cover the variance between training seeds.
+        Raises DataError where the two differ in trait, neutral context or questions.
+        """
+        for what, value, other in (
+            ("trait", self.trait, control.trait),
+            ("neutral context", self.context, control.context),
+        ):
+            if value != other:
+                raise DataError(
+                    f"scores of two different {what}s, {value!r} and {other!r}; expected the same"
+                    " on both sides; measure one of them again"
+                )
+        treated_values = self.values(score, question_set)
+        control_values = control.values(score, question_set)
+        if treated_values.keys() != control_values.keys():
+            raise DataError(
+                f"{len(treated_values)} and {len(control_values)} {question_set} questions that"
+                " are not the same; expected one set of questions on both sides; measure one of"
+                " them again"
+            )
+        ids = list(treated_values)
+        return paired_difference(
+            f"{question_set}.{score}, difference",
+            list(treated_values.values()),
+            [control_values[name] for name in ids],
+            seeds=[0] * len(ids),
+            questions=ids,
+            unit=UNITS.get(score, RATE),
+        )
+
+    def __sub__(self, control: Scores) -> Measurement:
+        """The difference of target_logprob on the positive questions, nats."""
+        return self.difference(control)
