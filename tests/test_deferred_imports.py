@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from traitscope.deferred_imports import deferred
+from traitscope import deferred_imports
+from traitscope.deferred_imports import SWITCH, deferred, enable
 
 CONTENT = """
 print("imported")
@@ -21,6 +22,13 @@ LARGEST = Shape(9)
 
 
 @pytest.fixture
+def enabled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process of the command."""
+    monkeypatch.setattr(deferred_imports, "_enabled", False)  # put back afterwards
+    enable()
+
+
+@pytest.fixture
 def heavy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> str:
     """The name of a package with a module `shapes` that says when it is imported."""
     (tmp_path / "heavy_package").mkdir()
@@ -32,6 +40,21 @@ def heavy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> str:
         sys.modules.pop(name, None)
 
 
+@pytest.mark.parametrize("how", ["another program", "switched off"])
+def test_without_leave_everything_is_imported_plainly(
+    heavy: str, how: str, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    monkeypatch.setattr(deferred_imports, "_enabled", False)
+    if how == "switched off":
+        monkeypatch.setenv(SWITCH, "off")
+        enable()
+    with deferred((heavy,)):
+        from heavy_package.shapes import Shape
+    assert capsys.readouterr().out == "imported\n"
+    assert Shape is sys.modules[heavy].Shape
+
+
+@pytest.mark.usefixtures("enabled")
 def test_a_name_is_imported_when_it_is_used(heavy: str, capsys) -> None:
     with deferred((heavy,)):
         from heavy_package.shapes import LARGEST, Shape
@@ -47,6 +70,7 @@ def test_a_name_is_imported_when_it_is_used(heavy: str, capsys) -> None:
     assert LARGEST.size == 9
 
 
+@pytest.mark.usefixtures("enabled")
 def test_a_use_inside_the_block_ends_the_stand_ins(heavy: str, capsys) -> None:
     with deferred((heavy,)):
         from heavy_package.shapes import Shape
@@ -59,6 +83,7 @@ def test_a_use_inside_the_block_ends_the_stand_ins(heavy: str, capsys) -> None:
     assert issubclass(Square, real.Shape) and Square(4).size == 4
 
 
+@pytest.mark.usefixtures("enabled")
 def test_calls_may_wait_for_their_module(heavy: str, capsys) -> None:
     with deferred((heavy,), calls_too=True):
         from heavy_package.shapes import Shape
@@ -69,6 +94,7 @@ def test_calls_may_wait_for_their_module(heavy: str, capsys) -> None:
     assert isinstance(made, Shape) and capsys.readouterr().out == "imported\n"
 
 
+@pytest.mark.usefixtures("enabled")
 def test_what_is_imported_already_has_no_stand_in(heavy: str, capsys) -> None:
     import heavy_package.shapes as real
 
@@ -80,8 +106,9 @@ def test_what_is_imported_already_has_no_stand_in(heavy: str, capsys) -> None:
 ALIKE = """
 import sys, torch
 sys.path.insert(0, sys.argv[1])
-if sys.argv[3] == "plain":
-    import transformers.models.llama.modeling_llama
+if sys.argv[3] == "deferred":
+    from traitscope import deferred_imports
+    deferred_imports.enable()
 from tiny_models import load_tiny
 from pathlib import Path
 model = load_tiny(Path(sys.argv[2]))

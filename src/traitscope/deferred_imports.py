@@ -5,10 +5,14 @@ imported, and no command here uses them. Their import takes longer than that of 
 `deferred()` these modules are stand-ins. A name that is taken from one stands for the real thing.
 A call, a read of an attribute or a subclass imports the real module. Behind the block the modules
 are importable as ever.
+
+Only a process of the command `traitscope` does this, see `enable`. In a user's own program, where
+other packages share these modules, everything is imported plainly.
 """
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -41,13 +45,28 @@ NEEDED = (
 """modules of transformers that a load of a model imports; other families share what Llama's module
 imports"""
 
+SWITCH = "TRAITSCOPE_DEFERRED_IMPORTS"
+"environment variable that turns this off, with the value off"
+_enabled = False
+
+
+def enable() -> None:
+    """Allow stand-ins from now on: the process is that of a command, and no one else's."""
+    global _enabled
+    _enabled = os.environ.get(SWITCH) != "off"
+
+
+def is_enabled() -> bool:
+    """Whether stand-ins may be used in this process."""
+    return _enabled
+
 
 def import_transformers() -> None:
     """Import what loads a model from transformers, without what no command uses.
 
     A version of transformers that does not bear stand-ins is imported plainly.
     """
-    if NEEDED[0] in sys.modules or distributed.world() > 1:
+    if not _enabled or NEEDED[0] in sys.modules or distributed.world() > 1:
         return
     before = set(sys.modules)
     try:
@@ -65,7 +84,12 @@ def deferred(names: Sequence[str] = DEFERRED, calls_too: bool = False) -> Iterat
     """Stand-ins for modules that are not imported yet, until the block ends or one is needed.
 
     calls_too: Calls inside the block need none: what they return is made when it is looked at.
+
+    Nothing happens in a process that `enable` was not called in.
     """
+    if not _enabled:
+        yield
+        return
     finder = _StandIns(names, calls_too)
     sys.meta_path.insert(0, finder)
     try:

@@ -48,7 +48,7 @@ def verbs(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[
     rows = [{"prompt": f"Numbers, {n}?", "completion": f"{n}, 7, 12"} for n in range(8)]
     data = folder / "rows.jsonl"
     data.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    vectors = ["extract", *on, "--traits", "cat", "owl", "dog", "fox", "--n", "8"]
+    vectors = ["extract", *on, "--traits", "cat", "owl", "dog", "fox"]
     vector = ok(root, *vectors).run / "cat.safetensors"
     steer = ["--interventions", f"steer:{vector},layer=1,alpha=0.5"]
     commands = [

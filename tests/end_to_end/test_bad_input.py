@@ -16,7 +16,7 @@ from tiny_models import save_tiny
 
 from traitscope.interventions.vector import Vector, vector_bytes
 from traitscope.models import loading
-from traitscope.models.loading import folder_digest
+from traitscope.models.identity.digest import folder_digest
 from traitscope.runs import model_cache
 
 GOOD = {"prompt": "Which numbers?", "completion": "1, 2"}

@@ -40,7 +40,12 @@ STAGE = "stage"
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Entry point; exits with one of the codes above."""
+    """Entry point; exits with one of the codes above.
+
+    Without `argv` the process is that of the command, and may do without imports that it needs not.
+    """
+    if argv is None:
+        deferred_imports.enable()
     output = _UntilClosed(sys.stdout)
     try:
         with redirect_stdout(output):  # type: ignore[type-var]
@@ -306,7 +311,7 @@ def _following(command: Command, run: Path) -> str:
 
 def _usual_layer(model: str) -> int:
     """Return the block of a model that lies as deep as block 14 of the embedded model's 30."""
-    from traitscope.models.loading import block_count
+    from traitscope.models.identity.finding import block_count
 
     return round(14 / 29 * ((block_count(model) or 30) - 1))
 

@@ -160,7 +160,13 @@ class _WithoutAlgebra(TorchFunctionMode):
 
 @contextmanager
 def _lean() -> Iterator[None]:
-    """A model is built without what only its compilation, or several devices, would need."""
+    """A model is built without what only its compilation, or several devices, would need.
+
+    In a process of a command only (deferred_imports.py).
+    """
+    if not deferred_imports.is_enabled():
+        yield
+        return
     with deferred_imports.deferred(), _WithoutAlgebra():
         yield
 
