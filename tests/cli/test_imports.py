@@ -14,10 +14,11 @@ HEAVY = ("torch", "transformers", "peft", "matplotlib", "huggingface_hub")
 DRIVER = """
 import json, sys
 from traitscope.cli.main import main
-codes = []
-for words in json.loads(sys.argv[1]):
+codes, commands = [], json.loads(sys.argv[1])
+for words in commands:
     try:
-        main(words)
+        sys.argv[1:] = words
+        main()
     except SystemExit as stop:
         codes.append(stop.code)
 print(json.dumps({"codes": codes, "modules": sorted(sys.modules)}))

@@ -57,7 +57,7 @@ ENTRIES: tuple[Command, ...] = (
         help="change rows so that a student takes on less of what their teacher carries",
         group="check",
         next="traitscope train{model} --data {run}",
-        inputs="defending.run:inputs",
+        inputs="defending.methods:inputs",
     ),
     Stage(
         name="train",

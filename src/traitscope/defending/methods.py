@@ -6,9 +6,15 @@ A method is written as NAME or NAME:OPTION=VALUE,OPTION=VALUE, such as drop:by=s
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
+from pathlib import Path
 
+from traitscope.config.rows.defend import DefendConfig
+from traitscope.defending import knowledge
 from traitscope.defending.knowledge import BASE, CLEAN, NOTHING, TEACHER, TRAIT, VECTOR
 from traitscope.errors import ConfigError
+from traitscope.models.identity.digest import deciding_files
+from traitscope.models.identity.finding import find_model
+from traitscope.runs import store
 
 RANDOM, LENGTH, LOSS, STUDENT, DIVERGENCE = "random", "length", "loss", "student", "divergence"
 SUSPICIONS = {
@@ -228,3 +234,13 @@ def _check(text: str, method: Method, option: str, value: str) -> None:
         raise ConfigError(
             f"--by {text}: {option}={value}; expected a fraction from 0 {most}; give one"
         )
+
+
+def inputs(config: DefendConfig) -> dict[str, Path | store.Run]:
+    """The files behind what is known, and behind models that paraphrase, as inputs of the run."""
+    files = knowledge.inputs(config)
+    for place, step in enumerate(steps_of(config.by)):
+        if step.model is not None:
+            deciding = deciding_files(find_model(step.model))
+            files |= {f"paraphraser{place}-{n}": file for n, file in enumerate(deciding)}
+    return files

@@ -3,7 +3,6 @@
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from traitscope import atomic_files
@@ -12,14 +11,13 @@ from traitscope.config.rows.defend import DefendConfig
 from traitscope.data.records import Record, dump_records, kept_records
 from traitscope.data.row_files import rows_file
 from traitscope.data.shapes import unchecked, writing
-from traitscope.defending import knowledge, page, paraphrasing
+from traitscope.defending import page, paraphrasing
 from traitscope.defending.changes import CHANGED, StepReport, joined, without_notes
 from traitscope.defending.knowledge import Knowledge, knowledge_of
 from traitscope.defending.methods import METHODS, Step, steps_of
 from traitscope.defending.steps import apply
 from traitscope.defending.suspicion import Judge
-from traitscope.models.identity.digest import deciding_files
-from traitscope.models.loading import find_model
+from traitscope.models.identity.finding import find_model
 from traitscope.models.model import Model
 from traitscope.runs import opening, row_intake, store
 from traitscope.runs.model_cache import model_digests
@@ -68,16 +66,6 @@ def run_defend(config: DefendConfig, out: Output) -> store.Run:
         text = run.file(PAGE).read_text(encoding="utf-8")
         atomic_files.write_text(config.report, text)
     return run
-
-
-def inputs(config: DefendConfig) -> dict[str, Path | store.Run]:
-    """The files behind what is known, and behind models that paraphrase, as inputs of the run."""
-    files = knowledge.inputs(config)
-    for place, step in enumerate(steps_of(config.by)):
-        if step.model is not None:
-            deciding = deciding_files(find_model(step.model))
-            files |= {f"paraphraser{place}-{n}": file for n, file in enumerate(deciding)}
-    return files
 
 
 def checked(config: DefendConfig, model: Model | None = None) -> tuple[list[Step], Knowledge]:
