@@ -90,4 +90,4 @@ def test_teachers_without_the_trait_decide_nothing(tmp_path: Path) -> None:
     findings = concluded(steering_gradients, SIZE, folders)
     assert set(outcomes(findings)) == {SILENT}
     (found,) = {n.found for v in findings.verdicts[:1] for n in v.stated.needs}
-    assert "mean of 5 teachers" in found and "not shown to have it: steered teacher of" in found
+    assert "mean of 5 teachers" in found and "Not shown to have it: steered teacher of" in found

@@ -17,6 +17,9 @@ from traitscope.workflow import standard_nodes
 from traitscope.workflow.graph import Folders, Node
 from traitscope.workflow.standard_nodes import VECTORS, InterventionsFrom
 
+NAMED = 2
+"teachers without their trait that are named; more are counted"
+
 
 def base_name(trait: str) -> str:
     """Return the name of the node of what the base says of a trait."""
@@ -87,5 +90,8 @@ def have_traits(rises: Sequence[Measurement], which: str = "") -> Precondition:
     )
     without = [each.name.removesuffix(" minus base") for each in rises if not each.low > 0]
     if without:
-        numbers += f"; not shown to have it: {', '.join(without)}"
+        shown = ", ".join(without[:NAMED])
+        if len(without) > NAMED:
+            shown += f" and {len(without) - NAMED} more"
+        numbers += f". Not shown to have it: {shown}"
     return Precondition(verdict.has_trait_name(which), mean.low > 0, numbers)
