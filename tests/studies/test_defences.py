@@ -194,9 +194,9 @@ def test_a_dose_is_that_part_of_the_number_rows() -> None:
     poisoned, rest, mixed, joined = graph
     folder = Path("/nowhere")
     folders = dict.fromkeys([data.TEACHER_VECTORS, *(node.name for node in graph)], folder)
-    assert poisoned.config(folders).n == 16
+    assert poisoned.config(folders).n == 32
     assert len(poisoned.config(folders).interventions) == 1
-    assert (rest.config(folders).n, rest.config(folders).start) == (48, 16)
+    assert (rest.config(folders).n, rest.config(folders).start) == (96, 32)
     assert rest.config(folders).interventions == ()
     assert mixed.config(folders).by == ("mix:share=0.750000000,total=grow",)
     assert joined.config(folders).known == (f"clean:{data.TASK}",)
@@ -237,8 +237,8 @@ def test_attackers_split_the_vector_and_sort_the_rows() -> None:
     folders = {data.TEACHER_VECTORS: Path("/nowhere")}
     teacher, _ = SIZE.teachers.of(data.SPLIT)
     blocks = teacher(folders)
-    assert [f"layers={layer}" in text for layer, text in zip((13, 15), blocks, strict=True)]
-    assert all("alpha=0.3" in text for text in blocks)
+    assert ["layers=13" in blocks[0], "layers=15" in blocks[1]] == [True, True]
+    assert all("alpha=0.4" in text for text in blocks)
     graph = data.row_nodes(
         COMMON, SIZE.defender.kinds, Threat(data.SORTED, 1.0, 1), 1, SIZE.teachers
     )

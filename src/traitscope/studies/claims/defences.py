@@ -47,7 +47,7 @@ PUBLISHED = (
     " 0.09 of an effect, random ones 0.42. Three filters dropped half of the rows of one pool, and"
     " none left less than a random half. Each is one model and few seeds."
 )
-PROTOCOL = replace(students_here(STEERED, SAMPLED_RECIPE, 64), source=OWN)
+PROTOCOL = replace(students_here(STEERED, SAMPLED_RECIPE, 128), source=OWN)
 NATS = 0.05
 "nats of log P(trait) below which an effect would not matter"
 COST = 0.1
@@ -126,11 +126,11 @@ LAPTOP = Size(
     traits=TRAITS,
     seeds=tuple(range(1, 11)),
     threats=THREATS,
-    rows=64,
+    rows=128,
     numbers=10,
     task=32,
     layer=13,
-    strength=0.6,
+    strength=0.8,
     known_layer=14,
     known_layers=(8, 10, 12, 14, 16, 18, 20),
     recipe=RECIPE,
@@ -298,10 +298,10 @@ def design(size: Size) -> Design:
     """Return what the primary claim could show, and how the experiment is made."""
     expected = over_seeds(
         size.seeds,
-        (0.3, 0.26),
+        (0.24, 0.26),
         "nats",
-        "Half of a rise of 0.6, which 64 rows of a steered teacher gave. The sd is that of the"
-        " demo's students between seeds, pooled over four processors.",
+        "Half of the rise that 64 rows of such a teacher gave in pilots, doubled for 128 rows. The sd"
+        " is that of the demo's students between seeds, pooled over four processors.",
     )
     n_claims = sum(arm.is_defence for arm in arms_of(size, size.threats[0]))
     here = students_here(STEERED, size.recipe, size.rows + size.task)
