@@ -21,6 +21,7 @@ from traitscope.studies.teachers import positive_control
 STEERED = Threat("steered", 1.0, 6, has_all_arms=True)
 SIZE = replace(
     defences.SIZES["laptop"],
+    arms=tuple(BY_NAME),
     seeds=tuple(range(1, 7)),
     threats=(STEERED, Threat("prompted", 1.0, 5)),
 )

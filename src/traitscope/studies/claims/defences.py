@@ -120,6 +120,12 @@ THREATS = (
     Threat(data.SPLIT, 1.0, 5),
     Threat(data.SORTED, 1.0, 5),
 )
+FULL_ONLY = (
+    *("early anchor", "rank 1", "numbers drawn at random"),
+    *("replace digits where teachers diverge", "ablate in training, another trait"),
+    *("steer in training, another trait",),
+)
+"arms that a laptop has no time for"
 FOLLOWED = (UNDEFENDED, PRIMARY, "project out of gradients", "inoculation prompt")
 "arms whose students are followed"
 LAPTOP = Size(
@@ -136,7 +142,7 @@ LAPTOP = Size(
     recipe=RECIPE,
     tuned=sizes.FINE_TUNING_RECIPE,
     tokens=24,
-    arms=tuple(arm.name for arm in ARMS),
+    arms=tuple(arm.name for arm in ARMS if arm.name not in FULL_ONLY),
     after=After(FOLLOWED, 5),
 )
 SMOKE_ARMS = (
@@ -178,6 +184,7 @@ SIZES = {
             Threat(data.SPLIT, 1.0, 10, has_all_arms=True),
             Threat(data.SORTED, 1.0, 10, has_all_arms=True),
         ),
+        arms=tuple(arm.name for arm in ARMS),
         after=After(FOLLOWED, 10),
         rows=2048,
         task=128,
@@ -300,8 +307,8 @@ def design(size: Size) -> Design:
         size.seeds,
         (0.24, 0.26),
         "nats",
-        "Half of the rise that 64 rows of such a teacher gave in pilots, doubled for 128 rows. The sd"
-        " is that of the demo's students between seeds, pooled over four processors.",
+        "Half of the rise that 64 rows of such a teacher gave in pilots, doubled for 128 rows. The"
+        " sd is that of the demo's students between seeds, pooled over four processors.",
     )
     n_claims = sum(arm.is_defence for arm in arms_of(size, size.threats[0]))
     here = students_here(STEERED, size.recipe, size.rows + size.task)
