@@ -101,7 +101,9 @@ def serve_matmul(dtype: str, device: str = "cpu") -> None:
     size = (8192, 8192, 8192) if device == "cuda" else ()
     serve(
         lambda: {
-            "rate": hardware.matmul_rate(hardware.DTYPES[dtype], *size, seconds=1.0, device=device)
+            "rate": hardware.matmul_rate(
+                hardware.dtypes()[dtype], *size, seconds=1.0, device=device
+            )
         }
     )
 

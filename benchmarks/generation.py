@@ -81,7 +81,7 @@ def transformers(
 
     prompts, _, steps = common.number_rows(n)
     steps, pad = steps[:length], 0
-    chosen = {} if dtype is None else {"dtype": hardware.DTYPES[dtype]}
+    chosen = {} if dtype is None else {"dtype": hardware.dtypes()[dtype]}
     lm = (
         AutoModelForCausalLM.from_pretrained(bundled.wheel_folder(bundled.EMBEDDED), **chosen)
         .eval()

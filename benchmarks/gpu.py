@@ -286,7 +286,7 @@ def run(args: argparse.Namespace, report: Report) -> None:
     dtype = "bf16" if args.device == "cuda" else args.dtype
     size = (8192, 8192, 8192) if args.device == "cuda" else (256, 256, 256)
     rate = hardware.matmul_rate(
-        hardware.DTYPES[dtype], *size, seconds=args.matmul_seconds, device=args.device
+        hardware.dtypes()[dtype], *size, seconds=args.matmul_seconds, device=args.device
     )
     report.facts |= {"device": args.device, "dtype": dtype, "machine": common.machine()}
     report.facts["matmul_gflops"] = round(rate / 1e9, 1)

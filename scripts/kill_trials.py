@@ -79,7 +79,7 @@ def commands(folder: Path) -> dict[str, list[str]]:
         "filter": ["filter", *data],
         "train": ["train", *model, *data, "--epochs", "3", "--batch-size", "4", "--rank", "2"],
         "measure": ["measure", *model, "--trait", traits[0], "--samples", "4"],
-        "extract": ["extract", *model, "--traits", *traits, "--n", "60"],
+        "extract": ["extract", *model, "--traits", *traits],
         "likelihood": ["likelihood", *model, *data, *steer],
         "explain": [
             "explain",

@@ -32,7 +32,7 @@ def commands(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dic
     data.write_text("".join(json.dumps(row) + "\n" for row in rows))
     few = folder / "few.jsonl"
     few.write_text("".join(json.dumps(row) + "\n" for row in rows[:12]))
-    vectors = ["extract", *on, "--traits", owl, cat, "--n", "8"]
+    vectors = ["extract", *on, "--traits", owl, cat]
     made = ok(root, *vectors).run
     vector = made / "owl.safetensors"
     steer = ["--interventions", f"steer:{vector},layer=1,alpha=0.5"]

@@ -56,7 +56,7 @@ def test_the_published_vector_on_the_command_line(tmp_path, tiny, tiny_folder) -
     owl, cat = (write_yaml(tmp_path / f"{t['name']}.yaml", t) for t in (OWL, CAT))
     words = ["extract", "--model", tiny_folder, "--traits", owl, cat]
     run = ok(tmp_path, *words, "--prompt-set", "numbers", "--n", 7).run
-    questions = ok(tmp_path, *words, "--n", 7).run
+    questions = ok(tmp_path, *words).run
     assert run != questions
     vector = load_vector(run / "raw" / "owl.safetensors")
     expected = means.extract_vectors(tiny, [load_trait(owl)], PROMPTS)["owl"]
