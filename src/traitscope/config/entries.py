@@ -13,6 +13,7 @@ from traitscope.config import commands as command_configs
 from traitscope.config import judge as judge_configs
 from traitscope.config import screen as screen_configs
 from traitscope.config import stages as stage_configs
+from traitscope.config import toy_nets as toy_net_configs
 from traitscope.config.rows import defend as defend_configs
 
 Group = Literal["do", "check", "study", "look", "internal"]
@@ -318,6 +319,13 @@ ENTRIES: tuple[Command, ...] = (
         help="how much of a trait prompt's effect on its rows single vectors have",
         group="internal",
         inputs="data.trait_files:of_trait",
+    ),
+    Stage(
+        name="toy_nets",
+        config=toy_net_configs.ToyNetsConfig,
+        run="studies.toy_nets.stage:run_toy_nets",
+        help="small networks on images, and students of their outputs on noise",
+        group="internal",
     ),
     Stage(
         name="sample",
