@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from command import call, ok
 from concluded import HOLDS, NEGLIGIBLE, OPPOSITE, SILENT, concluded, estimates, outcomes, unmet
 from planted_runs import PlantedRuns
 from torch import Tensor
@@ -302,6 +303,28 @@ def test_teachers_of_other_seeds_are_refused(tmp_path: Path) -> None:
         frozen = replace(SMALL, arm="shared", teacher=run.path, optimizer="frozen_adam")
         registry.run_stage(frozen, out)
     assert [path.name for path in run.path.parent.glob("toy_nets-*")] == [run.path.name]
+
+
+def test_a_run_is_replayed_to_the_same_bytes(tmp_path: Path) -> None:
+    out = Output(root=tmp_path / "runs")
+    teachers = registry.run_stage(replace(SMALL, epochs=1), out)
+    config = replace(SMALL, epochs=1, arm="head_shared", teacher=teachers.path)
+    students = registry.run_stage(config, out)
+    for run in (teachers, students):
+        assert ok(out.root, "rerun", run.path).summary["different"] == []
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [("data=nowhere", "data: nowhere does not exist; expected an .npz"), ("seeds=[1,1]", "once")],
+)
+def test_a_study_that_cannot_be_made(
+    change: str, says: str, tmp_path: Path, tiny_folder: Path
+) -> None:
+    words = ("study", "run", "auxiliary_logits", "--size", "smoke", "--model", tiny_folder)
+    ran = call(tmp_path / "runs", *words, "--set", change)
+    assert ran.code == 2 and says in ran.summary["message"]
+    assert not (tmp_path / "runs").exists()
 
 
 SIZE = replace(auxiliary_logits.SIZES["laptop"], seeds=(1, 2, 3, 4, 5, 6), optimizers=("sgd",))
