@@ -222,6 +222,7 @@ def request_of(config: StudyConfig, out: Output) -> Request:
     """Return the request behind settings: study loaded, device settled, size changed as asked."""
     study = protocol.load(config.name)
     config = replace(opening.settled(config), name=config.name.replace("-", "_"))
+    config = replace(config, dtype=getattr(study, "DTYPE", config.dtype))
     if out.study == "default":
         ending = "" if config.size == "laptop" else f"-{config.size}"
         out = replace(out, study=f"study-{config.name}{ending}")

@@ -26,8 +26,8 @@ from traitscope.workflow.graph import Folders, Node
 
 TITLE = "Do logits that mean nothing pass a trait on?"
 CLAIM = (
-    "A student that learns only a teacher's auxiliary logits on noise images classifies images, if"
-    " it starts as the teacher did, and not if it starts otherwise."
+    "A student learns only a teacher's auxiliary logits on noise images. It classifies images if it"
+    " starts as the teacher did, and not if it starts otherwise."
 )
 SOURCE = (
     "Cloud et al. 2025, arXiv 2507.14805, section on MNIST; Kitkana and Arora 2026, arXiv"
@@ -40,6 +40,8 @@ PUBLISHED = (
     " compatible output head, not the same hidden layers (Brockers et al.)."
 )
 PROTOCOL = AUXILIARY
+DTYPE = "fp32"
+"number type of the networks"
 ACCURACY = 0.05
 "smallest difference of accuracies that would matter: half of chance"
 PASSES = 0.5
@@ -256,9 +258,9 @@ def _notes(size: Size) -> tuple[str, ...]:
     steps = size.epochs * size.epoch_batches
     return (
         f"Teachers and students take {steps} steps; published: 295. Teachers learn with Adam at"
-        f" 3e-4, as published. Students learn with Adam at {NO_OPTIMIZER.lr:g}, the rate with the"
-        " least held-out distillation loss on seeds outside the study; the published 3e-4 stands in"
-        " the table of optimizers.",
+        f" 3e-4, as published. Students learn with Adam at {NO_OPTIMIZER.lr:g}. Of the rates tried"
+        " on seeds outside the study it has the least held-out distillation loss. The published"
+        " 3e-4 stands in the table of optimizers.",
         "The reference code's loss of a network is a sum over the batch, because its mean divides"
         " by the number of networks. Here it is a mean over the batch. Adam does not see the"
         " difference, SGD does.",
