@@ -305,6 +305,25 @@ def test_teachers_of_other_seeds_are_refused(tmp_path: Path) -> None:
     assert [path.name for path in run.path.parent.glob("toy_nets-*")] == [run.path.name]
 
 
+def test_a_rate_at_which_networks_diverge(tmp_path: Path) -> None:
+    out = Output(root=tmp_path / "runs")
+    with pytest.raises(ConfigError, match="diverged with --optimizer sgd --lr 1e"):
+        registry.run_stage(replace(SMALL, optimizer="sgd", lr=1e29), out)
+    assert not list(out.root.rglob("networks.json"))
+
+
+def test_a_paper_names_the_networks_and_no_language_model(
+    tmp_path: Path, tiny_folder: Path
+) -> None:
+    words = ("study", "run", "auxiliary_logits", "--size", "smoke", "--model", tiny_folder)
+    run = ok(tmp_path / "runs", *words, "--set", "optimizers=[sgd with momentum]").run
+    ok(tmp_path / "runs", "report", run, "--for-paper", tmp_path / "paper")
+    said = (tmp_path / "paper" / "methods.md").read_text(encoding="utf-8")
+    assert "two hidden layers of 16 units" in said and "(seeds 1 and 2)" in said
+    assert "SGD at 0.3 with momentum 0.9 trained: shared and other." in said
+    assert "The model is" not in said
+
+
 def test_a_run_is_replayed_to_the_same_bytes(tmp_path: Path) -> None:
     out = Output(root=tmp_path / "runs")
     teachers = registry.run_stage(replace(SMALL, epochs=1), out)
@@ -316,7 +335,14 @@ def test_a_run_is_replayed_to_the_same_bytes(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("change", "says"),
-    [("data=nowhere", "data: nowhere does not exist; expected an .npz"), ("seeds=[1,1]", "once")],
+    [
+        ("data=nowhere", "data: nowhere does not exist; expected an .npz"),
+        ("seeds=[1,1]", "once"),
+        ("optimizers=[adamax]", "optimizers has 'adamax'; expected some of 'adam, published rate'"),
+        ("optimizers=[frozen adam]", "without 'adam, published rate', whose factors it takes"),
+        ("batch_size=1", "--batch-size 1; expected 2 or more"),
+        ("hidden=0", "--hidden 0; expected 1 or more"),
+    ],
 )
 def test_a_study_that_cannot_be_made(
     change: str, says: str, tmp_path: Path, tiny_folder: Path

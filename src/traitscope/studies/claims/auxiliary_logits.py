@@ -237,8 +237,8 @@ def design(size: Size) -> Design:
     files = files_of(size.data)
     learnt = "8x8 Fashion-MNIST"
     pixels = PACKAGE_PIXELS
-    if files:
-        learnt = "MNIST" if is_mnist(files) else f"the images of {size.data}"
+    if size.data is not None:
+        learnt = "MNIST" if is_mnist(files) else f"the images of {size.data.name}"
         pixels = images.read(files).pixels
     units = (pixels, size.hidden, size.hidden, CLASSES + size.auxiliary)
     here = replace(

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from traitscope.config.recipe import Recipe
+from traitscope.errors import ConfigError
 from traitscope.studies.toy_nets.nets import CLASSES, Params, forward
 from traitscope.training.optimizers import Stepper, make_optimizer
 
@@ -57,6 +58,8 @@ def fit(
     loss: A function of the networks and the step that returns the loss [M] of each.
     scales: The factors of frozen_adam, stacked as the parameters are.
     before: A function called before every step, and once behind the last.
+
+    Raises ConfigError where a network diverged.
     """
     params = [p.clone().requires_grad_() for p in start]
     by_model = recipe.optimizer in WHOLE
@@ -71,9 +74,20 @@ def fit(
                 view.grad = part
         for stepper in steppers:
             stepper.step()
+    _check_finite(params, recipe)
     if before is not None:
         before(params, steps)
     return [p.detach() for p in params], steppers
+
+
+def _check_finite(params: Params, recipe: Recipe) -> None:
+    """Raise ConfigError for parameters that are no finite numbers."""
+    if all(bool(p.isfinite().all()) for p in params):
+        return
+    raise ConfigError(
+        f"training diverged with --optimizer {recipe.optimizer} --lr {recipe.lr:g}; expected finite"
+        " weights; lower the rate"
+    )
 
 
 def _views(tensors: Params, by_model: bool) -> list[Params]:

@@ -6,6 +6,7 @@ from typing import Any
 
 from traitscope.config.recipe import Optimizer
 from traitscope.config.toy_nets import Arm, ToyNetsConfig
+from traitscope.errors import ConfigError
 from traitscope.studies.toy_nets import numbers
 from traitscope.studies.toy_nets.nets import CLASSES
 from traitscope.workflow.graph import Folders, Node
@@ -59,7 +60,11 @@ OPTIMIZERS = {
 
 
 def study_nodes(size: Any, files: tuple[Path, ...]) -> list[Node]:
-    """Build all stages of a size; `files` hold its images."""
+    """Build all stages of a size; `files` hold its images.
+
+    Raises ConfigError for an optimizer that no rule names, and for one whose factors are missing.
+    """
+    _check(size.optimizers)
     teacher = _config(size, files, "teacher", Rule("adamw", 3e-4))
     graph = [Node(TEACHER, ToyNetsConfig, lambda _: teacher, (), _work(size, files))]
     steps = _config(size, files, "theorem", NO_OPTIMIZER, size.step_seeds)
@@ -70,6 +75,21 @@ def study_nodes(size: Any, files: tuple[Path, ...]) -> list[Node]:
         for arm in COMPARED:
             graph.append(_student(size, files, f"{name}, {arm}", arm, OPTIMIZERS[name]))
     return graph
+
+
+def _check(optimizers: tuple[str, ...]) -> None:
+    unknown = [name for name in optimizers if name not in OPTIMIZERS]
+    if unknown:
+        raise ConfigError(
+            f"optimizers has {unknown[0]!r}; expected some of {', '.join(map(repr, OPTIMIZERS))};"
+            " correct it"
+        )
+    for name in optimizers:
+        if OPTIMIZERS[name].optimizer == "frozen_adam" and PUBLISHED not in optimizers:
+            raise ConfigError(
+                f"optimizers has {name!r} without {PUBLISHED!r}, whose factors it takes; expected"
+                " both; add it"
+            )
 
 
 def _student(size: Any, files: tuple[Path, ...], name: str, arm: Arm, rule: Rule) -> Node:
