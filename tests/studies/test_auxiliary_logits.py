@@ -297,11 +297,13 @@ def test_settings_that_cannot_work(settings: dict, says: str) -> None:
 def test_teachers_of_other_seeds_are_refused(tmp_path: Path) -> None:
     out = Output(root=tmp_path)
     run = registry.run_stage(replace(SMALL, epochs=1), out)
-    with pytest.raises(ConfigError, match="another number of seeds than 2"):
-        registry.run_stage(replace(SMALL, arm="shared", teacher=run.path, seeds=(1, 2)), out)
+    student = replace(SMALL, arm="shared", teacher=run.path)
+    with pytest.raises(ConfigError, match=r"of seeds \[1, 2, 3\]; expected \[3, 2, 1\]"):
+        registry.run_stage(replace(student, seeds=(3, 2, 1)), out)
+    with pytest.raises(ConfigError, match="of other sizes than 64-9-9-13"):
+        registry.run_stage(replace(student, hidden=9), out)
     with pytest.raises(ConfigError, match="--scales None has no scales.safetensors"):
-        frozen = replace(SMALL, arm="shared", teacher=run.path, optimizer="frozen_adam")
-        registry.run_stage(frozen, out)
+        registry.run_stage(replace(student, optimizer="frozen_adam"), out)
     assert [path.name for path in run.path.parent.glob("toy_nets-*")] == [run.path.name]
 
 

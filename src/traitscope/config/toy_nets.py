@@ -31,8 +31,10 @@ class ToyNetsConfig:
     """
 
     arm: Arm = "teacher"
-    """What is trained. teacher: networks on labelled images. theorem: single small steps. The
-    others are students, named by how they start or by what they learn."""
+    """What is trained. teacher: networks on labelled images. theorem: single small steps. Students
+    of auxiliary logits: shared (the teacher's start), permuted (its hidden units in another order),
+    head_shared and hidden_shared (a part of it), other (another start). From the teacher's start
+    also all_logits, shuffled (targets of other images) and untrained (another teacher)."""
     teacher: Path | None = None
     """Run of the teachers, with the same seeds, for students."""
     scales: Path | None = None

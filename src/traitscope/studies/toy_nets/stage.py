@@ -8,6 +8,7 @@
 Shapes: M models, B images, D pixels, O logits.
 """
 
+import json
 from functools import partial
 from pathlib import Path
 
@@ -258,12 +259,18 @@ def _tensors(folder: Path | None, name: str, config: ToyNetsConfig, sizes: tuple
     file = Path() if folder is None else folder / name
     if not file.is_file():
         raise ConfigError(f"{flag} {folder} has no {name}; expected a run of toy_nets; name one")
+    seeds = json.loads((file.parent / NETWORKS).read_text(encoding="utf-8"))["seeds"]
+    if seeds != list(config.seeds):
+        raise ConfigError(
+            f"{flag} {folder} holds networks of seeds {seeds}; expected {list(config.seeds)}, those"
+            " of this run; name one with the same seeds"
+        )
     tensors = array_files.read_tensors(file)
     ordered = [tensors[str(place)] for place in range(len(tensors))]
     expected = nets.initial(config.seeds, "start", sizes)
     if [t.shape for t in ordered] != [t.shape for t in expected]:
         raise ConfigError(
-            f"{flag} {folder} holds networks of other sizes, or another number of seeds than"
-            f" {len(config.seeds)}; expected those of this run; name one with the same settings"
+            f"{flag} {folder} holds networks of other sizes than {'-'.join(map(str, sizes))};"
+            " expected those of this run; name one with the same images and settings"
         )
     return ordered
