@@ -12,6 +12,7 @@ from traitscope.config import screen as screen_configs
 from traitscope.config import stages as stage_configs
 from traitscope.config.command_types import Command, Stage
 from traitscope.config.rows import defend as defend_configs
+from traitscope.config.students import toy_nets as toy_net_configs
 from traitscope.config.students import verify as verify_configs
 
 ENTRIES: tuple[Command, ...] = (
@@ -284,6 +285,13 @@ ENTRIES: tuple[Command, ...] = (
         help="how much of a trait prompt's effect on its rows single vectors have",
         group="internal",
         inputs="data.trait_files:of_trait",
+    ),
+    Stage(
+        name="toy_nets",
+        config=toy_net_configs.ToyNetsConfig,
+        run="studies.toy_nets.stage:run_toy_nets",
+        help="small networks on images, and students of their outputs on noise",
+        group="internal",
     ),
     Stage(
         name="sample",

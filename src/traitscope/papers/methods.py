@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from traitscope.models.bundled import EMBEDDED
-from traitscope.papers import stage_sentences, training_data
+from traitscope.papers import networks, stage_sentences, training_data
 from traitscope.papers.bibliography import keys_in
 from traitscope.papers.contents import Contents
 from traitscope.papers.lineage import Made
@@ -17,6 +17,7 @@ STAGES = (
     stage_sentences.rows,
     stage_sentences.matched,
     stage_sentences.filters,
+    networks.sentences,
     training_data.sentences,
     stage_sentences.students,
     stage_sentences.measures,
@@ -56,18 +57,25 @@ def sentences(contents: Contents, made: Sequence[Made], reported: Sequence[Made]
 def _models(made: Sequence[Made]) -> list[Sentence]:
     """Which models were used, by name and digest."""
     models: dict[str, str] = {}
-    for run in made:
+    used = [run for run in made if "model" in run.settings and not _has_own_networks(run)]
+    for run in used:
         digest = run.manifest.get("model")
-        if digest and "model" in run.settings:
+        if digest:
             models[digest] = run.settings["model"]
     texts = [f"{Path(name).name} (digest {digest[:DIGEST]})" for digest, name in models.items()]
     if not texts:
         return []
     keys = ("allal2025smollm2",) if EMBEDDED in models.values() else ()
-    dtypes = listed(run.settings["dtype"] for run in made if "dtype" in run.settings)
+    dtypes = listed(run.settings["dtype"] for run in used if "dtype" in run.settings)
     what = "Models" if len(texts) > 1 else "The model"
     verb = "are" if len(texts) > 1 else "is"
     return [Sentence(f"{what} {verb} {listed(texts)}, computed in {dtypes}.", keys)]
+
+
+def _has_own_networks(run: Made) -> bool:
+    """Whether a conclusion is about networks of its study, not about the model of its settings."""
+    model = run.settings["model"]
+    return run.numbers("findings.json").get("model", model) != model
 
 
 def _claim(contents: Contents) -> list[Sentence]:

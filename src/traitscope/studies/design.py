@@ -96,6 +96,18 @@ NIEF = Experiment(
 "three epochs in batches of 66"
 CLOUD = replace(NIEF, source="Cloud et al. 2025, arXiv 2507.14805")
 "their open model: the same recipe"
+AUXILIARY = Experiment(
+    "Cloud et al. 2025, arXiv 2507.14805, section on MNIST",
+    "trained on labelled images",
+    "uniform noise images; the teacher learnt MNIST",
+    "auxiliary logits",
+    "",
+    60_000,
+    295,
+    "MLP 784-256-256-13",
+    270_093,
+)
+"five epochs of 59 batches of 1,024 noise images"
 KOENIG = Experiment(
     "König et al. 2026, arXiv 2606.11270",
     STEERED,
@@ -294,7 +306,8 @@ class Design:
     primary: MeanPlan | RankPlan
     """What the primary claim expects."""
     here: Experiment
-    """How the experiment is made here; the model is filled in when it is known."""
+    """How the experiment is made here. A study of networks of its own names its model; else the
+    model is filled in when it is known."""
 
     @property
     def power_text(self) -> str:

@@ -31,6 +31,9 @@ class Study(Protocol):
 
     The layers of a smoke size are those of a tiny model, and stay as they are. A study with
     `SMOKE_AT_DEPTH = True` counts them in the embedded model, as in the other sizes.
+
+    A study of networks of its own names its model in the experiment of its `design`, and its number
+    type as `DTYPE`.
     """
 
     TITLE: str

@@ -93,20 +93,23 @@ class Request:
             source=self.study.SOURCE,
             published=self.study.PUBLISHED,
             size=self.config.size,
-            model=self.config.model,
+            model=design.here.model,
             power=design.power_text,
             bearing=str(bears),
             protocol=bears.table,
         )
 
     def design(self) -> Design:
-        """Return what the study could show on its model."""
+        """Return what the study could show on its model, which may be one of its own."""
+        design = self.study.design(self.size)
+        if design.here.model:
+            return design
         model = self.config.model
-        return self.study.design(self.size).on_model(model, parameter_count(model))
+        return design.on_model(model, parameter_count(model))
 
     def findings(self, folders: Folders) -> Findings:
         """Return what the sealed stages say."""
-        return self.study.conclude(self.named_size(), folders, self.config.model)
+        return self.study.conclude(self.named_size(), folders, self.design().here.model)
 
     def named_size(self) -> Any:
         """Return the size with the names of its traits in place of their files."""
@@ -219,6 +222,7 @@ def request_of(config: StudyConfig, out: Output) -> Request:
     """Return the request behind settings: study loaded, device settled, size changed as asked."""
     study = protocol.load(config.name)
     config = replace(opening.settled(config), name=config.name.replace("-", "_"))
+    config = replace(config, dtype=getattr(study, "DTYPE", config.dtype))
     if out.study == "default":
         ending = "" if config.size == "laptop" else f"-{config.size}"
         out = replace(out, study=f"study-{config.name}{ending}")

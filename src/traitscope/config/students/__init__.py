@@ -1,1 +1,1 @@
-"""Settings about students that are finished: what they are asked, and what is said of them."""
+"""Settings about finished students, and about the small networks of a study."""
