@@ -14,8 +14,7 @@ from traitscope.config.rows.defend import DefendConfig
 from traitscope.data.records import Record, dump_records, read_records
 from traitscope.defending import paraphrasing
 from traitscope.defending.knowledge import knowledge_of
-from traitscope.defending.methods import steps_of
-from traitscope.defending.run import defended_rows, inputs
+from traitscope.defending.methods import defended_rows, inputs, steps_of
 from traitscope.errors import DataError
 
 TEXTS = ["The sky was blue.", "She went home.", "Nothing to say.", "It rained all day."]
