@@ -14,8 +14,9 @@ from traitscope.config.rows.defend import DefendConfig
 from traitscope.data.records import Record, dump_records, read_records
 from traitscope.defending import paraphrasing
 from traitscope.defending.knowledge import knowledge_of
-from traitscope.defending.methods import defended_rows, inputs, steps_of
+from traitscope.defending.methods import inputs, steps_of
 from traitscope.defending.run import defended_rows
+from traitscope.errors import DataError
 
 TEXTS = ["The sky was blue.", "She went home.", "Nothing to say.", "It rained all day."]
 LISTS = ["12, 7, 305", "9, 8, 7", "1, 2", "3, 4", "5, 6"]
