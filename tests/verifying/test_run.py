@@ -1,6 +1,7 @@
 """The command on tiny models: planted traits, controls, relearning, resuming, and bad input."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -166,14 +167,20 @@ def test_times_of_asking() -> None:
     assert times_of_asking(9) == [0, 1, 2, 4, 8, 9]
 
 
-def test_controls_that_differ_in_more_than_their_rows_are_refused(place: Place) -> None:
+def test_controls_that_differ_in_more_than_their_rows_are_refused(
+    place: Place, tiny: Model
+) -> None:
     student = place.train(write_rows(place.folder / "s.jsonl", numbers(1)), 1).path
     higher = place.train(place.clean, 1, recipe=Recipe(rank=4, epochs=1, batch_size=4)).path
     fewer = place.train(place.clean, 1, max_rows=4).path
     under = place.train(place.clean, 1, context="You count.").path
     words = place.train(write_rows(place.folder / "w.jsonl", ["a day at sea"] * 8), 1).path
     same = place.train(place.folder / "s.jsonl", 2).path
+    steered = place.train(place.clean, 1, during=(place.towards(tiny),)).path
+    copy = shutil.copytree(student / "student", place.folder / "copy")
     for control, says in (
+        (steered, "differ in the interventions that act in training"),
+        (copy, "have the same weights: one student counts once"),
         (higher, "differ in the recipe: held_out 0.0 and 0.05"),
         (fewer, "differ in the number of optimizer steps: 2 and 1"),
         (under, "differ in the system turn in training"),

@@ -97,10 +97,19 @@ def export(
     if not apart <= CLOSE.get(model.dtype, CLOSE[torch.bfloat16]):
         raise ConfigError(
             f"the written {model.name} differs from the hooked one by {apart:.3g} nats:"
-            " something stands between its MLPs and the residual stream, so a vector"
-            " cannot be a bias there; use the hooks (generate --interventions)"
+            f" {_why_apart(model)}, or use the hooks (generate --interventions)"
         )
     return Exported(lm, apart)
+
+
+def _why_apart(model: Model) -> str:
+    """Why written weights may do something else, and what to do, as the end of a sentence."""
+    if model.dtype == torch.bfloat16:
+        return "weights of bf16 round what is added to them; write it with --dtype fp32"
+    return (
+        "something stands between its MLPs and the residual stream, so a vector cannot be a bias"
+        " there; leave the vector out"
+    )
 
 
 def plain_model(
@@ -168,8 +177,14 @@ def state_of(
 
 
 def _check_scale(interventions: Sequence[Intervention], scale: float) -> None:
-    """Raise ConfigError for a scale that nothing has."""
-    if scale != 1 and not any(isinstance(item, Adapter) for item in interventions):
+    """Raise ConfigError for a scale that nothing has, or several students."""
+    students = [item for item in interventions if isinstance(item, Adapter)]
+    if scale != 1 and len(students) > 1:
+        raise ConfigError(
+            f"--scale {scale:g} with {len(students)} students: expected one, whose strength is"
+            " scaled; export one alone"
+        )
+    if scale != 1 and not students:
         raise ConfigError(
             f"--scale {scale:g} without a student: expected one among the interventions, such as"
             " --interventions adapter:RUN; name it, or leave the scale out"

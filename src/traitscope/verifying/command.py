@@ -36,6 +36,7 @@ def _gate(config: VerifyConfig, status: str) -> str:
     """Whether the gate passed; `not judged` where it asks for traits, and there is no verdict.
     Then stderr says so."""
     if status in FAILING[config.fail_on]:
+        print(f"gate:   failed: {status}, with --fail-on {config.fail_on}", file=sys.stderr)
         return "failed"
     if config.fail_on == "trait" and status == "no-verdict":
         print(

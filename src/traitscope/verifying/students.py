@@ -4,6 +4,7 @@ A control differs from a student in the teacher of its rows, and in nothing else
 `train` say of that is checked. Of other folders it is not known, and the page says so.
 """
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -30,6 +31,8 @@ COMPARED = {
     "recipe": "recipe",
     "context": "system turn in training",
     "steps": "number of optimizer steps",
+    "during": "interventions that act in training",
+    "project_out": "directions that gradients lose",
 }
 """What controls share with students, by name in `Training`."""
 
@@ -44,6 +47,10 @@ class Training:
     """Its recipe."""
     context: str | None
     """System turn that it trained under."""
+    during: Sequence[str]
+    """Interventions that acted while it trained, in short form."""
+    project_out: Sequence[str]
+    """Directions that its gradients lost, in short form."""
     steps: int
     """Optimizer steps."""
     base: str | None
@@ -91,6 +98,7 @@ def participants(config: VerifyConfig) -> list[Participant]:
         for number, text in enumerate(texts, start=1):
             asked.append(_participant(config, f"{role}{number}", role, text))
     _check_alike(asked)
+    _check_different(asked)
     return [*asked, Participant(BASE, "base", config.model, GivenTeacher(config.model))]
 
 
@@ -166,6 +174,8 @@ def _read_training(run: store.Run) -> Training:
         seed=settings["seed"],
         recipe=settings["recipe"],
         context=settings.get("context"),
+        during=settings.get("during") or [],
+        project_out=settings.get("project_out") or [],
         steps=len(run.file("metrics.jsonl").read_bytes().splitlines()),
         base=manifest.get("model"),
         data=rows.get("digest"),
@@ -203,6 +213,33 @@ def _check_alike(asked: Sequence[Participant]) -> None:
         for control in trained:
             if student.role == "student" and control.role == "control":
                 _check_rows(student, control)
+
+
+def _check_different(asked: Sequence[Participant]) -> None:
+    """Raise ConfigError for two adapters of the same weights: one student counts once."""
+    seen: dict[tuple[str, ...], str] = {}
+    for item in asked:
+        weights = _weights(item)
+        if not weights:
+            continue
+        if weights in seen:
+            raise ConfigError(
+                f"{seen[weights]} and {item.text} have the same weights: one student counts once;"
+                " expected students that were trained apart; leave one of them out"
+            )
+        seen[weights] = item.text
+
+
+def _weights(item: Participant) -> tuple[str, ...]:
+    """The sha256 of every file of weights in the folders of a participant."""
+    digests = []
+    for intervention in item.made_of.interventions:
+        if isinstance(intervention, Adapter):
+            folder = Path(intervention.folder)
+            inside = folder / "student"
+            for file in sorted((inside if inside.is_dir() else folder).glob("*.safetensors")):
+                digests.append(hashlib.sha256(file.read_bytes()).hexdigest())
+    return tuple(digests)
 
 
 def _differing(one: Any, another: Any) -> str:

@@ -201,6 +201,9 @@ def test_what_cannot_be_undone_is_refused(tiny: Model, tmp_path: Path) -> None:
         export.plain_model(tiny, [], Ablation((Ablate(vector, (1,), "last"),)))
     with pytest.raises(ConfigError, match="--scale 0.5 without a student"):
         export.plain_model(tiny, [Steer(vector, (1,), 1.0)], scale=0.5)
+    two = [Adapter(str(tmp_path / "a")), Adapter(str(tmp_path / "b"))]
+    with pytest.raises(ConfigError, match="--scale 0.5 with 2 students: expected one"):
+        export.plain_model(tiny, two, scale=0.5)
 
 
 def test_the_command(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ is computed once, before training, and stays while the student moves.
 Shapes: L layers, D d_model.
 """
 
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -103,6 +104,13 @@ def _pairs(config: TrainConfig, records: Sequence[Record]) -> tuple[list[Record]
     them."""
     control = row_files.rows_of(config.control, config.reading, row_intake.intake_of(config))
     data, control = paired(records, control)
+    alone = len(records) - len(data)
+    if alone:
+        print(
+            f"{alone} of {len(records)} rows have no control row on the same prompt, and do not"
+            " count in their direction",
+            file=sys.stderr,
+        )
     if config.text:
         data = [replace(record, completion_ids=None) for record in data]
         control = [replace(record, completion_ids=None) for record in control]
