@@ -3,8 +3,10 @@ see there."""
 
 import dataclasses
 import json
+import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -52,7 +54,7 @@ def torchrun(*words: object) -> subprocess.CompletedProcess:
     return subprocess.run(
         command,
         check=False,
-        env=ENV | {"PYTHONFAULTHANDLER": "1"},
+        env=ENV | {"PYTHONFAULTHANDLER": "1", compiled.SWITCH: os.environ.get(compiled.SWITCH, "")},
         cwd=Path(sharded.__file__).parent,
         capture_output=True,
         text=True,
@@ -104,7 +106,26 @@ def configs(place: Path, tiny_folder: Path, vector: Path) -> dict[str, TrainConf
 
 
 @pytest.fixture(scope="module")
-def together(place: Path, configs: dict[str, TrainConfig], tiny_folder: Path, vector: Path) -> Path:
+def torch_passes() -> Iterator[None]:
+    """torch's own passes on both sides, because weights in parts take these.
+
+    Compiled passes add in another order, and Adam makes a whole step of the sign of a gradient that
+    is all but zero.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(compiled.SWITCH, compiled.OFF)  # for the processes that are started
+        patch.setattr(compiled, "library", lambda: None)
+        yield
+
+
+@pytest.fixture(scope="module")
+def together(
+    place: Path,
+    configs: dict[str, TrainConfig],
+    tiny_folder: Path,
+    vector: Path,
+    torch_passes: None,
+) -> Path:
     """The root of the students that two processes trained, and seen.npz."""
     students = [
         [json.loads(json.dumps(dataclasses.asdict(config), default=str)), str(place / "two"), 0]
@@ -147,15 +168,10 @@ def test_students_and_hooks_are_those_of_one_process(
     place: Path,
     tiny: Model,
     vector: Path,
-    monkeypatch: pytest.MonkeyPatch,
 ):
     """Loss, held-out loss, EAS, weights and checkpoints, also where training was cut off (sgd goes
     on in one process); and what hooks, steering gradients and vectors see. One test, so that two
-    processes are started once.
-
-    Weights in parts take torch's own passes. So does the one process here: compiled passes add in
-    another order, and Adam makes a whole step of the sign of a gradient that is all but zero."""
-    monkeypatch.setattr(compiled, "library", lambda: None)
+    processes are started once."""
     for name, config in configs.items():
         two = run_train(config, Output(root=together)).path
         assert store.load_run(two).manifest().get("processes") == (None if name == "sgd" else 2)
