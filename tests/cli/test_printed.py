@@ -164,3 +164,25 @@ def test_train_says_before_it_begins_that_its_steps_are_few(
     assert "the demo takes" not in capsys.readouterr().err
     ok(tmp_path, *command, "--batch-size 4 --held-out 0 --max-rows 5 --epochs 2")
     assert "5 rows in batches of 4: 2 steps an epoch, 4 in all" in capsys.readouterr().err
+
+
+def test_one_step_has_no_loss_behind_it(
+    runs: dict[str, Path], tmp_path: Path, tiny_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ("train", f"--model {tiny_folder} --epochs 1 --batch-size 16 --held-out 0")
+    steps, _ = said(capsys, tmp_path, *command, "--data", runs["rows"])
+    assert steps.startswith("1 optimizer step, loss before it ") and "→" not in steps
+
+
+@pytest.mark.parametrize(("share", "is_changed"), [("0.01", False), ("0.5", True)])
+def test_a_defence_that_changed_nothing_says_so(
+    runs: dict[str, Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    share: str,
+    is_changed: bool,
+) -> None:
+    by = ("defend", "--data", runs["rows"], "--by", f"drop:by=random,share={share}")
+    lines = said(capsys, tmp_path, *by)
+    assert any(line.startswith("nothing was changed") for line in lines) != is_changed
+    assert any(line == "dropped 6 rows" for line in lines) == is_changed

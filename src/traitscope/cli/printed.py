@@ -154,9 +154,11 @@ def _defend(run: store.Run, numbers: dict[str, Any]) -> Iterator[str]:
     summary = numbers["summary"]
     yield f"{summary['kept']} rows, from {summary['rows']}"
     yield f"the defender was allowed to know: {', '.join(summary['known'])}"
-    for name in ("dropped", "changed", "masked", "added"):
-        if summary.get(name):
-            yield f"{name:<28} {summary[name]} rows"
+    acted = [name for name in ("dropped", "changed", "masked", "added") if summary.get(name)]
+    for name in acted:
+        yield f"{name:<28} {summary[name]} rows"
+    if not acted:
+        yield "nothing was changed; raise a share, or take another method"
     for item in summary["methods"]:
         if item["left"]:
             yield f"{item['method']:<28} left {item['left']} rows as they were: {item['why_left']}"
@@ -176,7 +178,8 @@ def _train(run: store.Run, _: dict[str, Any]) -> Iterator[str]:
     held_out = [step["held_out_loss"] for step in steps if "held_out_loss" in step]
     unseen = f", held-out loss {held_out[-1]:.4g}" if held_out else ", no row held out"
     first, last = steps[0]["loss"], steps[-1]["loss"]
-    yield f"{_counted(steps)}, loss {first:.4g} → {last:.4g} nats a token{unseen}"
+    loss = f"loss {first:.4g} → {last:.4g}" if len(steps) > 1 else f"loss before it {first:.4g}"
+    yield f"{_counted(steps)}, {loss} nats a token{unseen}"
     if rows := printed_rows.learnt(run):
         yield f"learnt from {rows}"
 

@@ -306,7 +306,7 @@ def _about_questions(verified: Verified) -> list[str]:
     if not texts:
         texts.append(
             f"over questions alone: no trait rises by log 2 above the {other} and stands out from"
-            f" its kind; {_power(verified, 'detectable_questions')}"
+            " its kind. What would have been found is not known without seeds"
         )
     return texts
 
