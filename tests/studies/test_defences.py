@@ -239,7 +239,7 @@ def test_attackers_split_the_vector_and_sort_the_rows() -> None:
     teacher, _ = SIZE.teachers.of(data.SPLIT)
     blocks = teacher(folders)
     assert ["layers=13" in blocks[0], "layers=15" in blocks[1]] == [True, True]
-    assert all("alpha=0.4" in text for text in blocks)
+    assert all("alpha=0.3" in text for text in blocks)
     graph = data.row_nodes(
         COMMON, SIZE.defender.kinds, Threat(data.SORTED, 1.0, 1), 1, SIZE.teachers
     )
