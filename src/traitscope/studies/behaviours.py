@@ -316,8 +316,8 @@ def power_note(
     line_A = line_rates(alphas, counts)
     false_positives = threshold_power(alphas, line_A, counts.n_PA, sd_A)
     return (
-        f"Power of the threshold's test at this size: {power:.2f} for the published shape (the"
-        f" base's rate below a strength of {least:g}, from there on {ratio:g} of the teacher's"
-        f" change). False positives: {false_positives:.2f} if the fitted line is true. Both with"
+        f"Power of the threshold's test at this size: {power:.2f} for the published shape. That is"
+        f" the base's rate below a strength of {least:g}, and from there on {ratio:g} of the"
+        f" teacher's change. False positives: {false_positives:.2f} if the fitted line is true. Both with"
         f" students that differ by a standard deviation of {sd_A.max():.3f} at most, as here."
     )
