@@ -319,5 +319,6 @@ def power_note(
         f"Power of the threshold's test at this size: {power:.2f} for the published shape. That is"
         f" the base's rate below a strength of {least:g}, and from there on {ratio:g} of the"
         f" teacher's change. False positives: {false_positives:.2f} if the fitted line is true."
-        f" Both with students that differ by a standard deviation of {sd_A.max():.3f} at most, as here."
+        " Both with students that differ by a standard deviation of"
+        f" {sd_A.max():.3f} at most, as here."
     )
