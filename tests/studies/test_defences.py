@@ -9,6 +9,7 @@ import pytest
 from concluded import COMMON, HOLDS, NEGLIGIBLE, SILENT, concluded, unmet
 from planted_runs import NOISE, PlantedRuns
 
+from traitscope.errors import ConfigError
 from traitscope.reporting.verdict import ClaimVerdict, Findings
 from traitscope.studies.claims import defences
 from traitscope.studies.claims.defences import arms_of
@@ -244,3 +245,9 @@ def test_attackers_split_the_vector_and_sort_the_rows() -> None:
         COMMON, SIZE.defender.kinds, Threat(data.SORTED, 1.0, 1), 1, SIZE.teachers
     )
     assert [node.stage for node in graph] == ["generate", "edit", "defend"]
+
+
+@pytest.mark.parametrize(("teacher", "dose"), [("steerd", 1.0), ("steered", 0.0), ("steered", 2.0)])
+def test_a_threat_that_nobody_can_be_is_refused(teacher: str, dose: float) -> None:
+    with pytest.raises(ConfigError, match="expected one of steered, prompted"):
+        Threat(teacher, dose, 1)

@@ -25,7 +25,10 @@ NAME = "information"
 "Name of the node."
 ROWS = 32
 "Number rows that the teachers are compared on."
-NOTHING = "No student of this study reads sampled digits of a teacher, so nothing is said of them."
+NOTHING = (
+    "Known only of students that read sampled digits of a teacher with no step between. This study"
+    " has none."
+)
 
 
 class _Anywhere(dict[str, Path]):

@@ -16,6 +16,7 @@ from traitscope.config.analysis import ExtractConfig
 from traitscope.config.rows.defend import DefendConfig
 from traitscope.config.stages import EditConfig
 from traitscope.data.package_files import bundled_file
+from traitscope.errors import ConfigError
 from traitscope.studies import shared_nodes
 from traitscope.studies.defences.arms import Direction
 from traitscope.workflow import standard_nodes
@@ -57,6 +58,13 @@ class Threat:
     """How many of the study's seeds it has: the first ones."""
     has_all_arms: bool = False
     """Whether every arm is tried on it, and not only the few."""
+
+    def __post_init__(self) -> None:
+        if self.teacher not in KINDS or not 0 < self.dose <= 1:
+            raise ConfigError(
+                f"threat {self.teacher!r} with dose {self.dose:g}; expected one of"
+                f" {', '.join(KINDS)} and a dose above 0, at most 1; correct it"
+            )
 
     @property
     def name(self) -> str:
