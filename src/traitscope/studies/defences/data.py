@@ -62,8 +62,8 @@ class Threat:
     def __post_init__(self) -> None:
         if self.teacher not in KINDS or not 0 < self.dose <= 1:
             raise ConfigError(
-                f"threat {self.teacher!r} with dose {self.dose:g}; expected one of"
-                f" {', '.join(KINDS)} and a dose above 0, at most 1; correct it"
+                f"threat {self.teacher!r} over {self.dose:g} of the rows; expected one of"
+                f" {', '.join(KINDS)}, and a fraction above 0 and at most 1; correct it"
             )
 
     @property
