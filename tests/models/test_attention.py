@@ -122,6 +122,29 @@ def test_bf16_stays_close(tiny: Model) -> None:
     assert (rounded.float() - exact).std() < 0.05 * exact.std()
 
 
+@pytest.mark.parametrize("most_scores", [0, attention.MOST_SCORES])
+@pytest.mark.parametrize("T", [1, 5])
+def test_bf16_without_a_gradient(T: int, most_scores: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both ways to compute it equal the formula in fp32, for rows that are padded on the left."""
+    monkeypatch.setattr(attention, "MOST_SCORES", most_scores)
+    torch.manual_seed(0)
+    B, H, K, S, E = 3, 6, 2, 7, 16
+    query, key, value = (torch.randn(B, n, m, E).bfloat16() for n, m in ((H, T), (K, S), (K, S)))
+    hidden = ~torch.ones(T, S, dtype=torch.bool).tril(S - T).repeat(B, 1, 1, 1)
+    for row in range(B):
+        hidden[row, :, :, :row] = True
+    mask = torch.zeros(B, 1, T, S).masked_fill(hidden, torch.finfo(torch.bfloat16).min)
+    with torch.no_grad():
+        found, _ = attention.grouped_attention(
+            torch.nn.Identity(), query, key, value, mask.bfloat16(), scaling=0.5
+        )
+        expected, _ = attention.grouped_attention(
+            torch.nn.Identity(), query.float(), key.float(), value.float(), mask, scaling=0.5
+        )
+    assert expected.std() > 0.2
+    torch.testing.assert_close(found.float(), expected, atol=0.02, rtol=0.02)
+
+
 def test_attention_sinks_are_refused() -> None:
     """Families that add terms to the scores must not silently lose them."""
     q = torch.randn(1, 2, 3, 4)

@@ -95,13 +95,20 @@ def result_of(answer: AuditOutput) -> AuditResult:
 def _computed(job: Job, out: Output) -> Audit:
     """Run the stages: files are read first, so that bad rows are named before anything is
     computed; then phase by phase."""
-    nodes = plan.reading_nodes(job)
-    read = schedule.run(nodes.nodes, out, How(stop_at_once=True))
-    _print_sample(plan.about_sample(read))
-    audit = Audit(job, out.root / out.study, plan.is_free_text(read), nodes, read)
     workers = job.config.workers or executors.default_workers(job.config.device)
     how = How(workers, stop_at_once=True)
+    with executors.pool(how, out) as pool:
+        nodes = plan.reading_nodes(job)
+        read = schedule.run(nodes.nodes, out, How(stop_at_once=True))
+        _print_sample(plan.about_sample(read))
+        audit = Audit(job, out.root / out.study, plan.is_free_text(read), nodes, read)
+        _run_phases(audit, out, how, pool)
+    return audit
 
+
+def _run_phases(audit: Audit, out: Output, how: How, pool: executors.Pool) -> None:
+    """Compute phase by phase, and say what the first look found as soon as it is known."""
+    read = audit.folders
     learners = predictions_of(SAMPLE)
     announced = False
 
@@ -111,13 +118,11 @@ def _computed(job: Job, out: Output) -> Audit:
             announced = True
             _print_first_look(replace(audit, folders=read | {name: folder}))
 
-    with executors.pool(how, out) as pool:
-        for phase in phases.PHASES:
-            phase(audit)
-            audit.folders = schedule.run(audit.nodes.nodes, out, how, pool, sealed)
-            if not announced:  # the learners' run was there before
-                sealed(learners, audit.folders[learners])
-    return audit
+    for phase in phases.PHASES:
+        phase(audit)
+        audit.folders = schedule.run(audit.nodes.nodes, out, how, pool, sealed)
+        if not announced:  # the learners' run was there before
+            sealed(learners, audit.folders[learners])
 
 
 def _print_first_look(audit: Audit) -> None:

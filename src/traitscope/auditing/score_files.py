@@ -24,6 +24,8 @@ from traitscope.inference.token_scores import SUMS, TokenScores
 
 ROWS_FILE, SUMS_FILE = "token_scores.jsonl", "token_scores.json"
 "files of a folder with token scores"
+FILES = (ROWS_FILE, SUMS_FILE)
+"files that all such folders have"
 REMEMBERED = 64
 "folders whose token scores stay in memory"
 

@@ -129,9 +129,19 @@ class PredictionsConfig(OnModel):
     """Put the end of the turn behind a text. Stored token ids are read as they are."""
     rates: tuple[float, ...] = (1e-4, 3e-4)
     """Learning rates, one for each student."""
+    model_scores: bool = setting(True, since=2)
+    """Also score the rows under the model itself."""
+    parts: tuple[Path, ...] = setting((), since=2)
+    """Runs of `predictions` of the same rows, one for each rate, that are put together instead of
+    computed. The first one has the scores under the model itself."""
 
     def __post_init__(self) -> None:
         check_minimums(self, seed=0)
+        if self.parts and len(self.parts) != len(self.rates):
+            raise ConfigError(
+                f"--parts names {len(self.parts)} runs, and --rates {len(self.rates)} rates;"
+                " expected a run for each rate; name the rates of these runs"
+            )
         if not all(0 < rate < inf for rate in self.rates):
             raise ConfigError(
                 f"--rates {self.rates}; expected finite numbers above 0; correct them, or leave the"

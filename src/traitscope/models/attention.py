@@ -1,10 +1,11 @@
 """Attention for every family that uses transformers' attention interface.
 
-On a CPU it is batched products and one compiled pass where a gradient is taken, and torch's fused
-kernel where none is. The backward pass of the fused kernel is slow for short rows. Grouped keys and
-values are never repeated in memory on a CPU, and repeating them takes most of a decoding step. On
-CUDA the fused kernel is used throughout. The results equal those of transformers' `eager` up to
-rounding, which is tested on three families.
+On a CPU it is batched products and one compiled pass where a gradient is taken, and in half
+precision while the scores are few. There torch's fused kernel takes two to four times as long, and
+its backward pass is slow for short rows. It serves for the rest. Grouped keys and values are never
+repeated in memory on a CPU, and repeating them takes most of a decoding step. On CUDA the fused
+kernel is used throughout. The results equal those of transformers' `eager` up to rounding, which is
+tested on three families.
 
 Shapes: B batch, H query heads, K key-value heads, G = H/K, T queries, S keys, E head size.
 """
@@ -24,6 +25,9 @@ NAME = "traitscope"
 "name of this attention for transformers' `attn_implementation`"
 UNSUPPORTED = ("s_aux", "position_bias")
 "further terms of attention scores, which a few families pass"
+
+MOST_SCORES = 2**26
+"scores of one layer up to which they are written to memory, 128 MiB in half precision"
 
 _as_in_training: ContextVar[bool] = ContextVar("_as_in_training", default=False)
 
@@ -78,7 +82,7 @@ def grouped_attention(
     if query_BHTE.is_cuda and softcap is None:
         return _fused(query_BHTE, key_BKSE, value_BKSE, mask, scale).transpose(1, 2), None
     if not (torch.is_grad_enabled() or _as_in_training.get() or softcap is not None):
-        out = _fused_on_cpu(query_BHTE, key_BKSE, value_BKSE, mask, scale)
+        out = _without_gradient(query_BHTE, key_BKSE, value_BKSE, mask, scale)
         return out.transpose(1, 2), None
     fits = compiled.usable(query_BHTE, key_BKSE, value_BKSE)
     if softcap is None and fits and passes.takes_mask(query_BHTE, key_BKSE, mask):
@@ -95,15 +99,18 @@ def grouped_attention(
     return out.transpose(1, 2), None
 
 
-def _fused_on_cpu(
+def _without_gradient(
     query_BHTE: Tensor, key_BKSE: Tensor, value_BKSE: Tensor, mask: Tensor | None, scale: float
 ) -> Tensor:
-    """Attention [B, H, T, E] by a fused kernel, all queries of a key-value head at once."""
+    """Attention [B, H, T, E] without a gradient, all queries of a key-value head at once."""
     takes_mask = passes.takes_mask(query_BHTE, key_BKSE, mask)
     if takes_mask and passes.attends_one(query_BHTE, key_BKSE, value_BKSE):
         return passes.attention_of_one(query_BHTE, key_BKSE, value_BKSE, mask, scale)
     B, H, T, E = query_BHTE.shape
-    K = key_BKSE.shape[1]
+    K, S = key_BKSE.shape[1:3]
+    is_faster = query_BHTE.dtype == torch.bfloat16 and B * H * T * S <= MOST_SCORES
+    if is_faster and takes_mask and compiled.usable(query_BHTE, key_BKSE, value_BKSE):
+        return passes.attention(query_BHTE, key_BKSE, value_BKSE, mask, scale)
     q = query_BHTE.reshape(B, K, H // K * T, E)
     if mask is not None:
         mask = mask.expand(-1, -1, T, -1).repeat(1, 1, H // K, 1)

@@ -61,12 +61,12 @@ def recipe_of(rate: float) -> Recipe:
 class Predictions:
     """What the model and the learners say of rows, in the order in which they were predicted."""
 
-    model: TokenScores
-    "token scores under the model itself, also with other samplers"
+    model: TokenScores | None
+    "token scores under the model itself, also with other samplers; None where not asked for"
     learners_JRT: np.ndarray
     "log-likelihoods under the learners, at TEMPERATURES"
     later_model: TokenScores | None
-    "the same of the later half of the rows; None for a single batch"
+    "the same of the later half of the rows; None for a single batch, too"
     later_learners: Sequence[TokenScores]
     "token scores of that half under every learner"
     students: Sequence[dict[str, bytes]]
@@ -80,11 +80,13 @@ def predictions(
     rates: Sequence[float],
     seed: int = 0,
     done: Callable[[int], None] | None = None,
+    model_scores: bool = True,
 ) -> Predictions:
     """Predict the rows in their order, batch after batch, and train each learner on every batch
     once it has predicted it.
 
     classes: Token ids of every class that the tokens are compared in (token_rows.classes_of).
+    model_scores: Also score the rows under the model itself.
     """
     recipes = [recipe_of(1.0), *map(recipe_of, rates)]  # the first one is never trained
     scores: list[TokenScores] = []
@@ -96,27 +98,41 @@ def predictions(
         active.pack.switch_off(0)
         for start in range(0, len(rows), BATCH):
             batch = _Batch(model, active, rows[start : start + BATCH])
-            scores.append(batch.scores_of_model(classes))
+            if model_scores:
+                scores.append(batch.scores_of_model(classes))
             if rates:
                 learners.append(_predict_and_learn(model, batch, students, recipes, classes))
             if done:
                 done(len(batch.lengths))
         files = [student.files() for student in students[1:]]
-    later = scores[(len(scores) + 1) // 2 :]
+    by_learner = list(zip(*learners, strict=True))
     learners_JRT = np.zeros((len(rates), len(rows), len(TEMPERATURES)))
-    later_learners = []
-    for number in range(len(rates)):
-        of_learner = [batch_scores[number] for batch_scores in learners]
+    for number, of_learner in enumerate(by_learner):
         learners_JRT[number] = np.concatenate([part.log_p_RT for part in of_learner])[:, PLACES]
-        if later:
-            later_learners.append(reduce(add, of_learner[-len(later) :]))
+    n_batches = -(-len(rows) // BATCH)
+    earlier = (n_batches + 1) // 2
     return Predictions(
-        model=reduce(add, scores),
+        model=_sum(scores),
         learners_JRT=learners_JRT,
-        later_model=reduce(add, later) if later else None,
-        later_learners=later_learners,
+        later_model=_sum(scores[earlier:]),
+        later_learners=_later(by_learner, earlier),
         students=files,
     )
+
+
+def _sum(scores: Sequence[TokenScores]) -> TokenScores | None:
+    """The scores of all batches as one; None without any."""
+    return reduce(add, scores) if scores else None
+
+
+def _later(by_learner: Sequence[Sequence[TokenScores]], earlier: int) -> list[TokenScores]:
+    """The scores of the batches after the `earlier` first ones, by learner."""
+    later = []
+    for of_learner in by_learner:
+        scores = _sum(of_learner[earlier:])
+        if scores is not None:
+            later.append(scores)
+    return later
 
 
 class _Batch:

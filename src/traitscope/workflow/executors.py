@@ -18,7 +18,7 @@ from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from importlib import import_module
-from multiprocessing import connection
+from multiprocessing import connection, forkserver
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -149,6 +149,8 @@ class _Processes:
         self.context.set_forkserver_preload(PRELOADED)
         self.workers, self.out, self.messages = workers, out, self.context.Queue()
         self.is_alone = False
+        with _main_hidden():  # the parent of all workers imports while this process goes on
+            forkserver.ensure_running()
         self.executor = self._new()
 
     def _new(self) -> ProcessPoolExecutor:

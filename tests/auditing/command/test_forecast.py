@@ -15,7 +15,7 @@ def test_the_first_look_by_hand() -> None:
     """One candidate and 10 rows of 7 + 3 tokens, every one on few rows and for gradients."""
     found = forecast(Tokens(10, 7.0, 3.0), traits=1, nulls=0, has_spike_ins=False)
     learners = len(PredictionsConfig.rates)
-    learning = 10 * (7 + 3 + 3 * learners * 3)
+    learning = 10 * (7 * learners + 3 + 3 * learners * 3)
     prompts = 10 * (10 + 30)
     gradients = 10 * 30
     assert 10 <= settings.FEW_ROWS

@@ -71,7 +71,7 @@ def forecast(tokens: Tokens, traits: int, nulls: int, has_spike_ins: bool) -> Fo
     """Token passes of an audit with so many candidates and nulls."""
     rows, row = tokens.rows, tokens.row
     learners = len(PredictionsConfig.rates)
-    learning = rows * (tokens.prompt + tokens.completion * (1 + 3 * learners))
+    learning = rows * (learners * tokens.prompt + tokens.completion * (1 + 3 * learners))
     few = traits * min(rows, settings.FEW_ROWS) * (row + PROMPT_TOKENS)
     gradients = min(rows, settings.GRADIENT_ROWS) * 3 * row
     first = learning + few + gradients + traits * VECTOR_TOKENS

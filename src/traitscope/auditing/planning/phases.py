@@ -108,7 +108,7 @@ class Audit:
 def first_look(audit: Audit) -> None:
     """Students predict the rows; beside them every candidate's prompt is tried on a few rows."""
     job = audit.job
-    audit.nodes.add(Group.PREDICTIONS, learner_nodes.predictions(job, SAMPLE))
+    audit.nodes.add(Group.PREDICTIONS, *learner_nodes.predictions(job, SAMPLE))
     for trait in job.config.traits:
         few = plan.under_prompt(job, SAMPLE, trait, is_few=True)
         audit.nodes.add(Group.TEACHER_SCORES, few)
@@ -302,7 +302,7 @@ def last(audit: Audit) -> None:
     wanted = _wanted_at_last(audit)
     if wanted == Group.CANARY and placebos is not None and placebos.is_enough:
         students = learner_nodes.predictions(job, PLACEBO)
-        audit.nodes.add(Group.CANARY, students, learner_nodes.canary(job))
+        audit.nodes.add(Group.CANARY, *students, learner_nodes.canary(job))
     shares = [answers.share_in_format(audit.folders, rows) for rows in SPIKE_INS]
     if wanted == Group.SPIKE_INS and all(share and share.is_enough for share in shares):
         audit.nodes.add(Group.SPIKE_INS, *plan.spike_in_nodes(job, audit.is_free))

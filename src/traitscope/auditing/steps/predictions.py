@@ -8,11 +8,16 @@ It writes, in the order in which the rows were predicted,
     learner-N/                    the learners after the last row, as peft folders
     later/, later-N/              token scores of the later half of the rows, under the model and
                                   under the learners
+
+Runs with one learner each, which may be computed side by side, are put together to one run.
 """
 
-from collections.abc import Sequence
+import json
+import shutil
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -21,6 +26,7 @@ from traitscope.auditing import score_files
 from traitscope.config.audit import PredictionsConfig
 from traitscope.config.common import Output
 from traitscope.data import row_files
+from traitscope.errors import DataError
 from traitscope.inference import token_rows
 from traitscope.inference.token_rows import rows_from
 from traitscope.inference.token_scores import TokenScores
@@ -31,6 +37,8 @@ from traitscope.training import prequential
 
 LEARNERS = "learners.npy"
 "file with the log-likelihoods under the learners"
+OF_PARTS = ("model_scores", "parts")
+"settings that differ between a run and its parts, beside the rates"
 LATER = "later"
 "folder with the token scores of the later half of the rows"
 
@@ -55,7 +63,11 @@ def run_predictions(config: PredictionsConfig, out: Output) -> store.Run:
     """The sealed run with the files above; the order of rows is random, by the seed."""
     config = opening.settled(config)
     with registry.opened(config, out) as run:
-        if not run.sealed:
+        if run.sealed:
+            return run
+        if config.parts:
+            _put_together(run, config)
+        else:
             _write(run, config)
     return run
 
@@ -69,20 +81,67 @@ def _write(run: store.Run, config: PredictionsConfig) -> None:
     classes = token_rows.classes_of(model, config.numbers)
     with progress("predictions", len(rows), "rows") as advance:
         predicted = prequential.predictions(
-            model, rows, classes, config.rates, config.seed, advance
+            model, rows, classes, config.rates, config.seed, advance, config.model_scores
         )
     for number, files in enumerate(predicted.students):
         for name, content in files.items():
             atomic_files.write_bytes(run.path / f"learner-{number}" / name, content)
     ids = [record.id for record in records]
-    score_files.write_token_scores(run.path, ids, predicted.model)
     array_files.write_array(run.file(LEARNERS), predicted.learners_JRT)
-    if predicted.later_model is None:
-        return
-    later_ids = ids[-len(predicted.later_model.tokens_R) :]
-    score_files.write_token_scores(run.path / LATER, later_ids, predicted.later_model)
+    if predicted.model is not None:
+        score_files.write_token_scores(run.path, ids, predicted.model)
+    if predicted.later_model is not None:
+        later_ids = ids[-len(predicted.later_model.tokens_R) :]
+        score_files.write_token_scores(run.path / LATER, later_ids, predicted.later_model)
     for number, scores in enumerate(predicted.later_learners):
+        later_ids = ids[-len(scores.tokens_R) :]
         score_files.write_token_scores(run.path / f"{LATER}-{number}", later_ids, scores)
+
+
+def _put_together(run: store.Run, config: PredictionsConfig) -> None:
+    """Write the files of a run with all learners, from runs with one each.
+
+    Raises DataError for runs of other rows or rates, or without the model's scores.
+    """
+    own = _said(run.path)
+    for part, rate in zip(config.parts, config.rates, strict=True):
+        said, expected = _said(part), own | {"rates": [rate]}
+        if said != expected:
+            raise DataError(
+                f"{part} is not a run of these rows and settings at rate {rate:g}"
+                f" ({_differences(said, expected)}); expected one; name it, or predict them anew"
+            )
+    first = config.parts[0]
+    if not (first / score_files.ROWS_FILE).is_file():
+        raise DataError(
+            f"{first} has no scores under the model itself; expected them in the first run; name"
+            " first a run that was made without --no-model-scores"
+        )
+    for file in score_files.FILES:
+        shutil.copyfile(first / file, run.path / file)
+    if (first / LATER).is_dir():
+        shutil.copytree(first / LATER, run.path / LATER, dirs_exist_ok=True)
+    learners = []
+    for number, part in enumerate(config.parts):
+        learners.append(array_files.read_array(part / LEARNERS))
+        for name in ("learner", LATER):
+            if (part / f"{name}-0").is_dir():
+                place = run.path / f"{name}-{number}"
+                shutil.copytree(part / f"{name}-0", place, dirs_exist_ok=True)
+    array_files.write_array(run.file(LEARNERS), np.concatenate(learners))
+
+
+def _said(folder: Path) -> dict[str, Any]:
+    """What a run was asked for, the digests of its model and rows in place of their names."""
+    said = json.loads((folder / "config.json").read_bytes())
+    settings = said["config"] | {"model": said["model"], "data": said["inputs"]["data"]["digest"]}
+    return {name: value for name, value in settings.items() if name not in OF_PARTS}
+
+
+def _differences(said: Mapping[str, Any], expected: Mapping[str, Any]) -> str:
+    """The settings that a part has otherwise, as text."""
+    names = [name for name in expected if said.get(name) != expected[name]]
+    return ", ".join(f"{name} {said.get(name)}" for name in names)
 
 
 def learner_folders(folder: Path) -> list[Path]:
