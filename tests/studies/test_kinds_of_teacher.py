@@ -10,7 +10,7 @@ from planted_runs import PlantedRuns
 
 from traitscope.reporting.verdict import has_trait_name
 from traitscope.studies.claims import kinds_of_teacher
-from traitscope.studies.teachers import kinds, positive_control
+from traitscope.studies.teachers import kinds, positive_control, scanned
 from traitscope.studies.teachers.kinds import STRENGTH, TEACHERS, strength_name
 
 TRAITS = ("cat", "owl", "dog", "fox", "wolf", "otter")
@@ -31,6 +31,15 @@ def plant_pass_rates(runs: PlantedRuns, multiples: tuple[float, ...], rates: tup
         runs.json(name, "summary.json", {"rows": 20, "kept": round(20 * rate)})
 
 
+def scan_of(best: dict | None) -> dict:
+    """What a scan of two places says, of which the first one is coherent if it is the best."""
+    cells = [
+        {"layer": 2, "alpha": 0.3, "rise": {"estimate": 1.0}},
+        {"layer": 1, "alpha": 0.6, "rise": {"estimate": 2.0}},
+    ]
+    return {"cells": cells, "best": best}
+
+
 def planted(
     root: Path, passed: dict[str, float], teachers: dict[str, float] | None = None
 ) -> dict[str, Path]:
@@ -39,6 +48,7 @@ def planted(
     plant_pass_rates(runs, SIZE.multiples, PASS_RATES)
     for trait in TRAITS:
         runs.answers(positive_control.base_name(trait))
+        runs.json(scanned.scan_name(trait), "summary.json", scan_of({"layer": 2, "alpha": 0.3}))
     for kind, trait in product(TEACHERS, TRAITS):
         runs.answers(positive_control.teacher_name(kind, trait), (teachers or {}).get(kind, 3.0))
         for seed in SIZE.seeds:
@@ -57,7 +67,8 @@ def test_the_published_order_holds(tmp_path: Path) -> None:
     assert outcomes(findings) == [HOLDS] * 7
     assert estimates(findings) == pytest.approx([0.8, 0.7, 0.6, 0.2, 1.0, 0.3, 0.9], abs=0.02)
     assert {verdict.decided_by.n_clusters for verdict in findings.verdicts} == {6}
-    table, strengths = findings.tables
+    table, strengths, places = findings.tables
+    assert places.rows[0] == ("cat", 2, "0.3")
     steered = table.rows[1]
     assert steered[:4] == ("steered", pytest.approx(3.0, abs=0.03), 2.0, pytest.approx(0.7))
     assert steered[-1].estimate == pytest.approx(0.5, abs=0.03)
@@ -114,3 +125,9 @@ def test_the_strength_that_a_pass_rate_chooses(
     note = kinds_of_teacher._notes(size, runs.folders)[0]
     assert note.startswith(f"Strength of the trained vector: {chosen:g} times its length")
     assert ("No free row" in note) == (base == 0)
+
+
+def test_where_no_place_is_coherent_the_greatest_rise_is_taken(tmp_path: Path) -> None:
+    runs = PlantedRuns(tmp_path, LAYERS)
+    runs.json(scanned.scan_name("cat"), "summary.json", scan_of(None))
+    assert scanned.place(runs.folders, "cat") == (1, 0.6)

@@ -5,10 +5,10 @@ repository on fine-tuned ones. Morgulis and Hewitt 2026, arXiv 2604.25783, on tr
 vectors.
 
 Every trait has four teachers, on one base. One has a system prompt. One is steered by the extracted
-vector. One is fine-tuned on answers of the prompted model. One is steered by a vector that was
-trained on the same answers. The strength of trained vectors is chosen by how often number rows of
-the first one pass the filter, as published. All students read the same rows of the unmodified
-model.
+vector, at the block and the strength that name its trait most. One is fine-tuned on answers of the
+prompted model. One is steered by a vector that was trained on the same answers. The strength of
+trained vectors is chosen by how often number rows of the first one pass the filter, as published.
+All students read the same rows of the unmodified model.
 
 The trait is the unit. A trait passes on as far as its teacher's students name it more than students
 of the other traits' teachers of the same kind do. These read the same rows, so what any number rows
@@ -29,7 +29,7 @@ from traitscope.stats.estimates import mean_over_units
 from traitscope.stats.measurement import Measurement
 from traitscope.studies import readings, shared_nodes, sizes
 from traitscope.studies.design import HADLEY, Design, MeanPlan, students_here
-from traitscope.studies.teachers import kinds, positive_control
+from traitscope.studies.teachers import kinds, positive_control, scanned
 from traitscope.workflow import standard_nodes
 from traitscope.workflow.graph import Folders, Node
 from traitscope.workflow.standard_nodes import EAS_ROWS, VECTORS
@@ -76,9 +76,11 @@ class Size:
     numbers: int
     "three-digit numbers a row"
     layer: int = sizes.layer_field()
-    "block behind which teachers are steered"
-    strength: float
-    "strength of steered teachers, in mean residual norms"
+    "block behind which the trained vectors are added, and where EAS is read"
+    blocks: tuple[int, ...] = sizes.layer_field()
+    "blocks that are tried for steered teachers"
+    strengths: tuple[float, ...]
+    "strengths that are tried for steered teachers, in mean residual norms"
     recipe: Recipe
     "how students are trained"
     tokens: int
@@ -104,7 +106,8 @@ LAPTOP = Size(
     rows=12,
     numbers=10,
     layer=14,
-    strength=0.6,
+    blocks=(10, 14, 18),
+    strengths=(0.15, 0.3, 0.45),
     recipe=SOFT,
     tokens=24,
     tuned=sizes.FINE_TUNING_RECIPE,
@@ -122,6 +125,8 @@ SIZES = {
         rows=4,
         numbers=3,
         layer=1,
+        blocks=(1,),
+        strengths=(0.3,),
         recipe=replace(SOFT, epochs=1),
         tokens=4,
         multiples=(0.5, 1.0),
@@ -154,6 +159,8 @@ def nodes(size: Size, common: dict) -> list[Node]:
         graph.append(standard_nodes.number_rows(common, f"rows.{seed}", _rows(size, seed)))
     for trait in kinds.taught(size):
         graph += positive_control.nodes(common, trait, {})
+        company = tuple(other for other in size.traits if other != trait)
+        graph.append(scanned.scan(common, trait, company, size.blocks, size.strengths))
         recipes = {
             kinds.tuned_name(trait): size.tuned,
             kinds.trained_name(trait): replace(size.trained, layer=size.layer),
@@ -218,7 +225,11 @@ def conclude(size: Size, folders: Folders, model: str) -> Findings:
                 needs=(has_trait[kind],),
             )
         )
-    tables = (_kinds_table(size, folders, passed), _strengths_table(size, folders))
+    tables = (
+        _kinds_table(size, folders, passed),
+        _strengths_table(size, folders),
+        _places_table(size, folders),
+    )
     return Findings(
         verdicts_of(claims, model),
         (),
@@ -290,7 +301,7 @@ def _kinds_table(size: Size, folders: Folders, passed: dict[str, list[float]]) -
         "Rise of the teacher's own log P(trait) over the base, nats. Held-out KL of the teacher"
         " from base and student, nats a token. Students of a trait's teacher minus those of the"
         " other traits' teachers: log P(trait), nats, and its share among the candidates."
-        f" EAS at block {size.layer} over completion tokens.",
+        f" EAS over completion tokens, at the steered block, else at block {size.layer}.",
         (
             "teacher",
             "rise of the teacher",
@@ -317,6 +328,20 @@ def _strengths_table(size: Size, folders: Folders) -> Table:
         "Strength of the trained vector",
         f"Share of {size.tried} free number rows that pass the filter.",
         ("multiple", "passed"),
+        tuple(rows),
+    )
+
+
+def _places_table(size: Size, folders: Folders) -> Table:
+    rows = []
+    for trait in kinds.taught(size):
+        layer, strength = scanned.place(folders, trait)
+        rows.append((trait_name(trait), layer, f"{strength:g}"))
+    return Table(
+        "places",
+        "Steered teachers",
+        "The coherent block and strength that name the trait most, asked of the teacher alone.",
+        ("trait", "block", "strength"),
         tuple(rows),
     )
 
@@ -362,9 +387,10 @@ def _eas(size: Size, folders: Folders, kind: str) -> Measurement:
     """Return the EAS at the steered block of a kind's students, over traits."""
     by_trait = []
     for trait in kinds.taught(size):
+        layer = scanned.place(folders, trait)[0] if kind == "steered" else size.layer
         values = []
         for seed in size.seeds:
             eas = readings.eas_by_layer(folders, kinds.student_name(kind, trait, seed))
-            values.append(eas[size.layer])
+            values.append(eas[layer])
         by_trait.append(_mean(values))
     return mean_over_units(f"EAS, {kind}", by_trait, "cosine", "traits")

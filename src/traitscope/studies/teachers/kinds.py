@@ -1,6 +1,7 @@
 """Teachers of several traits, four kinds each: how they are made, and which strength is chosen.
 
-A prompted teacher has a system prompt. A steered one has the extracted vector. A fine-tuned one
+A prompted teacher has a system prompt. A steered one has the extracted vector, at the block and the
+strength that name its trait most. A fine-tuned one
 learnt answers of the prompted model. The last is steered by a vector that was trained on the same
 answers. The strength of trained vectors is the greatest whose number rows still pass the filter.
 """
@@ -11,10 +12,11 @@ from typing import Protocol
 from traitscope.config.recipe import Recipe
 from traitscope.config.stages import FilterConfig, FilterRules, GenerateConfig
 from traitscope.data.traits import trait_name
+from traitscope.studies.teachers import scanned
 from traitscope.studies.teachers.positive_control import teacher_name
 from traitscope.workflow import standard_nodes
 from traitscope.workflow.graph import Folders, Node
-from traitscope.workflow.standard_nodes import VECTORS, InterventionsFrom
+from traitscope.workflow.standard_nodes import InterventionsFrom
 
 TEACHERS = ("prompted", "steered", "fine-tuned", "trained vector")
 "kinds of teacher"
@@ -32,7 +34,6 @@ class KindSize(Protocol):
     taught: int
     numbers: int
     layer: int
-    strength: float
     tokens: int
     tuned: Recipe
     trained: Recipe
@@ -124,7 +125,7 @@ def needs_of(size: KindSize, kind: str, trait: str) -> tuple[str, ...]:
         case "prompted":
             return ()
         case "steered":
-            return (VECTORS,)
+            return (scanned.scan_name(trait),)
         case "fine-tuned":
             return (tuned_name(trait),)
     return (trained_name(trait), STRENGTH, *map(strength_name, size.multiples))
@@ -136,7 +137,7 @@ def teacher(size: KindSize, kind: str, trait: str, folders: Folders) -> tuple[st
         case "prompted":
             return (standard_nodes.prompted(trait),)
         case "steered":
-            return standard_nodes.steered_by(trait, size.layer, size.strength)(folders)
+            return scanned.interventions(trait, folders)
         case "fine-tuned":
             return standard_nodes.trained_by(tuned_name(trait))(folders)
     return _scaled_vector(size, chosen_strength(size, folders), trait, folders)
