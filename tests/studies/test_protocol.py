@@ -9,6 +9,8 @@ from traitscope import studies
 from traitscope.errors import ConfigError
 from traitscope.studies import protocol
 from traitscope.studies.claims import context_gate
+from traitscope.studies.design import QUESTION_VECTOR, TAG_VECTOR
+from traitscope.workflow import standard_nodes
 
 
 def copy_of_a_study() -> ModuleType:
@@ -60,3 +62,20 @@ def test_a_study_that_lacks_a_part(name: str, value: object, says: str) -> None:
     setattr(study, name, value)
     with pytest.raises(ConfigError, match=says):
         protocol.as_study(study)
+
+
+@pytest.mark.parametrize("name", studies.names())
+def test_a_study_says_which_vector_it_takes(name: str) -> None:
+    """The vectors of its graph are taken over the prompts that its table of distance names."""
+    study = protocol.load(name)
+    size = study.SIZES["laptop"]
+    common = {"model": "smollm2-135m", "device": "cpu", "dtype": "fp32"}
+    over_numbers = set()
+    for node in study.nodes(size, common):
+        if node.name == standard_nodes.VECTORS:
+            over_numbers.add(node.config({}).prompt_set == "numbers")
+    said = study.design(size).here.vector
+    if said == QUESTION_VECTOR:
+        assert True not in over_numbers
+    if said == TAG_VECTOR:
+        assert over_numbers == {True}

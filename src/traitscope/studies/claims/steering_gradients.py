@@ -19,7 +19,7 @@ from traitscope.reporting.verdict import Claim, Findings, Precondition, verdicts
 from traitscope.stats.estimates import mean_over_units
 from traitscope.stats.measurement import Measurement
 from traitscope.studies import sizes
-from traitscope.studies.design import HADLEY, Design, MeanPlan, rows_here, untrained
+from traitscope.studies.design import HADLEY, TAG_VECTOR, Design, MeanPlan, rows_here, untrained
 from traitscope.studies.teachers import positive_control
 from traitscope.workflow import standard_nodes
 from traitscope.workflow.graph import Folders, Node
@@ -275,7 +275,8 @@ def design(size: Size) -> Design:
         counted="traits",
         source="Four traits at the laptop size gave 0.091 with an sd of 0.029.",
     )
-    return Design(2 * len(TEACHERS), expected, rows_here(PROTOCOL.teacher, size.rows))
+    here = rows_here(PROTOCOL.teacher, size.rows, TAG_VECTOR)
+    return Design(2 * len(TEACHERS), expected, here)
 
 
 def _alignment_row(gradients: TeacherGradients, winners: str) -> tuple:

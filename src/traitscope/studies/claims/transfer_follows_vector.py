@@ -26,7 +26,7 @@ from traitscope.stats.correlation import (
 from traitscope.stats.estimates import measure
 from traitscope.stats.measurement import Measurement
 from traitscope.studies import readings, shared_nodes, sizes
-from traitscope.studies.design import BLANK, PROMPTED, Design, RankPlan, students_here
+from traitscope.studies.design import BLANK, PROMPTED, TAG_VECTOR, Design, RankPlan, students_here
 from traitscope.studies.teachers import positive_control
 from traitscope.workflow import standard_nodes
 from traitscope.workflow.graph import Folders, Node
@@ -319,7 +319,7 @@ def design(size: Size) -> Design:
         counted="traits",
         source="It is that of the published table for Llama-3.1-8B.",
     )
-    return Design(2, expected, students_here(PROMPTED, size.recipe, size.rows))
+    return Design(2, expected, students_here(PROMPTED, size.recipe, size.rows, TAG_VECTOR))
 
 
 def _table(results: list[TraitResult]) -> Table:
