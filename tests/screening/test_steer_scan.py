@@ -43,6 +43,25 @@ def test_a_cell_is_what_measure_finds(tiny: Model) -> None:
         assert cell.rise.estimate == pytest.approx((alone - base).estimate, abs=1e-6)
 
 
+def test_a_given_vector_is_scanned_as_one_that_is_taken(
+    tmp_path: Path, traits: tuple[Path, Path], tiny_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root, words = tmp_path / "runs", ("steer_scan", f"--model {tiny_folder} {GRID}", "--trait")
+    taken = ok(root, *words, traits[0], "--company", traits[1]).summary["summary"]
+    found = ok(root, "extract", f"--model {tiny_folder} --no-stem", "--traits", *traits).run
+    capsys.readouterr()
+    vector = found / "owl.safetensors"
+    done = ok(root, *words, traits[0], "--vector", vector)
+    given = done.summary["summary"]
+    assert "one trait alone" not in capsys.readouterr().out
+    assert {cell["taken_at"] for cell in given["cells"]} == {"given"}
+    for one, other in zip(given["cells"], taken["cells"], strict=True):
+        assert one["rise"]["estimate"] == pytest.approx(other["rise"]["estimate"], abs=1e-5)
+    assert (done.run / "owl.safetensors").read_bytes() == vector.read_bytes()
+    refused = call(root, *words, traits[0], "--vector", vector, "--company", traits[1])
+    assert refused.code == 2 and "drop --vector or the others" in refused.summary["message"]
+
+
 def test_without_blocks_four_depths_are_tried(tiny: Model) -> None:
     assert default_layers(replace(tiny)) == (0, 1)  # three blocks have fewer depths
     deep = type("Deep", (), {"n_layers": 30})()

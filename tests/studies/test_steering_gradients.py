@@ -8,6 +8,7 @@ from concluded import HOLDS, OPPOSITE, SILENT, concluded, estimates, outcomes
 from planted_runs import PlantedRuns
 
 from traitscope.studies.claims import steering_gradients
+from traitscope.studies.teachers import scanned
 
 SIZE = replace(
     steering_gradients.SIZES["smoke"],
@@ -23,8 +24,10 @@ def planted(
 ) -> dict[str, Path]:
     """Gradients by teacher; `aligned` is the cosine with the teacher's vector at the block."""
     runs = PlantedRuns(root, LAYERS)
+    place = {"layer": 2, "alpha": 0.3}
     for trait in SIZE.traits:
         runs.answers(f"base about {trait}")
+        runs.json(scanned.scan_name(trait), "summary.json", {"best": place, "cells": []})
     for teacher in steering_gradients.TEACHERS:
         for trait in SIZE.traits:
             runs.answers(f"{teacher} teacher of {trait}", rise)
@@ -77,9 +80,9 @@ def test_the_tables_show_the_block_the_winners_and_the_growth(tmp_path: Path) ->
     alignment, growth, energy = concluded(steering_gradients, SIZE, folders).tables
     first, last = alignment.rows[0], alignment.rows[-1]
     assert first[:2] == ("steered", "cat") and last[:2] == ("prompted", "otter")
-    assert first[2].low == pytest.approx(first[2].estimate - 0.1)
-    assert first[2].n == 4
-    assert first[3:] == (pytest.approx(0.1, abs=0.02), 3.0, 3, 0.9, "5 of 5")
+    assert first[2] == 2 and first[3].low == pytest.approx(first[3].estimate - 0.1)
+    assert first[3].n == 4
+    assert first[4:] == (pytest.approx(0.1, abs=0.02), 3.0, 3, 0.9, "5 of 5")
     assert last[-1] == "0 of 5"
     assert [row[2] for row in growth.rows[:2]] == [2, 4]
     assert energy.rows[0][2:] == (0.5, 0.3, 0.5, 0.5, 0.5, 1.0)

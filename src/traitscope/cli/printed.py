@@ -259,7 +259,8 @@ def _extract(run: store.Run, _: dict[str, Any]) -> Iterator[str]:
 def _scan(run: store.Run, numbers: dict[str, Any]) -> Iterator[str]:
     """Yield a row for each cell of a scan, and the best one."""
     summary = numbers["summary"]
-    if not drawn_rows.settings_of(run)["company"]:
+    settings = drawn_rows.settings_of(run)
+    if not (settings["company"] or settings.get("vector")):
         yield "one trait alone: much of its vector is the form of its prompt; name --company"
     several = len({_taken(cell) for cell in summary["cells"]}) > 1
     header = "block  strength   log P   minus base [95 %]          share   perplexity  coherent"

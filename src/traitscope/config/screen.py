@@ -105,6 +105,8 @@ class SteerScanConfig(OnModel):
     vectors_at: tuple[Literal["header", "stem"], ...] = setting((), since=2, advanced=True)
     """Where the vector is taken: at the end of the assistant's header, at the end of the answer's
     stem, or both side by side. None takes what `stem` says."""
+    vector: Path | None = setting(None, since=2, path="vector", advanced=True)
+    """File of the vector that is scanned. Without it the trait's vector is taken here."""
     positions: tuple[Position, ...] = setting(("all",), since=2, advanced=True)
     """Tokens at which the model is steered. A teacher of other tokens than all is no checkpoint."""
     context: str | None = setting(None, advanced=True)
@@ -115,6 +117,8 @@ class SteerScanConfig(OnModel):
     @property
     def places(self) -> tuple[str, ...]:
         """Where vectors are taken."""
+        if self.vector is not None:
+            return ("given",)
         return self.vectors_at or ("stem" if self.stem else "header",)
 
     def __post_init__(self) -> None:
@@ -129,6 +133,11 @@ class SteerScanConfig(OnModel):
         if self.stem and self.vectors_at:
             raise ConfigError(
                 "--stem with --vectors-at: both say where the vector is taken; drop one of the two"
+            )
+        if self.vector is not None and (self.company or self.stem or self.vectors_at):
+            raise ConfigError(
+                f"--vector {self.vector} with --company, --stem or --vectors-at: these say how a"
+                " vector is taken, and one is given; drop --vector or the others"
             )
         wrong = [alpha for alpha in self.alphas if not isfinite(alpha)]
         if wrong or not self.alphas:

@@ -1,10 +1,10 @@
 """The stage `steer_scan`: where, and how strongly, a trait's vector makes a teacher of the trait.
 
-The vector is taken once, or once at the header and once at the stem. Every cell is a block, a
-strength, a vector and a position: there the model is steered and asked the trait's positive
-questions. The base is asked, too. The best cell is the coherent one with the largest rise over the
-base, if its interval lies above zero. Cells of the header's vector come before those of the stem's,
-whose students hardly take the trait on.
+The vector is given, or taken once, or once at the header and once at the stem. Every cell is a
+block, a strength, a vector and a position: there the model is steered and asked the trait's
+positive questions. The base is asked, too. The best cell is the coherent one with the largest rise
+over the base, if its interval lies above zero. Cells of the header's vector come before those of
+the stem's, whose students hardly take the trait on.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,7 +18,7 @@ from traitscope.config.screen import SteerScanConfig
 from traitscope.data.own_traits import needs
 from traitscope.data.traits import Trait, as_trait
 from traitscope.interventions.intervention import Steer
-from traitscope.interventions.vector import Vector, vector_bytes
+from traitscope.interventions.vector import Vector, load_vector, vector_bytes
 from traitscope.models.model import Model
 from traitscope.runs import model_cache, opening, store
 from traitscope.runs.progress import progress
@@ -32,6 +32,8 @@ DEFAULT_PARTS = (0.25, 0.35, 0.5, 0.65)
 "depths of the blocks that are tried where none is named, as parts of the model's"
 HEADER, STEM = "header", "stem"
 "where a vector is taken: at the end of the assistant's header, or of the answer's stem"
+GIVEN = "given"
+"said of a vector that was not taken here"
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,7 @@ class Cell:
     is_coherent: bool
     """Whether it passes coherence.COHERENT against the base."""
     taken_at: str = HEADER
-    """Where the vector was taken: header or stem."""
+    """Where the vector was taken: header, stem or given."""
     position: Position = "all"
     """Tokens at which the model is steered."""
 
@@ -88,6 +90,7 @@ def steer_scan(
     layers: Sequence[int] = (),
     alphas: Sequence[float] = (0.15, 0.3, 0.6),
     vectors_at: Sequence[str] = (HEADER,),
+    given: Vector | None = None,
     positions: Sequence[Position] = ("all",),
     context: str | None = None,
     batch_size: int = 64,
@@ -99,6 +102,7 @@ def steer_scan(
     layers: Blocks; none takes four, at a quarter to two thirds of the depth.
     alphas: Strengths, in mean residual norms.
     vectors_at: Where the vector is taken: at the end of the header, of the answer's stem, or both.
+    given: A vector of the trait that is scanned, in place of one that is taken here.
     positions: Tokens at which the model is steered.
     done: A function called with 1 after every cell.
 
@@ -106,12 +110,10 @@ def steer_scan(
     `extract_vectors` and `measure` raise.
     """
     trait = as_trait(trait)
-    needs.check([trait], "differences")
-    vectors = {}
-    for place in vectors_at:
-        vectors[place] = means.extract_vectors(
-            model, [trait, *company], context=context, stem=place == STEM
-        )
+    if given is None:
+        vectors = _taken(model, trait, company, vectors_at, context)
+    else:
+        vectors = {GIVEN: {trait.name: given}}
     settings: dict[str, Any] = {
         "context": context,
         "sets": ("positive",),
@@ -120,7 +122,7 @@ def steer_scan(
     }
     base = measure(model, trait, **settings)
     cells = []
-    grid = product(vectors_at, positions, layers or default_layers(model), alphas)
+    grid = product(vectors, positions, layers or default_layers(model), alphas)
     for place, position, layer, alpha in grid:
         vector = vectors[place][trait.name]
         steering = Steer(vector, layer=layer, alpha=alpha, position=position)
@@ -130,6 +132,23 @@ def steer_scan(
         if done:
             done(1)
     return SteerScan(trait.name, vectors, base, tuple(cells))
+
+
+def _taken(
+    model: Model,
+    trait: Trait,
+    company: Sequence[Trait | str],
+    vectors_at: Sequence[str],
+    context: str | None,
+) -> dict[str, dict[str, Vector]]:
+    """Return the vectors of a trait and its company, by where they were taken."""
+    needs.check([trait], "differences")
+    vectors = {}
+    for place in vectors_at:
+        vectors[place] = means.extract_vectors(
+            model, [trait, *company], context=context, stem=place == STEM
+        )
+    return vectors
 
 
 def default_layers(model: Model) -> tuple[int, ...]:
@@ -172,6 +191,7 @@ def _scanned(model: Model, config: SteerScanConfig) -> SteerScan:
             layers=layers,
             alphas=config.alphas,
             vectors_at=config.places,
+            given=None if config.vector is None else load_vector(config.vector),
             positions=config.positions,
             context=config.context,
             batch_size=config.batch_size,

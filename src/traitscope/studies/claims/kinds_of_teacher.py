@@ -159,8 +159,7 @@ def nodes(size: Size, common: dict) -> list[Node]:
         graph.append(standard_nodes.number_rows(common, f"rows.{seed}", _rows(size, seed)))
     for trait in kinds.taught(size):
         graph += positive_control.nodes(common, trait, {})
-        company = tuple(other for other in size.traits if other != trait)
-        graph.append(scanned.scan(common, trait, company, size.blocks, size.strengths))
+        graph.append(scanned.scan(common, trait, size.blocks, size.strengths))
         recipes = {
             kinds.tuned_name(trait): size.tuned,
             kinds.trained_name(trait): replace(size.trained, layer=size.layer),

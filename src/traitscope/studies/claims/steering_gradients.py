@@ -20,7 +20,7 @@ from traitscope.stats.estimates import mean_over_units
 from traitscope.stats.measurement import Measurement
 from traitscope.studies import sizes
 from traitscope.studies.design import HADLEY, TAG_VECTOR, Design, MeanPlan, rows_here, untrained
-from traitscope.studies.teachers import positive_control
+from traitscope.studies.teachers import positive_control, scanned
 from traitscope.workflow import standard_nodes
 from traitscope.workflow.graph import Folders, Node
 from traitscope.workflow.standard_nodes import VECTORS
@@ -64,8 +64,11 @@ class Size:
     numbers: int
     "three-digit numbers a row"
     layer: int = sizes.layer_field()
-    strength: float
-    "strength of the steered teacher, in mean residual norms"
+    "block at which the gradients of prompted teachers' rows are compared"
+    blocks: tuple[int, ...] = sizes.layer_field()
+    "blocks that are tried for steered teachers"
+    strengths: tuple[float, ...]
+    "strengths that are tried for steered teachers, in mean residual norms"
 
 
 LAPTOP = Size(
@@ -75,7 +78,8 @@ LAPTOP = Size(
     rows=32,
     numbers=10,
     layer=14,
-    strength=0.6,
+    blocks=(10, 14, 18),
+    strengths=(0.15, 0.3, 0.45),
 )
 SIZES = {
     "smoke": Size(
@@ -85,7 +89,8 @@ SIZES = {
         rows=4,
         numbers=3,
         layer=1,
-        strength=0.6,
+        blocks=(1,),
+        strengths=(0.3,),
     ),
     "laptop": LAPTOP,
     "full": replace(
@@ -107,23 +112,29 @@ def nodes(size: Size, common: dict) -> list[Node]:
         standard_nodes.number_rows(common, CONTROL, rows),
     ]
     for trait in size.traits:
-        by_kind = {teacher: _teacher(size, teacher, trait) for teacher in TEACHERS}
-        graph += positive_control.nodes(common, trait, by_kind)
+        graph.append(scanned.scan(common, trait, size.blocks, size.strengths))
+        by_kind = {teacher: _teacher(teacher, trait) for teacher in TEACHERS}
+        graph += positive_control.nodes(common, trait, by_kind, scanned.needs(trait))
     for teacher in TEACHERS:
         for trait in size.traits:
             name = f"{teacher}.{trait_name(trait)}"
-            interventions = _teacher(size, teacher, trait)
+            interventions, needs = _teacher(teacher, trait), scanned.needs(trait)
             graph += [
-                standard_nodes.number_rows(common, name, rows, interventions, (VECTORS,)),
+                standard_nodes.number_rows(common, name, rows, interventions, needs),
                 _gradients(common, name, rows),
             ]
     return graph
 
 
-def _teacher(size: Size, teacher: str, trait: str) -> standard_nodes.InterventionsFrom:
+def _teacher(teacher: str, trait: str) -> standard_nodes.InterventionsFrom:
     if teacher == "prompted":
         return standard_nodes.prompted_by(trait)
-    return standard_nodes.steered_by(trait, size.layer, size.strength)
+    return scanned.teacher(trait)
+
+
+def _layer(size: Size, folders: Folders, teacher: str, trait: str) -> int:
+    """The block where a teacher's gradients are compared: that of its steering, if it has one."""
+    return size.layer if teacher == "prompted" else scanned.place(folders, trait)[0]
 
 
 def _gradients(common: dict, name: str, rows: standard_nodes.Rows) -> Node:
@@ -204,7 +215,8 @@ def conclude(size: Size, folders: Folders, model: str) -> Findings:
         compared = []
         for trait in size.traits:
             summary = standard_nodes.read_json(folders, f"gradients.{teacher}.{trait}")
-            compared.append(TeacherGradients(teacher, trait, size.layer, summary))
+            layer = _layer(size, folders, teacher, trait)
+            compared.append(TeacherGradients(teacher, trait, layer, summary))
         rises = [positive_control.rise(folders, teacher, trait) for trait in size.traits]
         teachers += rises
         claims += _claims(size, teacher, compared, positive_control.have_traits(rises, teacher))
@@ -223,7 +235,7 @@ def conclude(size: Size, folders: Folders, model: str) -> Findings:
         " the verdicts over traits."
     )
     tables = (
-        _alignment_table(size, alignment),
+        _alignment_table(alignment),
         Table(
             "growth",
             "Alignment by number of rows",
@@ -256,8 +268,7 @@ def _claims(
             primary=teacher == TEACHERS[0],
         ),
         Claim(
-            f"The gradient direction of a {teacher} teacher's rows points at its vector, block"
-            f" {size.layer}.",
+            f"The gradient direction of a {teacher} teacher's rows points at its vector.",
             mean_over_units(f"{teacher}.alignment", cosines, "cosine", "traits"),
             SMALL,
             needs=(has_trait,),
@@ -284,6 +295,7 @@ def _alignment_row(gradients: TeacherGradients, winners: str) -> tuple:
     return (
         gradients.teacher,
         gradients.trait,
+        gradients.layer,
         gradients.alignment,
         gradients.alignment_with_others,
         gradients.by_layer["signal_to_noise"][gradients.layer],
@@ -293,10 +305,11 @@ def _alignment_row(gradients: TeacherGradients, winners: str) -> tuple:
     )
 
 
-def _alignment_table(size: Size, rows: list[tuple]) -> Table:
+def _alignment_table(rows: list[tuple]) -> Table:
     header = (
         "teacher",
         "trait",
+        "block",
         "own",
         "mean of others",
         "signal / noise",
@@ -305,11 +318,10 @@ def _alignment_table(size: Size, rows: list[tuple]) -> Table:
         "winners",
     )
     caption = (
-        "Cosine of the gradient direction with the trait's vector; winners: rows whose "
-        "own vector is the most aligned of all."
+        "Cosine of the gradient direction with the trait's vector, at the steered block;"
+        " winners: rows whose own vector is the most aligned of all."
     )
-    title = f"Alignment at block {size.layer}"
-    return Table("alignment", title, caption, header, tuple(rows))
+    return Table("alignment", "Alignment", caption, header, tuple(rows))
 
 
 def _growth_rows(gradients: TeacherGradients) -> list[tuple]:

@@ -125,7 +125,7 @@ def needs_of(size: KindSize, kind: str, trait: str) -> tuple[str, ...]:
         case "prompted":
             return ()
         case "steered":
-            return (scanned.scan_name(trait),)
+            return scanned.needs(trait)
         case "fine-tuned":
             return (tuned_name(trait),)
     return (trained_name(trait), STRENGTH, *map(strength_name, size.multiples))

@@ -11,7 +11,7 @@ from traitscope.config.screen import SteerScanConfig
 from traitscope.data.traits import trait_name
 from traitscope.workflow import standard_nodes
 from traitscope.workflow.graph import Folders, Node
-from traitscope.workflow.standard_nodes import ANSWERS_WEIGHT, TRAIT_WEIGHT, InterventionsFrom
+from traitscope.workflow.standard_nodes import ANSWERS_WEIGHT, VECTORS, InterventionsFrom
 
 Place = tuple[int, float]
 "a block and a strength, in mean residual norms"
@@ -22,23 +22,22 @@ def scan_name(trait: str) -> str:
     return f"scan of {trait_name(trait)}"
 
 
-def scan(
-    common: dict,
-    trait: str,
-    company: tuple[str, ...],
-    layers: tuple[int, ...],
-    strengths: tuple[float, ...],
-) -> Node:
-    """Build the scan of a trait's vector, centred over it and its company."""
+def scan(common: dict, trait: str, layers: tuple[int, ...], strengths: tuple[float, ...]) -> Node:
+    """Build the scan of a trait's vector of the node VECTORS."""
 
-    def config(_: Folders) -> SteerScanConfig:
+    def config(folders: Folders) -> SteerScanConfig:
+        vector = standard_nodes.vector_of(folders, trait)
         return SteerScanConfig(
-            **common, trait=trait, company=company, layers=layers, alphas=strengths
+            **common, trait=trait, vector=vector, layers=layers, alphas=strengths
         )
 
-    cells = len(layers) * len(strengths)
-    weight = TRAIT_WEIGHT * (1 + len(company)) + 2 * ANSWERS_WEIGHT * cells
-    return Node(scan_name(trait), SteerScanConfig, config, weight=weight)
+    weight = 2 * ANSWERS_WEIGHT * len(layers) * len(strengths)
+    return Node(scan_name(trait), SteerScanConfig, config, (VECTORS,), weight)
+
+
+def needs(trait: str) -> tuple[str, ...]:
+    """Return the nodes that the teacher is made of."""
+    return VECTORS, scan_name(trait)
 
 
 def place(folders: Folders, trait: str) -> Place:
@@ -60,5 +59,4 @@ def teacher(trait: str) -> InterventionsFrom:
 def interventions(trait: str, folders: Folders) -> tuple[str, ...]:
     """Return the steering at the place that the trait's scan chose."""
     layer, strength = place(folders, trait)
-    vector = standard_nodes.vector_of(folders, trait, scan_name(trait))
-    return (standard_nodes.steered(vector, layer, strength),)
+    return (standard_nodes.steered(standard_nodes.vector_of(folders, trait), layer, strength),)
