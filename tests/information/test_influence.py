@@ -15,6 +15,7 @@ from traitscope.interventions.intervention import SystemPrompt
 from traitscope.models import linear_maps
 from traitscope.models.model import Model
 from traitscope.stages.generate import number_constraint
+from traitscope.stats import square_tables
 
 ROWS = 4
 TRAITS = ("cat", "happiness")
@@ -154,9 +155,9 @@ def test_doubly_centred_influence_finds_what_is_planted(strength: float, is_ther
     found = influence_table.influence(readings, 0, change_BRPC)
     table_BB = found.standardised()[1:]
     assert (table_BB > 0).all()  # what all teachers have in common moves every trait
-    diagonal = np.trace(influence_table.doubly_centred(table_BB)) / len(table_BB)
+    diagonal = np.trace(square_tables.doubly_centred(table_BB)) / len(table_BB)
     without_R = [
-        np.trace(influence_table.doubly_centred(table[1:])) / len(table_BB)
+        np.trace(square_tables.doubly_centred(table[1:])) / len(table_BB)
         for table in found.without_each()
     ]
     z = diagonal / influence_table.jackknife_error(np.array(without_R))
@@ -175,10 +176,10 @@ def test_double_centring_takes_out_rows_and_columns() -> None:
     rng = np.random.default_rng(0)
     table_NN = rng.standard_normal((5, 5))
     shifted = table_NN + rng.standard_normal((5, 1)) + rng.standard_normal((1, 5))
-    assert influence_table.doubly_centred(shifted) == pytest.approx(
-        influence_table.doubly_centred(table_NN)
+    assert square_tables.doubly_centred(shifted) == pytest.approx(
+        square_tables.doubly_centred(table_NN)
     )
-    assert influence_table.doubly_centred(table_NN).sum(0) == pytest.approx(0)
+    assert square_tables.doubly_centred(table_NN).sum(0) == pytest.approx(0)
 
 
 def test_the_jackknife_of_a_mean_is_its_standard_error() -> None:
@@ -193,15 +194,15 @@ def test_the_permutation_test(n_traits: int) -> None:
     """Planted diagonal; what a teacher does to all traits and all to one trait changes nothing."""
     rng = np.random.default_rng(0)
     noise_NN = rng.standard_normal((n_traits, n_traits))
-    strong = influence_table.permutation_p(noise_NN + 20 * np.eye(n_traits))
+    strong = square_tables.permutation_p(noise_NN + 20 * np.eye(n_traits))
     assert strong == pytest.approx(1 / 24 if n_traits == 4 else 1 / 10_000)
     shifts_NN = 5 * rng.standard_normal((n_traits, 1)) + 5 * rng.standard_normal((1, n_traits))
-    expected = influence_table.permutation_p(noise_NN)
-    assert influence_table.permutation_p(noise_NN + shifts_NN) == pytest.approx(expected)
-    assert influence_table.permutation_p(influence_table.doubly_centred(noise_NN)) == pytest.approx(
+    expected = square_tables.permutation_p(noise_NN)
+    assert square_tables.permutation_p(noise_NN + shifts_NN) == pytest.approx(expected)
+    assert square_tables.permutation_p(square_tables.doubly_centred(noise_NN)) == pytest.approx(
         expected
     )
     by_chance = []
     for _ in range(400):
-        by_chance.append(influence_table.permutation_p(rng.standard_normal((4, 4))))
+        by_chance.append(square_tables.permutation_p(rng.standard_normal((4, 4))))
     assert np.mean(np.array(by_chance) <= 0.25) == pytest.approx(0.25, abs=0.07)

@@ -1,18 +1,14 @@
 """Influence of each teacher's rows on each trait, from derivatives of the base (influence.py).
 
-Shapes: K teachers, B traits, R rows, P sampled places, C tokens of a class, N traits of a table.
+Shapes: K teachers, B traits, R rows, P sampled places, C tokens of a class.
 """
 
 import math
 from dataclasses import dataclass
-from itertools import permutations
 
 import numpy as np
 
 from traitscope.information.divergences import Readings
-
-EXACT_TRAITS, DRAWS = 8, 9999
-"Most traits whose assignments are all tried, and random assignments of more traits."
 
 
 @dataclass(frozen=True)
@@ -57,34 +53,6 @@ def influence(readings: Readings, base: int, change_BRPC: np.ndarray) -> Influen
     square_BRP = (p_KRPC[base] * change_BRPC**2).sum(3)
     variance_BR = (weights_KRP[base] * (square_BRP - mean_BRP**2)).sum(2)
     return Influence(value_KBR, variance_BR)
-
-
-def doubly_centred(table_NN: np.ndarray) -> np.ndarray:
-    """A square table minus its row means and column means, plus its mean.
-
-    What all teachers do to one trait, and what one teacher does to all traits, are gone.
-    """
-    rows_N1 = table_NN.mean(1, keepdims=True)
-    columns_1N = table_NN.mean(0, keepdims=True)
-    return table_NN - rows_N1 - columns_1N + table_NN.mean()
-
-
-def permutation_p(table_NN: np.ndarray) -> float:
-    """The p value of the mean diagonal when teachers are assigned to traits at random, one-sided.
-
-    All assignments are tried for at most EXACT_TRAITS traits, else DRAWS random ones beside the
-    true one. The trait is the unit, so few traits have no small p. Double centring changes nothing.
-    """
-    n_traits = len(table_NN)
-    places_N = np.arange(n_traits)
-    if n_traits <= EXACT_TRAITS:
-        assigned_AN = np.array(list(permutations(range(n_traits))))
-    else:
-        rng = np.random.default_rng(0)
-        random_AN = rng.permuted(np.tile(places_N, (DRAWS, 1)), axis=1)
-        assigned_AN = np.vstack([places_N, random_AN])
-    sums_A = table_NN[places_N, assigned_AN].sum(1)
-    return float((sums_A >= np.trace(table_NN) - 1e-9).mean())
 
 
 def jackknife_error(without_R: np.ndarray) -> float:

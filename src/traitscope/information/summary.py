@@ -14,6 +14,7 @@ from traitscope.information import divergences, influence_table
 from traitscope.information.divergences import Readings
 from traitscope.information.influence_table import Influence
 from traitscope.information.teachers import BASE, Teacher
+from traitscope.stats import square_tables
 from traitscope.stats.measurement import Measurement
 
 PAIRS, INFLUENCE, SUMMARY = "pairs.jsonl", "influence.jsonl", "summary.json"
@@ -127,7 +128,7 @@ class Measured:
         table_KB = self.influence.standardised()
         p_of_kind = {}
         for kind, (rows, columns) in self._influenced_kinds().items():
-            p_of_kind[kind] = influence_table.permutation_p(table_KB[np.ix_(rows, columns)])
+            p_of_kind[kind] = square_tables.permutation_p(table_KB[np.ix_(rows, columns)])
         return p_of_kind
 
     def _influenced_kinds(self) -> dict[str, tuple[list[int], list[int]]]:
@@ -165,7 +166,7 @@ def _estimated(name: str, value_R: np.ndarray, exact_X: np.ndarray | None) -> Me
 
 
 def _mean_diagonal(table_NN: np.ndarray) -> float:
-    return float(np.trace(influence_table.doubly_centred(table_NN)) / len(table_NN))
+    return float(np.trace(square_tables.doubly_centred(table_NN)) / len(table_NN))
 
 
 def write(folder: Path, model: str, measured: Measured) -> None:
