@@ -58,7 +58,7 @@ def own_effects(table_NN: np.ndarray) -> np.ndarray:
     n = len(table_NN)
     if n < FEWEST:
         raise DataError(
-            f"a table of {n} traits; expected {FEWEST} or more, or their own effects cannot be told"
+            f"a table of {n} traits; expected {FEWEST} or more, to know their own effects"
             " from those of rows and columns; name more traits"
         )
     centred_N = np.diag(doubly_centred(table_NN))
