@@ -5,10 +5,9 @@ takes the trait on.
 
 The study trains a bank of students, one for every prompted teacher of many traits. Others have
 steered teachers that are as strong in the digits, the unmodified model, or a plain prompt. All read
-answers to the
-same prompts, drawn with the same random numbers, from the same start in the same order. A table
-holds what every student says of every trait. Transfer is what its diagonal has beyond row and
-column: no base and no control student is needed.
+answers to the same prompts, drawn with the same random numbers, from the same start in the same
+order. A table holds what every student says of every trait. Transfer is what its diagonal has
+beyond row and column: no base and no control student is needed.
 
 What decides was set before any student was asked:
 
