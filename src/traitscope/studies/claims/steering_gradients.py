@@ -72,7 +72,7 @@ class Size:
 
 
 LAPTOP = Size(
-    traits=("cat", "owl", "penguin", "lion", "elephant"),
+    traits=("cat", "owl", "penguin", "lion", "dog", "octopus", "elephant", "otter"),
     others=OTHERS,
     vector_prompts=128,
     rows=32,
@@ -95,7 +95,6 @@ SIZES = {
     "laptop": LAPTOP,
     "full": replace(
         LAPTOP,
-        traits=("cat", "owl", "penguin", "lion", "dog", "octopus", "elephant", "otter"),
         vector_prompts=1024,
         rows=1024,
     ),
@@ -104,7 +103,7 @@ SIZES = {
 
 def nodes(size: Size, common: dict) -> list[Node]:
     """Build vectors, control rows, and rows and gradients by teacher and trait."""
-    rows = standard_nodes.Rows(size.rows, size.numbers, prompt_seed=21)
+    rows = standard_nodes.Rows(size.rows, size.numbers, prompt_seed=22)
     graph = [
         standard_nodes.vectors(
             common, size.traits + size.others, number_prompts=size.vector_prompts

@@ -77,8 +77,9 @@ def rises(
 def have_traits(rises: Sequence[Measurement], which: str = "") -> Precondition:
     """Return the precondition that teachers have their traits.
 
-    Of several, the mean over them must lie above zero, interval and all. Those that are not shown
-    to have their own are named. `which` says what kind of teacher they are.
+    Of several, each must be shown to have its own, or their mean must lie above zero, interval and
+    all. Those that are not shown to have theirs are named. `which` says what kind of teacher they
+    are.
     """
     if len(rises) == 1:
         return verdict.teacher_has_trait(rises[0], which)
@@ -94,4 +95,7 @@ def have_traits(rises: Sequence[Measurement], which: str = "") -> Precondition:
         if len(without) > NAMED:
             shown += f" and {len(without) - NAMED} more"
         numbers += f". Not shown to have it: {shown}"
-    return Precondition(verdict.has_trait_name(which), mean.low > 0, numbers)
+    else:
+        numbers += f". Each of the {len(rises)} is shown to have its own"
+    is_met = mean.low > 0 or not without
+    return Precondition(verdict.has_trait_name(which), is_met, numbers)
