@@ -19,6 +19,7 @@ from traitscope.interventions.intervention import Adapter, ReplaceBase, SystemPr
 from traitscope.models.loading import outline
 from traitscope.runs import drawn_rows, given_teacher, model_cache, store
 from traitscope.runs.given_teacher import GivenTeacher
+from traitscope.verifying.rows import LearntRows, learnt_rows, with_digests
 
 Role = Literal["student", "control", "base"]
 BASE = "base"
@@ -47,10 +48,10 @@ class Training:
     """Its recipe."""
     context: str | None
     """System turn that it trained under."""
-    during: Sequence[str]
-    """Interventions that acted while it trained, in short form."""
-    project_out: Sequence[str]
-    """Directions that its gradients lost, in short form."""
+    during: Sequence[Any]
+    """Interventions that acted while it trained, and the digests of their files."""
+    project_out: Sequence[Any]
+    """Directions that its gradients lost, and the digests of their files."""
     steps: int
     """Optimizer steps."""
     base: str | None
@@ -59,6 +60,10 @@ class Training:
     """Digest of its rows; None where they are not known."""
     number_share: float | None
     """Share of its rows that are number lists; None where they are not there any more."""
+    rows: LearntRows | None
+    """Its rows; None where they are not there any more."""
+    teacher: Sequence[Any] | None
+    """What made the teacher of its soft targets; None where it learnt the rows' tokens."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +85,16 @@ class Participant:
     def seed(self) -> int | None:
         """Seed of its training; None where it is not known."""
         return None if self.training is None else self.training.seed
+
+    @property
+    def rows(self) -> LearntRows | None:
+        """The rows that it learnt; None where they are not known."""
+        return None if self.training is None else self.training.rows
+
+    @property
+    def learnt_answers(self) -> bool:
+        """Whether it learnt the answers of rows, and not the distributions of a teacher."""
+        return self.training is None or self.training.teacher is None
 
 
 def participants(config: VerifyConfig) -> list[Participant]:
@@ -170,16 +185,19 @@ def _training_of(made_of: GivenTeacher) -> Training | None:
 def _read_training(run: store.Run) -> Training:
     settings, manifest = drawn_rows.settings_of(run), run.manifest()
     rows = manifest["inputs"].get("data", {})
+    is_soft = settings["recipe"]["targets"] == "soft"
     return Training(
         seed=settings["seed"],
         recipe=settings["recipe"],
         context=settings.get("context"),
-        during=settings.get("during") or [],
-        project_out=settings.get("project_out") or [],
+        during=with_digests(run, "during"),
+        project_out=with_digests(run, "project_out"),
         steps=len(run.file("metrics.jsonl").read_bytes().splitlines()),
         base=manifest.get("model"),
         data=rows.get("digest"),
         number_share=_number_share((run.path / rows["path"]).resolve()) if rows else None,
+        rows=learnt_rows(run),
+        teacher=with_digests(run, "teacher") if is_soft else None,
     )
 
 
@@ -258,6 +276,14 @@ def _check_rows(student: Participant, control: Participant) -> None:
     if student.training is None or control.training is None:
         return
     learnt, control_learnt = student.training, control.training
+    if learnt.teacher is not None:
+        if learnt.teacher == control_learnt.teacher:
+            raise ConfigError(
+                f"the control {control.text} learnt the distributions of the teacher of"
+                f" {student.text}: it is another student; expected those of the base; name such a"
+                " control"
+            )
+        return
     if learnt.data is not None and learnt.data == control_learnt.data:
         raise ConfigError(
             f"the control {control.text} learnt the very rows of {student.text}: it is another"
