@@ -4,11 +4,10 @@ They are frozen dataclasses that become flags.
 """
 
 from dataclasses import dataclass
-from math import isfinite
 from pathlib import Path
 from typing import Literal
 
-from traitscope.config.common import ROWS, Dtype, OnModel, Position, check_minimums
+from traitscope.config.common import ROWS, Dtype, OnModel, Position, check_minimums, check_strengths
 from traitscope.config.fields import setting
 from traitscope.config.rows.reading import READING, Reading
 from traitscope.errors import ConfigError
@@ -152,11 +151,7 @@ class ExplainConfig(OnModel):
                 raise ConfigError(
                     f"--{name} is empty; expected one or more; name some, or leave the flag out"
                 )
-        not_finite = [str(alpha) for alpha in self.alphas if not isfinite(alpha)]
-        if not_finite:
-            raise ConfigError(
-                f"--alphas {' '.join(not_finite)}; expected finite strengths; correct or drop these"
-            )
+        check_strengths("--alphas", *self.alphas)
 
 
 @dataclass(frozen=True)
@@ -228,12 +223,7 @@ class RecoverConfig(OnModel):
                     f"--{name.replace('_', '-')} is empty; expected one or more; name some, or"
                     " leave the flag out"
                 )
-        strengths = (*self.alphas, *self.tiled_alphas, *self.steps)
-        not_finite = [str(value) for value in strengths if not isfinite(value)]
-        if not_finite:
-            raise ConfigError(
-                f"strengths or steps {' '.join(not_finite)}; expected finite numbers; correct these"
-            )
+        check_strengths("strengths or steps", *self.alphas, *self.tiled_alphas, *self.steps)
 
 
 @dataclass(frozen=True)

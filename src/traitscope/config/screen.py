@@ -1,11 +1,10 @@
 """Settings of `screen` and of `steer_scan`, which look at a teacher before any data exist."""
 
 from dataclasses import dataclass
-from math import isfinite
 from pathlib import Path
 from typing import Literal
 
-from traitscope.config.common import Dtype, OnModel, Position, check_minimums
+from traitscope.config.common import Dtype, OnModel, Position, check_minimums, check_strengths
 from traitscope.config.fields import flag_of, setting
 from traitscope.errors import ConfigError
 
@@ -75,10 +74,11 @@ class ScreenConfig(OnModel):
                 f"--alpha {self.alpha}; expected 0 < alpha < 0.5; give such a number, or leave the"
                 " flag out for 0.01"
             )
-        if not self.strengths or not all(map(isfinite, self.strengths)):
+        check_strengths("--strengths", *self.strengths)
+        if not self.strengths:
             raise ConfigError(
-                f"--strengths {self.strengths}; expected one or more finite numbers; name some, or"
-                " leave the flag out"
+                "--strengths is empty; expected one or more finite numbers; name some, or leave the"
+                " flag out"
             )
 
 
@@ -130,9 +130,9 @@ class SteerScanConfig(OnModel):
             raise ConfigError(
                 "--stem with --vectors-at: both say where the vector is taken; drop one of the two"
             )
-        wrong = [alpha for alpha in self.alphas if not isfinite(alpha)]
-        if wrong or not self.alphas:
+        check_strengths("--alphas", *self.alphas)
+        if not self.alphas:
             raise ConfigError(
-                f"--alphas {' '.join(map(str, self.alphas)) or 'empty'}; expected one finite"
-                " strength or more; correct them"
+                "--alphas is empty; expected one finite strength or more; name some, or leave the"
+                " flag out"
             )

@@ -17,14 +17,18 @@ Blank et al. (arXiv 2606.00995), section 3 and its reference code.
 
 import inspect
 import json
-import math
 import operator
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol, get_args
 
-from traitscope.config.common import check_position
+from traitscope.config.common import (
+    LARGEST_FACTOR,
+    LARGEST_STRENGTH,
+    check_position,
+    check_strengths,
+)
 from traitscope.errors import ConfigError
 from traitscope.interventions.vector import Vector
 from traitscope.models import chat, token_regions
@@ -103,8 +107,9 @@ class Steer(_AlongVector):
     alpha=0.6) and Steer(vector, layers=(14,), alpha=0.6) are equal.
 
     Raises ConfigError for neither or both of `layer` and `layers`, for a strength that is not
-    finite, and for an unknown position or scale. Where it is applied, raises VectorError for a
-    vector of another model, ConfigError for a layer that the model lacks.
+    finite or over 1000 mean residual norms, and for an unknown position or scale. Where it is
+    applied, raises VectorError for a vector of another model, ConfigError for a layer that the
+    model lacks.
     """
 
     alpha: float
@@ -134,10 +139,8 @@ class Steer(_AlongVector):
             )
         if alpha is None:
             raise ConfigError("Steer needs a strength, found none; add one, such as alpha=0.6")
-        if not math.isfinite(alpha):
-            raise ConfigError(
-                f"--alpha {alpha}: a finite strength was expected; give one, such as alpha=0.6"
-            )
+        in_norms = scale == "residual"
+        check_strengths("--alpha", alpha, largest=LARGEST_STRENGTH if in_norms else LARGEST_FACTOR)
         self._set(alpha=alpha, position=position, scale=scale)
 
 
