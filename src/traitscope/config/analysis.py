@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from traitscope.config.common import ROWS, Dtype, OnModel, Position, check_minimums, check_strengths
-from traitscope.config.fields import setting
+from traitscope.config.fields import setting, settle_layers
 from traitscope.config.rows.reading import READING, Reading
 from traitscope.errors import ConfigError
 
@@ -145,6 +145,7 @@ class ExplainConfig(OnModel):
     """How the rows of a file are read."""
 
     def __post_init__(self) -> None:
+        settle_layers(self)
         check_minimums(self, seed=0, others=0, randoms=0, max_rows=1, batch_size=1)
         for name in ("alphas", "positions"):
             if not getattr(self, name):
@@ -208,6 +209,7 @@ class RecoverConfig(OnModel):
     """How the rows of a file are read."""
 
     def __post_init__(self) -> None:
+        settle_layers(self)
         check_minimums(
             self,
             seed=0,

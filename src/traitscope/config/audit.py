@@ -13,7 +13,7 @@ from traitscope.config.common import (
     check_minimums,
     check_positive,
 )
-from traitscope.config.fields import setting
+from traitscope.config.fields import setting, settle_layers
 from traitscope.config.rows.reading import READING, Reading
 from traitscope.errors import ConfigError
 
@@ -210,6 +210,7 @@ class BlindNamingConfig(OnModel):
     """System turn of the questions."""
 
     def __post_init__(self) -> None:
+        settle_layers(self)
         check_minimums(self, seed=0, randoms=10, halves=1)
         check_positive(self, "strength", LARGEST_STRENGTH)
 

@@ -103,7 +103,7 @@ def check_strengths(what: str, *values: float, largest: float = LARGEST_STRENGTH
     wrong = []
     for value in values:
         if not abs(value) <= largest:  # true of NaN, too
-            wrong.append(f"{value:g}")
+            wrong.append(str(value))
     if wrong:
         raise ConfigError(
             f"{what} {' '.join(wrong)}; expected a finite strength of size {largest:g} at most,"

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from traitscope.config.common import LARGEST_FACTOR
-from traitscope.config.fields import flag_of, setting
+from traitscope.config.fields import flag_of, setting, settle_layers
 from traitscope.errors import ConfigError
 
 Targets = Literal["sampled", "soft"]
@@ -88,6 +88,7 @@ class Recipe:
     """Fraction of the rows that are held out to measure the loss."""
 
     def __post_init__(self) -> None:
+        settle_layers(self)
         wrong = self._out_of_range()
         if wrong:
             settings = ", ".join(f"{flag_of(name)} {getattr(self, name)}" for name in wrong)

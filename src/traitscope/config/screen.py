@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from traitscope.config.common import Dtype, OnModel, Position, check_minimums, check_strengths
-from traitscope.config.fields import flag_of, setting
+from traitscope.config.fields import flag_of, setting, settle_layers
 from traitscope.errors import ConfigError
 
 TEACHER = (
@@ -58,6 +58,7 @@ class ScreenConfig(OnModel):
     """Rows in one pass; changes speed only."""
 
     def __post_init__(self) -> None:
+        settle_layers(self)
         check_minimums(
             self,
             seed=0,
@@ -118,6 +119,7 @@ class SteerScanConfig(OnModel):
         return self.vectors_at or ("stem" if self.stem else "header",)
 
     def __post_init__(self) -> None:
+        settle_layers(self)
         check_minimums(self, seed=0, batch_size=1)
         for name in ("vectors_at", "positions"):
             values = getattr(self, name)

@@ -72,7 +72,11 @@ class _AlongVector:
 
 
 def _layers_of(kind: str, layers: Sequence[int] | None, layer: int | None) -> tuple[int, ...]:
-    """Layers as a tuple, from the arguments `layers` and `layer`, of which one must be given."""
+    """Layers in ascending order, from the arguments `layers` and `layer`, of which one must be
+    given.
+
+    Raises ConfigError for a layer that stands there twice: it would be steered twice as far.
+    """
     if (layers is None) == (layer is None):
         given = "neither" if layers is None else "both"
         raise ConfigError(
@@ -83,11 +87,17 @@ def _layers_of(kind: str, layers: Sequence[int] | None, layer: int | None) -> tu
     if isinstance(layers, str) or not isinstance(layers, Sequence):
         raise ConfigError(f"{kind}: layers {layers!r} is no sequence; write layers=(14,)")
     try:
-        return tuple(map(operator.index, layers))
+        several = tuple(sorted(map(operator.index, layers)))
     except TypeError:
         raise ConfigError(
             f"{kind}: layers {layers!r}: whole numbers were expected; write layers=(14,)"
         ) from None
+    if len(set(several)) < len(several):
+        raise ConfigError(
+            f"{kind}: layers {'+'.join(map(str, several))}; expected each once, because an edit"
+            " acts once behind a block; drop the copies"
+        )
+    return several
 
 
 def _check_type(kind: str, field: str, value: object, *expected: type) -> None:
