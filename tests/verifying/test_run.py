@@ -139,7 +139,8 @@ def test_students_that_are_none_are_refused(
     for words, says in (
         ((), "--students is missing"),
         ((place.folder / "empty",), "is an empty folder"),
-        ((place.folder / "nowhere",), "nowhere"),
+        ((place.folder / "nowhere",), "nowhere names no student: expected a run of `train`"),
+        ((student, "--controls missing"), "--controls missing names no student: expected a run"),
         (("prompt:You love owls.",), "is no student"),
         ((folders["qwen2"],), "has 2 blocks of 32"),
         ((student, "--controls", folders["qwen2"]), "the control"),

@@ -14,8 +14,9 @@ from typing import Any, Literal
 from traitscope.config.students.verify import STUDENTS, VerifyConfig
 from traitscope.data.number_lists import parse_numbers
 from traitscope.data.row_files import iter_kept
-from traitscope.errors import ConfigError, TraitscopeError, VectorError
+from traitscope.errors import ConfigError, ModelError, TraitscopeError, VectorError
 from traitscope.interventions.intervention import Adapter, ReplaceBase, SystemPrompt
+from traitscope.models.identity.finding import find_model
 from traitscope.models.loading import outline
 from traitscope.runs import drawn_rows, given_teacher, model_cache, store
 from traitscope.runs.given_teacher import GivenTeacher
@@ -127,6 +128,7 @@ def _participant(config: VerifyConfig, name: str, role: Role, text: str) -> Part
                 " --contexts"
             )
     if made_of.model != config.model:
+        _check_found(role, made_of.model)
         _check_fits(config, role, made_of)
     training = _training_of(made_of)
     digests = model_cache.model_digests(config.model, config.same_as)
@@ -156,6 +158,17 @@ def _check_named(role: Role, text: str) -> None:
         raise ConfigError(
             f"the {role} {text} is a run of {stage}; expected {STUDENTS}; name one{hint}"
         )
+
+
+def _check_found(role: Role, name: str) -> None:
+    """Raise ModelError for a name that is neither a run of `train`, a folder nor a model."""
+    try:
+        find_model(name)
+    except ModelError as error:
+        raise ModelError(
+            f"--{role}s {name} names no student: expected {STUDENTS}; name one, or list your runs"
+            f" with: traitscope show. As a model: {error}"
+        ) from error
 
 
 def _check_fits(config: VerifyConfig, role: Role, made_of: GivenTeacher) -> None:
