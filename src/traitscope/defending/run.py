@@ -147,8 +147,9 @@ def defended_rows(
     reports = []
     for place, step in enumerate(steps):
         with progress(step.text, len(records), "rows") as advance:
-            judge = Judge(config, known, _up_to(len(records), advance), model)
-            done = apply(records, step, judge, place)
+            read = _up_to(len(records), advance)
+            done = apply(records, step, Judge(config, known, read, model), place)
+            read(len(records))  # those that it left alone, and all where no model reads them
         records = done.records
         reports.append(done.report)
     return list(records), reports
