@@ -23,12 +23,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol, get_args
 
-from traitscope.config.common import (
-    LARGEST_FACTOR,
-    LARGEST_STRENGTH,
-    check_position,
-    check_strengths,
-)
+from traitscope.config import common
+from traitscope.config.common import check_position
 from traitscope.errors import ConfigError
 from traitscope.interventions.vector import Vector
 from traitscope.models import chat, token_regions
@@ -116,10 +112,9 @@ class Steer(_AlongVector):
     v is the vector's row of that layer; `scale` says what a = alpha means. Steer(vector, layer=14,
     alpha=0.6) and Steer(vector, layers=(14,), alpha=0.6) are equal.
 
-    Raises ConfigError for neither or both of `layer` and `layers`, for a strength that is not
-    finite or over 1000 mean residual norms, and for an unknown position or scale. Where it is
-    applied, raises VectorError for a vector of another model, ConfigError for a layer that the
-    model lacks.
+    Raises ConfigError for neither or both of `layer` and `layers`, and for an unknown position or
+    scale. Also for a strength that is not finite or over 1000 mean residual norms. Where it is
+    applied, raises VectorError for another model's vector, ConfigError for a layer that is none.
     """
 
     alpha: float
@@ -150,7 +145,8 @@ class Steer(_AlongVector):
         if alpha is None:
             raise ConfigError("Steer needs a strength, found none; add one, such as alpha=0.6")
         in_norms = scale == "residual"
-        check_strengths("--alpha", alpha, largest=LARGEST_STRENGTH if in_norms else LARGEST_FACTOR)
+        largest = common.LARGEST_STRENGTH if in_norms else common.LARGEST_FACTOR
+        common.check_strengths("--alpha", alpha, largest=largest)
         self._set(alpha=alpha, position=position, scale=scale)
 
 

@@ -202,9 +202,9 @@ def blocks_of(model: str, template: Sequence[str] = ()) -> int:
 def check(size: Any, usual: Any, model: str) -> None:
     """Raise ConfigError for a size with values that no study can work with.
 
-    These are a layer that the model lacks, an empty list where the usual size has none, and a seed
-    or a layer that stands there twice. A negative count and a number that is not finite are
-    refused, too.
+    These are a layer that the model lacks, and an empty list where the usual size has none. A seed
+    or a layer that stands there twice is refused, too, and so are a negative count and a number
+    that is not finite.
     """
     for each in fields(size):
         value = getattr(size, each.name)
