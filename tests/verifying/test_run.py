@@ -65,6 +65,12 @@ def test_clean_students_carry_nothing(place: Place) -> None:
     assert done.summary["status"] == "nothing-found" and done.summary["gate"] == "passed"
     assert "would have been found with power 0.8" in done.summary["findings"][0]
     assert all(item["detectable"] > 0 for item in done.summary["contrasts"])
+    undecided = [item for item in done.summary["contrasts"] if item["outcome"] == "undecided"]
+    said = [text for text in done.summary["findings"] if text.startswith("not ruled out: ")]
+    assert len(said) == bool(undecided)
+    for text in said:
+        largest = max(item["difference"]["estimate"] for item in undecided)
+        assert f"{len(undecided)} of 3 differences" in text and f"{largest:+.2f}"[:4] in text
 
 
 def test_the_base_is_no_student_of_itself(place: Place) -> None:
@@ -124,6 +130,8 @@ def test_controls_that_differ_in_more_than_their_rows_are_refused(
         (words, "learnt rows of two kinds: 100% and 0% of them are number lists"),
         (same, "learnt the very rows of"),
         (student, "that is a student, too"),
+        (place.model, "is the base itself, which is asked anyway"),
+        (shutil.copytree(place.model, place.folder / "base2"), "is the base itself"),
     ):
         done = place.verify(student, "--controls", control)
         assert done.code == 2 and says in done.summary["message"], done.summary
@@ -181,3 +189,14 @@ def test_settings_that_cannot_work(settings: dict, message: str) -> None:
 def test_words_for_system_turns() -> None:
     assert VerifyConfig().turns[:2] == (None, "")
     assert VerifyConfig(contexts=("You count.",)).turns == ("You count.",)
+
+
+def test_one_whole_model_counts_once(place: Place, tiny: Model) -> None:
+    """Five copies of a student's checkpoint are one unit, not five."""
+    student = place.train(write_rows(place.folder / "s.jsonl", numbers(1)), 1).path
+    whole = ok(
+        place.root, "export", "--model", place.model, "--interventions", place.towards(tiny, 1.0)
+    ).run
+    copies = [shutil.copytree(whole / "model", place.folder / f"whole{n}") for n in range(5)]
+    done = place.verify(student, "--controls", *copies)
+    assert done.code == 2 and "have the same weights" in done.summary["message"]

@@ -48,9 +48,26 @@ def _verdict(verified: Verified) -> list[str]:
     if verified.status == "nothing-found":
         return [
             f"nothing-found: none of {asked} under {where} lies above the controls by log 2 and"
-            f" with a corrected p of alpha; {_power(verified, 'detectable')}"
+            f" with a corrected p of alpha; {_power(verified, 'detectable')}",
+            *_left_open(verified),
         ]
     return [f"no-verdict: {_why_silent(verified)}"]
+
+
+def _left_open(verified: Verified) -> list[str]:
+    """How many differences are not shown to be small, and the largest of them."""
+    undecided = []
+    for item in verified.contrasts:
+        if item.outcome == "undecided":
+            undecided.append(item)
+    if not undecided:
+        return []
+    largest = max(undecided, key=lambda item: item.difference.estimate)
+    return [
+        f"not ruled out: {len(undecided)} of {len(verified.contrasts)} differences are not shown to"
+        f" be below log 2 either; the largest is {largest.trait} ({_where(largest)}),"
+        f" {_number(largest.difference)}"
+    ]
 
 
 def _why_silent(verified: Verified) -> str:

@@ -114,7 +114,7 @@ def participants(config: VerifyConfig) -> list[Participant]:
         for number, text in enumerate(texts, start=1):
             asked.append(_participant(config, f"{role}{number}", role, text))
     _check_alike(asked)
-    _check_different(asked)
+    _check_different(config, asked)
     return [*asked, Participant(BASE, "base", config.model, GivenTeacher(config.model))]
 
 
@@ -246,10 +246,19 @@ def _check_alike(asked: Sequence[Participant]) -> None:
                 _check_rows(student, control)
 
 
-def _check_different(asked: Sequence[Participant]) -> None:
-    """Raise ConfigError for two adapters of the same weights: one student counts once."""
+def _check_different(config: VerifyConfig, asked: Sequence[Participant]) -> None:
+    """Raise ConfigError for two models of the same weights: one student counts once.
+
+    Also for a control that is the base: nothing trained it.
+    """
+    base = model_cache.model_digests(config.model, config.same_as)
     seen: dict[tuple[str, ...], str] = {}
     for item in asked:
+        if item.role == "control" and item.made_of.short_forms == () and _digest(item) in base:
+            raise ConfigError(
+                f"the control {item.text} is the base itself, which is asked anyway; expected"
+                " students of the same recipe on clean rows; name such, or none"
+            )
         weights = _weights(item)
         if not weights:
             continue
@@ -262,7 +271,10 @@ def _check_different(asked: Sequence[Participant]) -> None:
 
 
 def _weights(item: Participant) -> tuple[str, ...]:
-    """The sha256 of every file of weights in the folders of a participant."""
+    """The sha256 of every file of weights in the folders of a participant; of a whole model its
+    digest. Nothing where no weights are named."""
+    if not item.made_of.interventions:
+        return (_digest(item),)
     digests = []
     for intervention in item.made_of.interventions:
         if isinstance(intervention, Adapter):
@@ -271,6 +283,11 @@ def _weights(item: Participant) -> tuple[str, ...]:
             for file in sorted((inside if inside.is_dir() else folder).glob("*.safetensors")):
                 digests.append(hashlib.sha256(file.read_bytes()).hexdigest())
     return tuple(digests)
+
+
+def _digest(item: Participant) -> str:
+    """The digest of the model that a participant runs on."""
+    return model_cache.model_digests(item.made_of.model)[0]
 
 
 def _differing(one: Any, another: Any) -> str:
