@@ -29,7 +29,6 @@ from traitscope.errors import ConfigError, DataError, StoreError, TraitscopeErro
 from traitscope.plain_values import from_yaml
 from traitscope.runs import row_intake, store
 from traitscope.runs.manifests import RUN_NAME
-from traitscope.training.inputs import split
 
 USES: dict[needs.Use, tuple[type, ...]] = {
     "vectors": (ExtractConfig,),
@@ -131,6 +130,8 @@ def _rows_of(config: TrainConfig) -> list[int]:
 
 def _held_out_copies(config: TrainConfig, rows: Sequence[int]) -> list[str]:
     """Say how many held-out rows are trained on, too: then their loss is none of unseen rows."""
+    from traitscope.training.inputs import split
+
     trained, held_out = split(len(rows), config.recipe, config.seed)
     seen = {rows[i] for i in trained}
     copies = 0
