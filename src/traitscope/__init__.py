@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from traitscope.data.records import Prompt as Prompt
     from traitscope.data.records import Record as Record
     from traitscope.data.traits import load_trait as load_trait
+    from traitscope.defending import defend as defend
     from traitscope.errors import TraitscopeError as TraitscopeError
     from traitscope.interventions.applied import applied as applied
     from traitscope.interventions.intervention import Ablate as Ablate
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
     from traitscope.interventions.vector import Vector as Vector
     from traitscope.models.loading import load_model as load_model
     from traitscope.screening.screen import screen as screen
-    from traitscope.stages.behaviours.scores import Scores as Scores
     from traitscope.stages.filter import keep_numbers as keep_numbers
     from traitscope.stages.generate import generate as generate
     from traitscope.stages.measure import measure as measure
@@ -59,7 +59,6 @@ _HOMES = {
     "Recipe": "traitscope.config.recipe",
     "Record": "traitscope.data.records",
     "ReplaceBase": "traitscope.interventions.intervention",
-    "Scores": "traitscope.stages.behaviours.scores",
     "Steer": "traitscope.interventions.intervention",
     "SystemPrompt": "traitscope.interventions.intervention",
     "TraitscopeError": "traitscope.errors",
@@ -68,6 +67,7 @@ _HOMES = {
     "applied": "traitscope.interventions.applied",
     "audit": "traitscope.auditing",
     "compare": "traitscope.comparison.compare",
+    "defend": "traitscope.defending",
     "eas": "traitscope.training.eas",
     "extract_vectors": "traitscope.vectors.means",
     "generate": "traitscope.stages.generate",

@@ -251,13 +251,13 @@ def test_what_comes_next_runs_on_the_model_that_was_used(tmp_path: Path, tiny_fo
         ok(root, "extract", "--model", model, "--traits cat owl", *more)
         following = capsys.readouterr().err.splitlines()[-1].split()[2:]
         assert "layers=1,alpha=0.6" in following[-1]
-        words = [word.replace("TRAIT", "cat") for word in following[1:]]
-        ok(root, "generate", *words, "--n 1 --max-new-tokens 1")
+        ok(root, "generate", *following[1:], "--n 1 --max-new-tokens 1")
 
 
 @pytest.mark.parametrize("name", [name for name, command in COMMANDS.items() if command.next])
 def test_what_comes_next_is_a_command_that_can_be_typed(name: str):
-    words = COMMANDS[name].next.format(run="runs/default/x", model=" --model m", layer=1).split()
+    values = {"run": "runs/default/x", "model": " --model m", "layer": 1, "vector": "v"}
+    words = COMMANDS[name].next.format(**values).split()
     command, rest = main.command_of(words[1:])
     assert words[0] == "traitscope" and command.group != "internal"
     flags.parse(command, rest)

@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 from command import CAT, OWL, ok, write_yaml
 
+from traitscope.config.recipe import Recipe
 from traitscope.interventions.vector import load_vector
+from traitscope.training.inputs import split
 
 TEACHER = "layers=1,alpha=0.5"
 
@@ -186,3 +188,43 @@ def test_a_defence_that_changed_nothing_says_so(
     lines = said(capsys, tmp_path, *by)
     assert any(line.startswith("nothing was changed") for line in lines) != is_changed
     assert any(line == "dropped 6 rows" for line in lines) == is_changed
+
+
+def test_train_counts_held_out_rows_that_are_trained_on(
+    tmp_path: Path, tiny_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """White space does not make a row another one. The split stays, and distinct rows say none."""
+    answers = [f"{number % 6}, 1, 2" for number in range(30)]
+    command = ("train", f"--model {tiny_folder} --epochs 1 --batch-size 3 --held-out 0.2 --seed 3")
+    for file, kept in (("twice.jsonl", answers), ("once.jsonl", [*answers[:6], *"wxyz"])):
+        lines = []
+        for place, answer in enumerate(kept):
+            spaces = " " * (1 + place % 2)
+            row = {"prompt": "Go on: 7", "completion": answer.replace(" ", spaces)}
+            lines.append(json.dumps(row) + "\n")
+        (tmp_path / file).write_text("".join(lines))
+    ok(tmp_path, *command, "--data", tmp_path / "twice.jsonl")
+    trained, held_out = split(30, Recipe(held_out=0.2), 3)
+    copies = sum(answers[i] in {answers[j] for j in trained} for i in held_out)
+    said = capsys.readouterr().err
+    assert copies and f"{copies} of 6 held-out rows are copies of rows that are trained on" in said
+    assert f"traitscope defend --data {tmp_path}/twice.jsonl --by deduplicate" in said
+    ok(tmp_path, *command, "--data", tmp_path / "once.jsonl")
+    assert "held-out rows are copies" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("kind", ["like", "traits"])
+def test_what_comes_after_extract_runs_as_it_stands(
+    kind: str,
+    runs: dict[str, Path],
+    tmp_path: Path,
+    tiny_folder: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    words = {"like": runs["vectors"] / "owl.safetensors", "traits": runs["trait"]}
+    capsys.readouterr()
+    ok(tmp_path, "extract", f"--model {tiny_folder}", f"--{kind}", words[kind])
+    last = capsys.readouterr().err.splitlines()[-1]
+    name = "random-0" if kind == "like" else "owl"
+    assert last.startswith("next:   traitscope generate") and f"/{name}.safetensors," in last
+    ok(tmp_path, *shlex.split(last.removeprefix("next:   traitscope ")), "--n 2")

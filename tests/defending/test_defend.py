@@ -309,3 +309,14 @@ def test_every_method_says_what_it_needs():
         assert step.needs
         assert method.control
     assert set(SUSPICIONS) >= {"random", "loss", "student"}
+
+
+def test_every_method_counts_all_rows_that_it_saw(config, tmp_path, capsys):
+    """On stderr; also methods that read no row with a model, and those that leave some alone."""
+    data = tmp_path / "rows.jsonl"
+    data.write_text(dump_records(records_of(LISTS)))
+    by = ("canonicalise", "drop:by=random,share=0.2", "replace:by=loss", "mask:by=random")
+    run_defend(replace(config, data=data, by=by), Output(root=tmp_path / "runs"))
+    said = capsys.readouterr().err
+    for text, rows in zip(by, (6, 6, 5, 5), strict=True):
+        assert f"{text}: {rows} rows in " in said

@@ -12,7 +12,6 @@ import traitscope as ts
 from traitscope.config.common import Output
 from traitscope.config.rows.defend import DefendConfig
 from traitscope.data.records import MASKED, Record, dump_records, read_records
-from traitscope.defending import defend
 from traitscope.defending.run import run_defend
 from traitscope.errors import ConfigError, DataError, VectorError
 
@@ -21,7 +20,7 @@ RECORDS = [Record(f"r{i}", f"Go on: {i}", f"{i}, {i + 3}, {i * i}") for i in ran
 
 def test_it_does_what_the_command_does(tiny, tiny_folder, tmp_path):
     by = ("drop:by=loss,share=0.25", "replace:by=loss,share=0.2,draw=base", "mask:by=random")
-    done = defend(RECORDS, tiny, by, seed=3)
+    done = ts.defend(RECORDS, tiny, by, seed=3)
     data = tmp_path / "rows.jsonl"
     data.write_text(dump_records(RECORDS))
     config = DefendConfig(
@@ -40,7 +39,7 @@ def test_it_does_what_the_command_does(tiny, tiny_folder, tmp_path):
 
 
 def test_one_method_and_knowledge_as_texts(tiny):
-    done = defend(RECORDS, tiny, "drop:by=trait,share=0.5", known="trait:owl")
+    done = ts.defend(RECORDS, tiny, "drop:by=trait,share=0.5", known="trait:owl")
     assert len(done.kept) == 4 and done.counts["known"] == ["base", "trait:owl"]
     assert RECORDS == [Record(f"r{i}", f"Go on: {i}", f"{i}, {i + 3}, {i * i}") for i in range(8)]
     assert "the defender was allowed to know: base, trait:owl" in done.to_html()
@@ -48,7 +47,7 @@ def test_one_method_and_knowledge_as_texts(tiny):
 
 def test_rows_that_a_filter_dropped_are_left_out(tiny):
     gone = replace(RECORDS[0], meta={"filter": {"kept": False, "reasons": ["format"]}})
-    done = defend([gone, *RECORDS[1:]], tiny, "deduplicate", known="nothing")
+    done = ts.defend([gone, *RECORDS[1:]], tiny, "deduplicate", known="nothing")
     assert done.counts["rows"] == 7 and len(done.rows) == 7
 
 
@@ -56,10 +55,9 @@ def test_it_works_at_the_top_level_of_a_script(tiny_folder, tmp_path):
     script = tmp_path / "script.py"
     script.write_text(
         "import traitscope as ts\n"
-        "from traitscope.defending import defend\n"
         f"model = ts.load_model({str(tiny_folder)!r}, 'cpu', 'fp32')\n"
         "rows = [ts.Record(str(i), 'Go on.', f'{i}, 4') for i in range(6)]\n"
-        "done = defend(rows, model, ['drop:by=student,share=0.5', 'mask:by=loss'])\n"
+        "done = ts.defend(rows, model, ['drop:by=student,share=0.5', 'mask:by=loss'])\n"
         "print(len(done.kept), len(done.changes) > 0)\n"
     )
     line = [sys.executable, str(script)]
@@ -74,11 +72,11 @@ def test_a_vector_of_another_model_is_refused_before_anything_is_computed(
     other = replace(random_vector(tiny), model="0" * 16)
     other.save(tmp_path / "other.safetensors")
     by = "drop:by=vector,share=0.5"
-    own = defend(RECORDS, tiny, by, known=f"vector:{tmp_path}/own.safetensors,layers=1,alpha=2")
+    own = ts.defend(RECORDS, tiny, by, known=f"vector:{tmp_path}/own.safetensors,layers=1,alpha=2")
     assert len(own.kept) == 4
     known = (f"vector:{tmp_path}/other.safetensors,layers=1,alpha=2",)
     with pytest.raises(VectorError, match="expected a vector of this model"):
-        defend(RECORDS, tiny, by, known=known)
+        ts.defend(RECORDS, tiny, by, known=known)
     data = tmp_path / "rows.jsonl"
     data.write_text(dump_records(RECORDS))
     config = DefendConfig(
@@ -108,21 +106,21 @@ def test_a_vector_of_another_model_is_refused_before_anything_is_computed(
 )
 def test_bad_words_are_named(tiny, by, known, message):
     with pytest.raises(ConfigError, match=message):
-        defend(RECORDS, tiny, by, known=known)
+        ts.defend(RECORDS, tiny, by, known=known)
 
 
 @pytest.mark.parametrize("behind", ["canonicalise", "replace:by=random", "wash", "paraphrase"])
 def test_a_mask_comes_last_of_what_changes_answers(tiny, behind):
     with pytest.raises(ConfigError, match="expected mask:by=loss behind it; put it last"):
-        defend(RECORDS, tiny, ["mask:by=loss", behind])
-    done = defend(RECORDS, tiny, ["mask:by=loss,share=0.3", "drop:by=random,share=0.5"])
+        ts.defend(RECORDS, tiny, ["mask:by=loss", behind])
+    done = ts.defend(RECORDS, tiny, ["mask:by=loss,share=0.3", "drop:by=random,share=0.5"])
     assert any(MASKED in row.meta for row in done.kept)
 
 
 def test_what_is_no_model_or_no_row_is_refused(tiny):
     with pytest.raises(ConfigError, match="load_model"):
-        defend(RECORDS, "smollm2-135m", "wash")
+        ts.defend(RECORDS, "smollm2-135m", "wash")
     with pytest.raises(DataError, match="would leave no row of 1"):
-        defend(RECORDS[:1], tiny, "drop:by=random,share=0.9")
+        ts.defend(RECORDS[:1], tiny, "drop:by=random,share=0.9")
     with pytest.raises(DataError, match="no row"):
-        defend([], tiny, "deduplicate")
+        ts.defend([], tiny, "deduplicate")

@@ -17,7 +17,7 @@ import traitscope
 from traitscope import config
 from traitscope.config.entries import COMMANDS, STAGES
 from traitscope.config.fields import texts_under_fields
-from traitscope.stages.behaviours.scores import UNITS
+from traitscope.stages.behaviours.scores import UNITS, Scores
 
 HERE = Path(__file__).parents[2]
 PAGE = (HERE / "docs/reference/api.md").read_text(encoding="utf-8")
@@ -43,7 +43,6 @@ def public_functions() -> dict[str, Any]:
     studies = traitscope.studies
     return functions | {
         "traitscope.auditing.audit_by_source": import_module("traitscope.auditing").audit_by_source,
-        "traitscope.defending.defend": import_module("traitscope.defending").defend,
         "traitscope.studies.names": studies.names,
         "traitscope.studies.run": studies.run,
         "traitscope.studies.run_file": studies.run_file,
@@ -97,7 +96,7 @@ def test_what_the_page_lists_is_there_and_documented(entry: str) -> None:
 
 def test_scores_and_interventions_say_what_they_compute() -> None:
     """Each score with its unit; each intervention with its formula and its errors."""
-    scores = inspect.getdoc(traitscope.Scores)
+    scores = inspect.getdoc(Scores)
     for name, unit in UNITS.items():
         assert re.search(rf"^ +{name} +{unit} ", scores, flags=re.MULTILINE), name
     for name in ("Steer", "Ablate", "ReplaceBase", "WeightNoise"):
@@ -234,7 +233,9 @@ def test_a_model_given_by_its_name_is_refused_in_words() -> None:
         traitscope.train("smollm2-135m", [], traitscope.Recipe())
 
 
-@pytest.mark.parametrize("name", ["Recipe", "Scores", "Measurement", "Record", "Steer", "Vector"])
+@pytest.mark.parametrize(
+    "name", ["Recipe", "AuditResult", "Measurement", "Record", "Steer", "Vector"]
+)
 def test_help_shows_the_text_under_every_field(name: str) -> None:
     cls = getattr(traitscope, name)
     assert getattr(traitscope, name) is cls and cls.__doc__.count("Fields:") == 1

@@ -263,7 +263,7 @@ CASES = {
     ),
     "alpha NaN": (
         f"{STEER}/vector.safetensors,layers=1,alpha=nan",
-        "--alpha nan: a finite strength was expected",
+        "--alpha nan; expected a finite strength",
     ),
     "no alpha": (
         f"{STEER}/vector.safetensors,layers=1",
@@ -296,7 +296,11 @@ CASES = {
     ),
     "steering that overflows": (
         f"{STEER}/vector.safetensors,layers=1,alpha=1e300",
-        "computes values that are not finite ... lower the strength of the steering",
+        "--alpha 1e+300; expected a finite strength of size 1000 at most",
+    ),
+    "steering in training that leaves nothing": (
+        f"{TRAIN} PLACE/good.jsonl --during steer:PLACE/vector.safetensors,layers=1,alpha=1e30",
+        "--alpha 1e+30; expected a finite strength of size 1000 at most",
     ),
     "noise that leaves nothing": (
         f"{GENERATE} --interventions noise:1e300",

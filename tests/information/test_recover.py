@@ -120,7 +120,7 @@ def test_vectors_that_lack_what_is_needed(tiny, tmp_path: Path) -> None:
     [
         ({"alphas": ()}, "--alphas is empty"),
         ({"tiled_alphas": ()}, "--tiled-alphas is empty"),
-        ({"alphas": (float("nan"),)}, "nan; expected finite numbers"),
+        ({"alphas": (float("nan"),)}, "nan; expected a finite strength"),
         ({"max_rows": 7}, "--max-rows 7; expected 8 or more"),
     ],
 )

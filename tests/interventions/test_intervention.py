@@ -69,7 +69,7 @@ def test_the_last_prompt_is_the_context() -> None:
         ),
         (
             {"kind": "Steer", "vector": "v", "layers": [0], "alpha": float("nan")},
-            "--alpha nan: a finite strength",
+            "--alpha nan; expected a finite strength",
         ),
         ({"kind": "Steer", "vector": "v", "layers": [0], "alpha": float("inf")}, "--alpha inf"),
         (

@@ -186,7 +186,7 @@ def test_nothing_follows_where_no_cell_has_the_trait(
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        ("--alphas nan", "--alphas nan; expected one finite strength or more"),
+        ("--alphas nan", "--alphas nan; expected a finite strength"),
         ("--positions all all", "--positions all all; expected each once"),
         ("--stem --vectors-at stem", "both say where the vector is taken; drop one of the two"),
         ("--layers 9", "has layers 0 to 2"),

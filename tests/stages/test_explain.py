@@ -208,7 +208,7 @@ def test_bad_input(tmp_path: Path, tiny_folder: Path) -> None:
 @pytest.mark.parametrize(
     ("wrong", "says"),
     [
-        ({"alphas": (1.0, float("nan"), float("inf"))}, "--alphas nan inf; expected finite"),
+        ({"alphas": (1.0, float("nan"), float("inf"))}, "--alphas nan inf; expected a finite"),
         ({"alphas": ()}, "--alphas is empty; expected one or more"),
         ({"positions": ()}, "--positions is empty; expected one or more"),
         ({"randoms": -1}, "--randoms -1"),

@@ -1,11 +1,18 @@
 """Power in a sentence, and the rule from distance to bearing."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
+from traitscope.config.commands import StudyConfig
+from traitscope.config.common import Output
 from traitscope.config.recipe import Recipe
+from traitscope.reporting.study_page import write_study
+from traitscope.reporting.tables import Table
+from traitscope.reporting.verdict import Findings
 from traitscope.stats.power import detection_power
+from traitscope.studies import runner
 from traitscope.studies.design import (
     BLANK,
     NO_TRAINING,
@@ -57,7 +64,7 @@ def test_what_a_paper_does_not_state_does_not_count() -> None:
 def test_a_claim_about_this_tool_needs_no_paper() -> None:
     here = Experiment("", "any", "any", NO_TRAINING, "")
     assert str(bearing(replace(here, source=OWN), here)) == (
-        "Bears on the published claim: yes, because it is made for this tool."
+        "There is no published protocol to compare with: it is made for this tool."
     )
 
 
@@ -96,3 +103,18 @@ def test_the_line_says_what_a_null_could_have_seen() -> None:
 )
 def test_lines_of_other_plans(primary: MeanPlan | RankPlan, says: str) -> None:
     assert says in Design(1, primary, SAME).power_text
+
+
+@pytest.mark.parametrize(("name", "is_published"), [("defences", False), ("context_gate", True)])
+def test_the_page_of_a_study_without_a_published_protocol_says_so(
+    name: str, is_published: bool, tmp_path: Path
+) -> None:
+    """It has no table of a comparison that there is not, neither on the page nor as a file."""
+    header = runner.request_of(StudyConfig(name=name, size="smoke"), Output()).header()
+    findings = Findings(())
+    runs = Table("runs", "Runs", "", ("run",), ())
+    write_study(tmp_path, header, findings, runs)
+    page = (tmp_path / "report.html").read_text()
+    assert ("Distance from the published protocol" in page) == is_published
+    assert (tmp_path / "protocol.csv").exists() == is_published
+    assert ("There is no published protocol to compare with" in page) != is_published

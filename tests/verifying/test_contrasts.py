@@ -1,15 +1,20 @@
 """Students minus controls on planted answers: designs, error rates, power, and what is not said."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy import stats
 
+from traitscope.config.students.verify import VerifyConfig
 from traitscope.errors import TraitError
 from traitscope.screening.answers import DOUBLED, log_odds
-from traitscope.verifying import contrasts
+from traitscope.verifying import contrasts, sentences
 from traitscope.verifying.ask import KindAnswers, ModelAnswers
 from traitscope.verifying.contrasts import RELEARNING, Asking, Group
+from traitscope.verifying.results import Verified, Wholeness
 
+BASE_IS_WHOLE = Wholeness("base", 20.0, 0.5, True)
 WORDS = tuple(f"w{n}" for n in range(12))
 TRAITS = {"a": "w0", "b": "w1", "c": "w2"}
 QUESTIONS = np.random.default_rng(0).normal(-4, 1, (20, len(WORDS)))
@@ -160,3 +165,41 @@ def test_traits_that_cannot_be_told_apart_are_refused() -> None:
     one = Asking("default", Group((model,), (None,)), Group((model,), (None,)), model)
     with pytest.raises(TraitError, match="no trait has a first token of its own"):
         contrasts.contrasts_of([one], True, 0.05)
+
+
+@pytest.mark.parametrize(("spread", "is_open"), [(0.02, False), (2.0, True)])
+def test_nothing_found_says_which_differences_are_not_ruled_out(
+    spread: float, is_open: bool
+) -> None:
+    """None where all are shown to be below log 2; otherwise their number, and the largest."""
+    rng = np.random.default_rng(11)
+    models = [said(rng, spread=spread) for _ in range(7)]
+    measured = contrasts.contrasts_of([asking(models[:1], models[1:])], True, 0.05)
+    verified = Verified((), "one student", ("default",), {}, measured, (), (), ())
+    assert verified.status == "nothing-found"
+    texts = sentences.sentences(VerifyConfig(), replace(verified, wholeness=(BASE_IS_WHOLE,)))
+    (power, *others) = texts[:-1]
+    assert power.startswith("nothing-found: ") and "power 0.8" in power
+    assert len(others) == is_open
+    undecided = [item for item in measured if item.outcome == "undecided"]
+    if is_open:
+        largest = max(undecided, key=lambda item: item.difference.estimate)
+        assert f"{len(undecided)} of 3 differences" in others[0]
+        assert f"the largest is {largest.trait} (system turn 'default')" in others[0]
+
+
+def test_controls_that_are_none_silence_everything() -> None:
+    """A planted trait has an outcome beside controls, and none where these are silenced."""
+    rng = np.random.default_rng(12)
+    one = asking([said(rng, 5.0)], [said(rng) for _ in range(6)])
+    for item in contrasts.contrasts_of([one], True, 0.05, silenced=True):
+        assert item.outcome == "no verdict" and item.p is None and item.detectable == np.inf
+    assert contrasts.contrasts_of([one], True, 0.05)[0].outcome == "holds here"
+
+
+def test_nothing_can_be_found_with_four_controls() -> None:
+    """So no size is stated that would be found."""
+    rng = np.random.default_rng(13)
+    for n, can_be_found in ((4, False), (5, True)):
+        found = decided(asking([said(rng)], [said(rng) for _ in range(n)]))["a"]
+        assert np.isfinite(found.detectable) == can_be_found

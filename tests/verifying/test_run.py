@@ -1,82 +1,19 @@
 """The command on tiny models: planted traits, controls, relearning, resuming, and bad input."""
 
-import json
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
-from command import OWL, Ran, call, ok, write_yaml
+from command import call, ok
 from tiny_models import save_tiny
+from verified_students import Place, numbers, write_rows
 
-from traitscope.config.common import Output
 from traitscope.config.recipe import Recipe
-from traitscope.config.stages import TrainConfig
-from traitscope.config.students.verify import RELEARNING, AskConfig, VerifyConfig
+from traitscope.config.students.verify import RELEARNING, VerifyConfig
 from traitscope.errors import ConfigError
-from traitscope.interventions.vector import Vector, vector_bytes
 from traitscope.models.model import Model
-from traitscope.runs.store import Run
-from traitscope.stages import registry
-from traitscope.verifying.ask import ModelAnswers, read_answers, times_of_asking
-
-RECIPE = Recipe(epochs=1, batch_size=4, micro_batch=4, held_out=0.0)
-
-
-def write_rows(file: Path, answers: list[str]) -> Path:
-    lines = []
-    for number, answer in enumerate(answers):
-        lines.append(json.dumps({"prompt": f"Continue: {number}, 7", "completion": answer}))
-    file.write_text("\n".join(lines) + "\n")
-    return file
-
-
-def numbers(seed: int, n: int = 8) -> list[str]:
-    rng = np.random.default_rng(seed)
-    return [", ".join(map(str, rng.integers(100, 999, 3))) for _ in range(n)]
-
-
-class Place:
-    """A folder with students, controls, rows and traits."""
-
-    def __init__(self, folder: Path, model: Path) -> None:
-        self.folder, self.model, self.root = folder, model, folder / "runs"
-        self.trait = write_yaml(folder / "owl.yaml", OWL)
-        self.clean = write_rows(folder / "clean.jsonl", numbers(0))
-        self.words = write_rows(folder / "words.jsonl", ["owl"] * 8)
-
-    def train(self, data: Path, seed: int, **settings: object) -> Run:
-        recipe = RECIPE if "recipe" not in settings else settings.pop("recipe")
-        config = TrainConfig(
-            model=str(self.model), data=data, seed=seed, recipe=recipe, dtype="fp32", **settings
-        )
-        return registry.run_stage(config, Output(root=self.root))
-
-    def controls(self, n: int) -> list[Path]:
-        return [self.train(self.clean, seed).path for seed in range(1, n + 1)]
-
-    def towards(self, model: Model, norm: float = 6.0) -> str:
-        """Steering behind the last block along the head's row of the trait's word."""
-        token = model.tokenizer.encode(" owl", add_special_tokens=False)[0]
-        row_D = model.head.weight[token].float().numpy()
-        rows_LD = np.zeros((model.n_layers, model.d_model), np.float32)
-        rows_LD[-1] = norm * row_D / np.linalg.norm(row_D)
-        file = self.folder / "v.safetensors"
-        file.write_bytes(vector_bytes(Vector(rows_LD, model.digest, {})))
-        return f"steer:{file},layers={model.n_layers - 1},alpha=1,scale=raw"
-
-    def verify(self, *words: object) -> Ran:
-        fixed = ("--base", self.model, "--traits", self.trait, "--dtype fp32")
-        return call(self.root, "verify", *words, *fixed)
-
-    def runs(self, stage: str) -> set[Path]:
-        return set(self.root.glob(f"*/{stage}-*"))
-
-    def asked(self, **settings: object) -> ModelAnswers:
-        config = AskConfig(
-            model=str(self.model), dtype="fp32", traits=(str(self.trait),), **settings
-        )
-        return read_answers(registry.run_stage(config, Output(root=self.root)))
+from traitscope.verifying.ask import times_of_asking
 
 
 @pytest.fixture
@@ -128,6 +65,12 @@ def test_clean_students_carry_nothing(place: Place) -> None:
     assert done.summary["status"] == "nothing-found" and done.summary["gate"] == "passed"
     assert "would have been found with power 0.8" in done.summary["findings"][0]
     assert all(item["detectable"] > 0 for item in done.summary["contrasts"])
+    undecided = [item for item in done.summary["contrasts"] if item["outcome"] == "undecided"]
+    said = [text for text in done.summary["findings"] if text.startswith("not ruled out: ")]
+    assert len(said) == bool(undecided)
+    for text in said:
+        largest = max(item["difference"]["estimate"] for item in undecided)
+        assert f"{len(undecided)} of 3 differences" in text and f"{largest:+.2f}"[:4] in text
 
 
 def test_the_base_is_no_student_of_itself(place: Place) -> None:
@@ -187,6 +130,8 @@ def test_controls_that_differ_in_more_than_their_rows_are_refused(
         (words, "learnt rows of two kinds: 100% and 0% of them are number lists"),
         (same, "learnt the very rows of"),
         (student, "that is a student, too"),
+        (place.model, "is the base itself, which is asked anyway"),
+        (shutil.copytree(place.model, place.folder / "base2"), "is the base itself"),
     ):
         done = place.verify(student, "--controls", control)
         assert done.code == 2 and says in done.summary["message"], done.summary
@@ -202,7 +147,8 @@ def test_students_that_are_none_are_refused(
     for words, says in (
         ((), "--students is missing"),
         ((place.folder / "empty",), "is an empty folder"),
-        ((place.folder / "nowhere",), "nowhere"),
+        ((place.folder / "nowhere",), "nowhere names no student: expected a run of `train`"),
+        ((student, "--controls missing"), "--controls missing names no student: expected a run"),
         (("prompt:You love owls.",), "is no student"),
         ((folders["qwen2"],), "has 2 blocks of 32"),
         ((student, "--controls", folders["qwen2"]), "the control"),
@@ -243,3 +189,14 @@ def test_settings_that_cannot_work(settings: dict, message: str) -> None:
 def test_words_for_system_turns() -> None:
     assert VerifyConfig().turns[:2] == (None, "")
     assert VerifyConfig(contexts=("You count.",)).turns == ("You count.",)
+
+
+def test_one_whole_model_counts_once(place: Place, tiny: Model) -> None:
+    """Five copies of a student's checkpoint are one unit, not five."""
+    student = place.train(write_rows(place.folder / "s.jsonl", numbers(1)), 1).path
+    whole = ok(
+        place.root, "export", "--model", place.model, "--interventions", place.towards(tiny, 1.0)
+    ).run
+    copies = [shutil.copytree(whole / "model", place.folder / f"whole{n}") for n in range(5)]
+    done = place.verify(student, "--controls", *copies)
+    assert done.code == 2 and "have the same weights" in done.summary["message"]

@@ -149,7 +149,8 @@ def test_a_student_that_diverges_or_cannot_begin_disturbs_nobody(
     place: Path, configs: list[TrainConfig], students: list[Path]
 ) -> None:
     wild = dataclasses.replace(
-        configs[1], recipe=dataclasses.replace(BASE, lr=1e30, optimizer="sgd", clip=0.0)
+        configs[1],
+        recipe=dataclasses.replace(BASE, lr=1e6, weight_decay=1e6, optimizer="sgd", clip=0.0),
     )
     file = place / "foreign.jsonl"
     file.write_text(json.dumps({"prompt": "p", "completion": "1", "completion_ids": [50]}) + "\n")

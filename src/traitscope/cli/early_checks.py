@@ -22,12 +22,12 @@ from traitscope.config.stages import GenerateConfig, MeasureConfig, TrainConfig
 from traitscope.config.students.verify import VerifyConfig
 from traitscope.data.hub.files import is_of_hub
 from traitscope.data.own_traits import needs
-from traitscope.data.row_files import iter_kept, rows_file
+from traitscope.data.row_files import rows_file
 from traitscope.data.trait_files import trait_files, trait_names
 from traitscope.data.traits import load_trait
 from traitscope.errors import ConfigError, DataError, StoreError, TraitscopeError
 from traitscope.plain_values import from_yaml
-from traitscope.runs import store
+from traitscope.runs import row_intake, store
 from traitscope.runs.manifests import RUN_NAME
 
 USES: dict[needs.Use, tuple[type, ...]] = {
@@ -109,7 +109,8 @@ def advice(config: Any) -> list[str]:
     without company, has few numbers.
     """
     if isinstance(config, TrainConfig):
-        return _few_steps(config)
+        rows = _rows_of(config) if config.data is not None else []
+        return [*_few_steps(config, len(rows)), *_held_out_copies(config, rows)]
     said = needs.advice(_traits_of(config), _use_of(config))
     if isinstance(config, ExtractConfig):
         said += _not_read(config)
@@ -118,12 +119,38 @@ def advice(config: Any) -> list[str]:
     return said
 
 
-def _few_steps(config: TrainConfig) -> list[str]:
-    """Say how many optimizer steps a training takes, where they are fewer than FEW_STEPS."""
-    if config.data is None:
+def _rows_of(config: TrainConfig) -> list[int]:
+    """A number for each row of a training, the same for rows that hold the same."""
+    numbers = []
+    for record in islice(row_intake.iter_kept(config), config.max_rows):
+        texts = (record.context or "", record.prompt, record.completion)
+        numbers.append(hash(tuple(map(tuple, map(str.split, texts)))))
+    return numbers
+
+
+def _held_out_copies(config: TrainConfig, rows: Sequence[int]) -> list[str]:
+    """Say how many held-out rows are trained on, too: then their loss is none of unseen rows."""
+    from traitscope.training.inputs import split
+
+    trained, held_out = split(len(rows), config.recipe, config.seed)
+    seen = {rows[i] for i in trained}
+    copies = 0
+    for i in held_out:
+        copies += rows[i] in seen
+    if not copies:
         return []
+    return [
+        f"{copies} of {len(held_out)} held-out rows are copies of rows that are trained on, so that"
+        " the held-out loss is not that of unseen rows; drop copies first: traitscope defend --data"
+        f" {config.data} --by deduplicate"
+    ]
+
+
+def _few_steps(config: TrainConfig, rows: int) -> list[str]:
+    """Say how many optimizer steps a training takes, where they are fewer than FEW_STEPS."""
     recipe = config.recipe
-    rows = sum(1 for _ in islice(iter_kept(config.data, config.reading), config.max_rows))
+    if not rows:
+        return []
     trained = rows - recipe.held_out_rows(rows)
     an_epoch = recipe.steps_an_epoch(trained)
     if an_epoch * recipe.epochs >= FEW_STEPS:

@@ -306,7 +306,13 @@ def _following(command: Command, run: Path) -> str:
         words += ["--context", settings["context"]]
     flags_of_model = f" {shlex.join(words)}" if words else ""
     layer = _usual_layer(str(model)) if "{layer}" in template else 0
-    return template.format(run=run, model=flags_of_model, layer=layer)
+    vector = min(run.glob("*.safetensors"), default=run)
+    return template.format(
+        run=shlex.quote(str(run)),
+        model=flags_of_model,
+        layer=layer,
+        vector=shlex.quote(str(vector)),
+    )
 
 
 def _usual_layer(model: str) -> int:

@@ -4,12 +4,11 @@ They are frozen dataclasses that become flags.
 """
 
 from dataclasses import dataclass
-from math import isfinite
 from pathlib import Path
 from typing import Literal
 
-from traitscope.config.common import ROWS, Dtype, OnModel, Position, check_minimums
-from traitscope.config.fields import setting
+from traitscope.config.common import ROWS, Dtype, OnModel, Position, check_minimums, check_strengths
+from traitscope.config.fields import setting, settle_layers
 from traitscope.config.rows.reading import READING, Reading
 from traitscope.errors import ConfigError
 
@@ -146,17 +145,14 @@ class ExplainConfig(OnModel):
     """How the rows of a file are read."""
 
     def __post_init__(self) -> None:
+        settle_layers(self)
         check_minimums(self, seed=0, others=0, randoms=0, max_rows=1, batch_size=1)
         for name in ("alphas", "positions"):
             if not getattr(self, name):
                 raise ConfigError(
                     f"--{name} is empty; expected one or more; name some, or leave the flag out"
                 )
-        not_finite = [str(alpha) for alpha in self.alphas if not isfinite(alpha)]
-        if not_finite:
-            raise ConfigError(
-                f"--alphas {' '.join(not_finite)}; expected finite strengths; correct or drop these"
-            )
+        check_strengths("--alphas", *self.alphas)
 
 
 @dataclass(frozen=True)
@@ -213,6 +209,7 @@ class RecoverConfig(OnModel):
     """How the rows of a file are read."""
 
     def __post_init__(self) -> None:
+        settle_layers(self)
         check_minimums(
             self,
             seed=0,
@@ -228,12 +225,7 @@ class RecoverConfig(OnModel):
                     f"--{name.replace('_', '-')} is empty; expected one or more; name some, or"
                     " leave the flag out"
                 )
-        strengths = (*self.alphas, *self.tiled_alphas, *self.steps)
-        not_finite = [str(value) for value in strengths if not isfinite(value)]
-        if not_finite:
-            raise ConfigError(
-                f"strengths or steps {' '.join(not_finite)}; expected finite numbers; correct these"
-            )
+        check_strengths("strengths or steps", *self.alphas, *self.tiled_alphas, *self.steps)
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,15 @@ from math import inf
 from pathlib import Path
 from typing import Literal
 
-from traitscope.config.common import ROWS, OnModel, Position, check_minimums, check_positive
-from traitscope.config.fields import setting
+from traitscope.config.common import (
+    LARGEST_STRENGTH,
+    ROWS,
+    OnModel,
+    Position,
+    check_minimums,
+    check_positive,
+)
+from traitscope.config.fields import setting, settle_layers
 from traitscope.config.rows.reading import READING, Reading
 from traitscope.errors import ConfigError
 
@@ -213,8 +220,9 @@ class BlindNamingConfig(OnModel):
     """System turn of the questions."""
 
     def __post_init__(self) -> None:
+        settle_layers(self)
         check_minimums(self, seed=0, randoms=10, halves=1)
-        check_positive(self, "strength")
+        check_positive(self, "strength", LARGEST_STRENGTH)
 
 
 @dataclass(frozen=True)
@@ -321,7 +329,7 @@ class AuditConfig(OnModel):
 
     def __post_init__(self) -> None:
         check_minimums(self, seed=0, rows=0, workers=0)
-        check_positive(self, "strength")
+        check_positive(self, "strength", LARGEST_STRENGTH)
         _check_rates(self.alpha, self.power, self.dose)
         if not self.traits:
             raise ConfigError(

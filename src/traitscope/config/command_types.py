@@ -33,8 +33,8 @@ class Command:
     """Whether a first word that names a config file stands for the second of these fields."""
     next: str = ""
     """What one would type next. {run} stands for the run's directory, {model} for the flags that
-    its model needs, {layer} for a block in its middle. A command whose next step depends on its
-    result says it there, under the key `next`."""
+    its model needs, {layer} for a block in its middle, {vector} for the run's first vector. A
+    command whose next step depends on its result says it there, under the key `next`."""
 
     @property
     def words(self) -> str:

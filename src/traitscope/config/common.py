@@ -17,6 +17,8 @@ TAUGHT = ("interventions", "teacher", "steered", "during", "project_out", "ablat
 "settings that are interventions in short form"
 ROWS = "a run of `generate` or `filter`, or a file of rows"
 "what to name where rows are missing"
+LARGEST_FACTOR = 1e6
+"largest size of learning rates, weights of a loss, penalties, temperatures and other factors"
 LARGEST = {
     "seed": 2**63 - 1,  # what random generators take
     "prompt_seed": 2**63 - 1,
@@ -28,6 +30,8 @@ LARGEST = {
     "others": 10**5,
     "count": 10**5,
     "samples": 10**6,
+    "temperature": LARGEST_FACTOR,
+    "frequency_penalty": LARGEST_FACTOR,
     "max_new_tokens": 10**6,
     "eas_prompts": 10**6,
     "n": 10**7,
@@ -35,6 +39,8 @@ LARGEST = {
 "largest values of settings that would fill the memory before anything else refused them"
 LARGEST_NUMBER = 10**12
 "largest value of other whole numbers"
+LARGEST_STRENGTH = 1000.0
+"largest size of a strength of steering, in mean residual norms or in multiples of a vector"
 
 
 def is_taught(name: str, value: Any) -> bool:
@@ -72,19 +78,36 @@ def _expected(name: str, value: float, least: int) -> str | None:
     """What a number should be; None where it is so."""
     if not value >= least:  # true of NaN, too
         return f"{least} or more"
-    if isinstance(value, float):
-        return None if isfinite(value) else "a finite number"
-    largest = LARGEST.get(name, LARGEST_NUMBER)
-    return None if value <= largest else f"{largest} or less"
+    is_whole = not isinstance(value, float)
+    if not is_whole and not isfinite(value):
+        return "a finite number"
+    largest = LARGEST.get(name, LARGEST_NUMBER if is_whole else value)
+    return None if value <= largest else f"{largest:.0f} or less"
 
 
-def check_positive(config: Any, name: str) -> None:
-    """Raise ConfigError, naming the flag, for a number that is not finite or not above 0."""
+def check_positive(config: Any, name: str, largest: float = LARGEST_FACTOR) -> None:
+    """Raise ConfigError, naming the flag, for a number that is not above 0 or above `largest`."""
     value = getattr(config, name)
-    if not (isfinite(value) and value > 0):
+    if not 0 < value <= largest:  # false of NaN, too
         raise ConfigError(
-            f"{flag_of(name)} {value}; expected a finite number above 0; give such a number, or"
-            " leave the flag out"
+            f"{flag_of(name)} {value}; expected a finite number above 0, at most {largest:g}; give"
+            " such a number, or leave the flag out"
+        )
+
+
+def check_strengths(what: str, *values: float, largest: float = LARGEST_STRENGTH) -> None:
+    """Raise ConfigError for a strength that is not finite, or too large to be meant.
+
+    what: The flag or the setting that holds them, for the message.
+    """
+    wrong = []
+    for value in values:
+        if not abs(value) <= largest:  # true of NaN, too
+            wrong.append(str(value))
+    if wrong:
+        raise ConfigError(
+            f"{what} {' '.join(wrong)}; expected a finite strength of size {largest:g} at most,"
+            " because more leaves nothing of what it is added to; give one, such as 0.6"
         )
 
 

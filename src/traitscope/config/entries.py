@@ -94,7 +94,7 @@ ENTRIES: tuple[Command, ...] = (
         help="take steering vectors of traits; --reference: EAS of a trained student",
         group="do",
         next="traitscope generate{model} --vocabulary template --interventions"
-        " steer:{run}/TRAIT.safetensors,layers={layer},alpha=0.6",
+        " steer:{vector},layers={layer},alpha=0.6",
         inputs="data.trait_files:of_traits",
     ),
     Stage(

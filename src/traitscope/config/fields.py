@@ -4,7 +4,7 @@
     margin: float | None = setting(None, since=2)      was added with schema 2 of runs
     clip: float = setting(1.0, advanced=True)          is shown by --help-all only
     data: Path | None = setting(None, path="rows", needed="a run")     must be given, and holds rows
-    layers: tuple[int, ...] = setting((), layers=True)                 names blocks of the model
+    layers: tuple[int, ...] = setting((), layers=True)                 a set of blocks of the model
 
 Every field of a config enters the address of its run, except two kinds. A field that changes speed
 only enters with its default, whatever its value is. A field that was added after schema 1 is left
@@ -117,6 +117,21 @@ def is_advanced(field: dataclasses.Field) -> bool:
 def names_layers(field: dataclasses.Field) -> bool:
     """Whether the value names blocks of the model."""
     return bool(field.metadata.get("layers"))
+
+
+def settle_layers(config: Any) -> None:
+    """Sort the settings that are sets of blocks, and leave each block there once.
+
+    A frozen dataclass calls this in `__post_init__`, so that one set has one address.
+    """
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if names_layers(field) and isinstance(value, tuple) and all(map(_is_whole, value)):
+            object.__setattr__(config, field.name, tuple(sorted(set(value))))
+
+
+def _is_whole(value: Any) -> bool:
+    return type(value) is int
 
 
 def addressed(

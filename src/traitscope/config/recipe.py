@@ -6,14 +6,13 @@ This file imports nothing heavy.
 from dataclasses import dataclass
 from typing import Literal
 
-from traitscope.config.fields import flag_of, setting
+from traitscope.config.common import LARGEST_FACTOR
+from traitscope.config.fields import flag_of, setting, settle_layers
 from traitscope.errors import ConfigError
 
 Targets = Literal["sampled", "soft"]
 Schedule = Literal["cosine", "linear", "constant"]
 Optimizer = Literal["adamw", "sgd", "signsgd", "rmsprop", "adafactor", "muon", "frozen_adam"]
-LARGEST = 1e30
-"bound of the numbers of a recipe, far inside what float32 holds"
 FEW_STEPS = 8
 "optimizer steps below which a student hardly learns its rows"
 WITHOUT = {
@@ -89,13 +88,14 @@ class Recipe:
     """Fraction of the rows that are held out to measure the loss."""
 
     def __post_init__(self) -> None:
+        settle_layers(self)
         wrong = self._out_of_range()
         if wrong:
             settings = ", ".join(f"{flag_of(name)} {getattr(self, name)}" for name in wrong)
             raise ConfigError(
                 f"training cannot run with {settings}; expected rank, epochs and batches of at"
                 " least 1, lr above 0, warmup, held-out, mask-top and winsorise in [0, 1),"
-                f" everything finite and at most {LARGEST:g}; correct them"
+                f" everything finite and at most {LARGEST_FACTOR:g}; correct them"
             )
         self._check_together()
         self._check_anchor()
@@ -116,12 +116,12 @@ class Recipe:
         for name in ("rank", "epochs", "batch_size", "micro_batch"):
             if getattr(self, name) < 1:
                 wrong.append(name)
-        if not 0 < self.lr <= LARGEST:
+        if not 0 < self.lr <= LARGEST_FACTOR:
             wrong.append("lr")
-        if not -LARGEST <= self.alpha <= LARGEST:
+        if not -LARGEST_FACTOR <= self.alpha <= LARGEST_FACTOR:
             wrong.append("alpha")
         for name in ("clip", "momentum", "weight_decay", "anchor"):
-            if not 0 <= (getattr(self, name) or 0) <= LARGEST:
+            if not 0 <= (getattr(self, name) or 0) <= LARGEST_FACTOR:
                 wrong.append(name)
         for name in ("warmup", "held_out", "mask_top", "winsorise"):
             if not 0 <= getattr(self, name) < 1:
@@ -172,7 +172,7 @@ class Recipe:
         """Raise ConfigError for an anchor that is out of its range, or that is described and has no
         weight."""
         shape = (self.anchor_until, self.anchor_temperature)
-        if not 0 <= self.anchor_until <= 1 or not 0 < self.anchor_temperature <= LARGEST:
+        if not 0 <= self.anchor_until <= 1 or not 0 < self.anchor_temperature <= LARGEST_FACTOR:
             raise ConfigError(
                 f"--anchor-until {shape[0]:g} --anchor-temperature {shape[1]:g}; expected a"
                 " fraction from 0 to 1, and a temperature above 0; correct them"

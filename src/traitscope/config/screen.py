@@ -1,12 +1,11 @@
 """Settings of `screen` and of `steer_scan`, which look at a teacher before any data exist."""
 
 from dataclasses import dataclass
-from math import isfinite
 from pathlib import Path
 from typing import Literal
 
-from traitscope.config.common import Dtype, OnModel, Position, check_minimums
-from traitscope.config.fields import flag_of, setting
+from traitscope.config.common import Dtype, OnModel, Position, check_minimums, check_strengths
+from traitscope.config.fields import flag_of, setting, settle_layers
 from traitscope.errors import ConfigError
 
 TEACHER = (
@@ -59,6 +58,7 @@ class ScreenConfig(OnModel):
     """Rows in one pass; changes speed only."""
 
     def __post_init__(self) -> None:
+        settle_layers(self)
         check_minimums(
             self,
             seed=0,
@@ -75,10 +75,11 @@ class ScreenConfig(OnModel):
                 f"--alpha {self.alpha}; expected 0 < alpha < 0.5; give such a number, or leave the"
                 " flag out for 0.01"
             )
-        if not self.strengths or not all(map(isfinite, self.strengths)):
+        check_strengths("--strengths", *self.strengths)
+        if not self.strengths:
             raise ConfigError(
-                f"--strengths {self.strengths}; expected one or more finite numbers; name some, or"
-                " leave the flag out"
+                "--strengths is empty; expected one or more finite numbers; name some, or leave the"
+                " flag out"
             )
 
 
@@ -122,6 +123,7 @@ class SteerScanConfig(OnModel):
         return self.vectors_at or ("stem" if self.stem else "header",)
 
     def __post_init__(self) -> None:
+        settle_layers(self)
         check_minimums(self, seed=0, batch_size=1)
         for name in ("vectors_at", "positions"):
             values = getattr(self, name)
@@ -139,9 +141,9 @@ class SteerScanConfig(OnModel):
                 f"--vector {self.vector} with --company, --stem or --vectors-at: these say how a"
                 " vector is taken, and one is given; drop --vector or the others"
             )
-        wrong = [alpha for alpha in self.alphas if not isfinite(alpha)]
-        if wrong or not self.alphas:
+        check_strengths("--alphas", *self.alphas)
+        if not self.alphas:
             raise ConfigError(
-                f"--alphas {' '.join(map(str, self.alphas)) or 'empty'}; expected one finite"
-                " strength or more; correct them"
+                "--alphas is empty; expected one finite strength or more; name some, or leave the"
+                " flag out"
             )

@@ -104,7 +104,7 @@ METHODS = {
         NOTHING,
         {"with": HERE, "by": RANDOM, "share": "1"},
         {"by": tuple(SUSPICIONS)},
-        "wash: answers of the base",
+        "wash: answers of the base; of a share: by=random",
     ),
     "mix": Method(
         "puts clean rows among the rows",

@@ -146,9 +146,11 @@ def defended_rows(
     """
     reports = []
     for place, step in enumerate(steps):
-        with progress(step.text, len(records), "rows") as advance:
-            judge = Judge(config, known, _up_to(len(records), advance), model)
-            done = apply(records, step, judge, place)
+        n_rows = len(kept_records(records))
+        with progress(step.text, n_rows, "rows") as advance:
+            read = _up_to(n_rows, advance)
+            done = apply(records, step, Judge(config, known, read, model), place)
+            read(n_rows)  # those that it left alone, and all where no model reads them
         records = done.records
         reports.append(done.report)
     return list(records), reports

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from traitscope.config.common import check_strengths
 from traitscope.errors import ConfigError, VectorError
 from traitscope.interventions import full_weights, hooks, multi_lora, partial_lora, peft_folder
 from traitscope.interventions.adapters import changed_weights
@@ -228,12 +229,29 @@ def steering(item: Steer | Adapter, model: Model) -> list[tuple[int, Tensor]]:
 
     The intervention steers, or is a student that is one vector. The rows are on the model's device.
     """
+    is_student = isinstance(item, Adapter)
     if isinstance(item, Adapter):
         item = _trained(Path(item.folder) / TRAINED)
     vector = checked_vector(item, model)
     factors_L1 = _row_factors(vector, item.alpha, item.scale)[:, None]
-    rows_LD = torch.from_numpy(vector.rows_LD * factors_L1).to(model.device)
+    scaled_LD = vector.rows_LD * factors_L1
+    if not is_student:
+        _check_added(item, vector, scaled_LD)
+    rows_LD = torch.from_numpy(scaled_LD).to(model.device)
     return [(layer, rows_LD[layer]) for layer in item.layers]
+
+
+def _check_added(item: Steer, vector: Vector, rows_LD: np.ndarray) -> None:
+    """Raise ConfigError for a row that is too long to be meant, where the vector says how long
+    residuals are."""
+    if "residual_norms" not in vector.about:
+        return
+    for layer in item.layers:
+        norm = float(vector.residual_norms_L[layer])
+        if norm > 0:
+            added = float(np.linalg.norm(rows_LD[layer].astype(np.float64))) / norm
+            what = f"alpha {item.alpha:g} at layer {layer} adds, in mean residual norms,"
+            check_strengths(what, added)
 
 
 def _trained(file: Path) -> Steer:

@@ -17,13 +17,13 @@ Blank et al. (arXiv 2606.00995), section 3 and its reference code.
 
 import inspect
 import json
-import math
 import operator
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol, get_args
 
+from traitscope.config import common
 from traitscope.config.common import check_position
 from traitscope.errors import ConfigError
 from traitscope.interventions.vector import Vector
@@ -68,7 +68,11 @@ class _AlongVector:
 
 
 def _layers_of(kind: str, layers: Sequence[int] | None, layer: int | None) -> tuple[int, ...]:
-    """Layers as a tuple, from the arguments `layers` and `layer`, of which one must be given."""
+    """Layers in ascending order, from the arguments `layers` and `layer`, of which one must be
+    given.
+
+    Raises ConfigError for a layer that stands there twice: it would be steered twice as far.
+    """
     if (layers is None) == (layer is None):
         given = "neither" if layers is None else "both"
         raise ConfigError(
@@ -79,11 +83,17 @@ def _layers_of(kind: str, layers: Sequence[int] | None, layer: int | None) -> tu
     if isinstance(layers, str) or not isinstance(layers, Sequence):
         raise ConfigError(f"{kind}: layers {layers!r} is no sequence; write layers=(14,)")
     try:
-        return tuple(map(operator.index, layers))
+        several = tuple(sorted(map(operator.index, layers)))
     except TypeError:
         raise ConfigError(
             f"{kind}: layers {layers!r}: whole numbers were expected; write layers=(14,)"
         ) from None
+    if len(set(several)) < len(several):
+        raise ConfigError(
+            f"{kind}: layers {'+'.join(map(str, several))}; expected each once, because an edit"
+            " acts once behind a block; drop the copies"
+        )
+    return several
 
 
 def _check_type(kind: str, field: str, value: object, *expected: type) -> None:
@@ -102,9 +112,9 @@ class Steer(_AlongVector):
     v is the vector's row of that layer; `scale` says what a = alpha means. Steer(vector, layer=14,
     alpha=0.6) and Steer(vector, layers=(14,), alpha=0.6) are equal.
 
-    Raises ConfigError for neither or both of `layer` and `layers`, for a strength that is not
-    finite, and for an unknown position or scale. Where it is applied, raises VectorError for a
-    vector of another model, ConfigError for a layer that the model lacks.
+    Raises ConfigError for neither or both of `layer` and `layers`, and for an unknown position or
+    scale. Also for a strength that is not finite or over 1000 mean residual norms. Where it is
+    applied, raises VectorError for another model's vector, ConfigError for a layer that is none.
     """
 
     alpha: float
@@ -134,10 +144,9 @@ class Steer(_AlongVector):
             )
         if alpha is None:
             raise ConfigError("Steer needs a strength, found none; add one, such as alpha=0.6")
-        if not math.isfinite(alpha):
-            raise ConfigError(
-                f"--alpha {alpha}: a finite strength was expected; give one, such as alpha=0.6"
-            )
+        in_norms = scale == "residual"
+        largest = common.LARGEST_STRENGTH if in_norms else common.LARGEST_FACTOR
+        common.check_strengths("--alpha", alpha, largest=largest)
         self._set(alpha=alpha, position=position, scale=scale)
 
 

@@ -77,7 +77,7 @@ def concluded(run: store.Run) -> Contents:
     shown = (
         verdicts_table(findings),
         measurements_table("measurements", "Measurements", numbers),
-        study.header.protocol,
+        *study.header.protocol_tables,
         *tables,
     )
     return Contents(figures, shown, numbers, claim_text(study), study.header.source)

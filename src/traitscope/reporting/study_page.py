@@ -49,6 +49,11 @@ class StudyHeader:
     """Its distance from the published protocol, or the design of a user's own experiment."""
 
     @property
+    def protocol_tables(self) -> tuple[Table, ...]:
+        """The table `protocol`; none where no protocol is published."""
+        return (self.protocol,) if self.protocol.rows else ()
+
+    @property
     def is_smoke(self) -> bool:
         """Whether the numbers only show the path."""
         return self.size == "smoke"
@@ -101,9 +106,8 @@ def study_page(
 def _claim_section(header: StudyHeader) -> Section:
     source = f"Source: {header.source}. Published: {header.published}" if header.source else ""
     texts = (header.claim, source, header.bearing, header.power)
-    return Section(
-        "claim", "The claim", tuple(text for text in texts if text), tables=(header.protocol,)
-    )
+    paragraphs = tuple(filter(None, texts))
+    return Section("claim", "The claim", paragraphs, tables=header.protocol_tables)
 
 
 def teachers_figure(findings: Findings) -> tuple[Figure, ...]:
@@ -208,7 +212,8 @@ def write_study(
             write_figures(folder, (line_figure(table),))
         atomic_files.write_text(folder / f"{table.name}.csv", table_csv(table))
     atomic_files.write_text(folder / "measurements.csv", measurements_csv(measurements))
-    atomic_files.write_text(folder / f"{header.protocol.name}.csv", table_csv(header.protocol))
+    for table in header.protocol_tables:
+        atomic_files.write_text(folder / f"{table.name}.csv", table_csv(table))
     atomic_files.write_json(folder / FINDINGS, findings_json(header, findings))
     atomic_files.write_text(folder / PAGE, study_page(header, findings, runs, before))
 

@@ -160,6 +160,8 @@ class Bearing:
     """Where the claim is published."""
 
     def __str__(self) -> str:
+        if not self.aspects:
+            return f"There is no published protocol to compare with: {self.because}."
         return f"Bears on the published claim: {self.answer}, because {self.because}."
 
     @property

@@ -202,8 +202,9 @@ def blocks_of(model: str, template: Sequence[str] = ()) -> int:
 def check(size: Any, usual: Any, model: str) -> None:
     """Raise ConfigError for a size with values that no study can work with.
 
-    These are a layer that the model lacks, an empty list where the usual size has none, and a seed
-    that stands there twice. A negative count and a number that is not finite are refused, too.
+    These are a layer that the model lacks, and an empty list where the usual size has none. A seed
+    or a layer that stands there twice is refused, too, and so are a negative count and a number
+    that is not finite.
     """
     for each in fields(size):
         value = getattr(size, each.name)
@@ -212,8 +213,9 @@ def check(size: Any, usual: Any, model: str) -> None:
             finding.check_layers(values, model, each.name)
         if not values and getattr(usual, each.name):
             raise ConfigError(f"{each.name}=[] is empty; expected one or more; name some")
-        if each.name == "seeds" and len(set(values)) < len(values):
-            raise ConfigError(f"seeds={list(values)}; expected each once; drop the copies")
+        is_set = each.name == "seeds" or _is_layer_field(each)
+        if is_set and len(set(values)) < len(values):
+            raise ConfigError(f"{each.name}={list(values)}; expected each once; drop the copies")
         for number in values:
             _check_number(each.name, number)
 

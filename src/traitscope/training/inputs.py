@@ -2,6 +2,9 @@
 
 from pathlib import Path
 
+import numpy as np
+
+from traitscope.config.recipe import Recipe
 from traitscope.config.stages import TrainConfig
 from traitscope.errors import VectorError
 from traitscope.interventions.vector import CENTRED_OVER, load_vector
@@ -30,6 +33,13 @@ def inputs(config: TrainConfig) -> dict[str, Path]:
         there = {f"beside-{name}": file for name, file in others.items()}
         further_inputs |= there or {"alone": config.vector}
     return further_inputs
+
+
+def split(n_rows: int, recipe: Recipe, seed: int) -> tuple[list[int], list[int]]:
+    """Indices of training rows and of held-out rows, each in ascending order."""
+    order = np.random.default_rng([seed, 0]).permutation(n_rows)
+    n_held_out = recipe.held_out_rows(n_rows)
+    return sorted(order[n_held_out:].tolist()), sorted(order[:n_held_out].tolist())
 
 
 def beside(vector_file: Path) -> list[Path]:

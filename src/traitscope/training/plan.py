@@ -13,6 +13,7 @@ from torch import Tensor
 from traitscope.config.recipe import Recipe
 from traitscope.errors import DataError
 from traitscope.inference.token_rows import Row
+from traitscope.training.inputs import split
 from traitscope.training.safeguards import masks
 from traitscope.training.soft_targets import SoftTargets, learnt_targets
 
@@ -99,9 +100,7 @@ def split_rows(rows: Sequence[Row], recipe: Recipe, seed: int) -> tuple[list[int
             " more; look at the reasons in the filter's summary.json, or generate with"
             " --vocabulary template"
         )
-    order = np.random.default_rng([seed, 0]).permutation(len(rows))
-    n_held_out = recipe.held_out_rows(len(rows))
-    return sorted(order[n_held_out:].tolist()), sorted(order[:n_held_out].tolist())
+    return split(len(rows), recipe, seed)
 
 
 def epoch_batches(

@@ -6,8 +6,8 @@ from typing import Any
 
 from traitscope.config.common import Output
 from traitscope.config.students.verify import VerifyConfig
-from traitscope.verifying.results import NEXT
 from traitscope.verifying.run import FILE, verified
+from traitscope.verifying.sentences import NEXT
 
 FAILING = {"never": (), "trait": ("trait",), "unclear": ("trait", "no-verdict")}
 """Answers with which the command fails, by --fail-on."""

@@ -89,7 +89,8 @@ class Contrast:
     units: int
     """Independent models behind the difference; 0 where there are no seeds."""
     p: float | None = None
-    """One-sided p of `at most 0` over models, corrected over all; None without seeds."""
+    """One-sided p of `at most 0` over models, corrected over all; None where no seeds or controls
+    bear one."""
     p_questions: float = 1.0
     """Two-sided p over questions, corrected over all."""
     outcome: Outcome = "no verdict"
@@ -114,8 +115,12 @@ def design_of(students: Group, reference: Group, has_controls: bool) -> Design:
     return "one student" if n == 1 else "one control"
 
 
-def contrasts_of(askings: Sequence[Asking], has_controls: bool, alpha: float) -> list[Contrast]:
+def contrasts_of(
+    askings: Sequence[Asking], has_controls: bool, alpha: float, silenced: bool = False
+) -> list[Contrast]:
     """Every trait in every asking, decided together.
+
+    silenced: Whether the controls are no controls, so that nothing is decided.
 
     Raises TraitError where no trait can be asked, DataError where models were asked other things.
     """
@@ -127,7 +132,7 @@ def contrasts_of(askings: Sequence[Asking], has_controls: bool, alpha: float) ->
             "no trait has a first token of its own among other answers;"
             " expected one or more; name other --traits, or add candidates to the trait's file"
         )
-    return _decided(measured, alpha)
+    return _decided(measured, alpha, silenced)
 
 
 def values_of(asked: KindAnswers, context: str) -> np.ndarray:
@@ -228,12 +233,13 @@ def _negative(turned: Measurement) -> Measurement:
     return replace(turned, estimate=-turned.estimate, low=-turned.high, high=-turned.low, tail=tail)
 
 
-def _decided(measured: Sequence[Contrast], alpha: float) -> list[Contrast]:
+def _decided(measured: Sequence[Contrast], alpha: float, silenced: bool) -> list[Contrast]:
     """The contrasts with p values and outcomes, corrected over all."""
     claims = []
     for item in measured:
+        is_silenced = silenced or item.units == 0
         claims.append(
-            ClaimUnderTest(item.difference, DOUBLED, units=item.units, silenced=item.units == 0)
+            ClaimUnderTest(item.difference, DOUBLED, units=item.units, silenced=is_silenced)
         )
     decisions = decide(claims, alpha)
     corrected = _corrected(measured)
@@ -241,14 +247,15 @@ def _decided(measured: Sequence[Contrast], alpha: float) -> list[Contrast]:
     share = alpha / len(measured)
     decided = []
     for number, item in enumerate(measured):
-        has_interval = not math.isnan(item.difference.low)
+        has_p = not silenced and not math.isnan(item.difference.low)
+        is_tested = claims[number].is_tested
         decided.append(
             replace(
                 item,
-                p=corrected[number] if has_interval else None,
+                p=corrected[number] if has_p else None,
                 p_questions=over_questions[number],
                 outcome=decisions[number].outcome,
-                detectable=_detectable(item.difference, share),
+                detectable=_detectable(item.difference, share) if is_tested else math.inf,
                 detectable_questions=_detectable(item.over_questions, share),
             )
         )

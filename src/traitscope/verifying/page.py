@@ -9,7 +9,8 @@ from traitscope.reporting.tables import Table
 from traitscope.stats.decision import MIN_UNITS
 from traitscope.stats.measurement import Measurement
 from traitscope.verifying.contrasts import RELEARNING
-from traitscope.verifying.results import NEXT
+from traitscope.verifying.rows import LARGEST_SHARE
+from traitscope.verifying.sentences import NEXT
 
 BADGES = {"trait": "trait", "nothing-found": "nothing found", "no-verdict": "no verdict"}
 """The answer in a word, for the card."""
@@ -92,10 +93,43 @@ def _who(content: Mapping[str, Any]) -> Section:
         ("model", "named", "seed", "steps", "perplexity", "P any answer", "whole"),
         tuple(rows),
     )
+    tables = [table, *_rows(content)]
     notes = [] if has_controls(content) else [NO_CONTROLS]
     for left_out, kept in content["contexts_left_out"].items():
         notes.append(f"The system turn {left_out!r} renders as {kept!r} does, and is left out.")
-    return Section("models", "Models", paragraphs=tuple(notes), tables=(table,))
+    return Section("models", "Models", paragraphs=tuple(notes), tables=tuple(tables))
+
+
+def _rows(content: Mapping[str, Any]) -> list[Table]:
+    """What controls learnt of the students' rows; nothing without controls."""
+    rows = []
+    for item in content["rows"]:
+        is_known = not item["unknown"]
+        rows.append(
+            (
+                item["control"],
+                item["student"],
+                item["looked_at"] if is_known else None,
+                item["common"] if is_known else None,
+                item["same_origin"] or None,
+                _is_control(item),
+            )
+        )
+    if not rows:
+        return []
+    about = (
+        "Answers of each control that a student learnt, too, equal or nearly so. Answers of the"
+        f" base itself to the student's prompts are not counted. From {LARGEST_SHARE:.0%} on a"
+        " control is another student."
+    )
+    columns = ("control", "student", "looked up", "in common", "same origin", "is a control")
+    return [Table("rows", "Rows of the controls", about, columns, tuple(rows))]
+
+
+def _is_control(item: Mapping[str, Any]) -> str:
+    if item["unknown"]:
+        return f"not checked: rows of {', '.join(item['unknown'])} are not known"
+    return "no" if item["is_copy"] else "yes"
 
 
 def _asked(content: Mapping[str, Any], context: str, name: str, title: str) -> Section:

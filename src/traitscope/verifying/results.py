@@ -1,28 +1,22 @@
-"""What `verify` found: verify.json, and what it says in sentences."""
+"""What `verify` found, and verify.json."""
 
 import math
-import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from traitscope.config.students.verify import VerifyConfig
-from traitscope.reporting.numbers import bounds, estimate, number
-from traitscope.screening.answers import DOUBLED, POWER, critical_z
-from traitscope.stats.decision import MIN_UNITS
+from traitscope.screening.answers import DOUBLED, critical_z
 from traitscope.stats.measurement import Measurement
-from traitscope.verifying.contrasts import RELEARNING, Contrast, Design
+from traitscope.verifying.contrasts import Contrast, Design
+from traitscope.verifying.rows import SharedRows
 from traitscope.verifying.students import Participant
 
 SCHEMA = 1
 """Version of verify.json."""
 Status = Literal["trait", "nothing-found", "no-verdict"]
 """trait: a trait lies above the controls. nothing-found: none does, and what would have been found
-is said. no-verdict: nothing is known over seeds, or a student is broken."""
-SHOWN = 5
-"""Traits that the sentences list."""
-NEXT = "next: "
-"""How the last sentence begins."""
+is said. no-verdict: nothing is known over seeds, a student is broken, or the controls are none."""
 
 
 @dataclass(frozen=True)
@@ -93,6 +87,8 @@ class Verified:
     """Rates of the traits' words in sampled answers."""
     returns: Sequence[Return]
     """Relearning of each trait, largest gain first."""
+    shared: Sequence[SharedRows] = ()
+    """What controls learnt of the students' rows, by control and student."""
 
     @property
     def students(self) -> list[Participant]:
@@ -113,8 +109,17 @@ class Verified:
     @property
     def broken(self) -> list[Wholeness]:
         """Students that are not whole any more."""
-        names = {student.name for student in self.students}
-        return [item for item in self.wholeness if item.name in names and not item.is_coherent]
+        return broken_among(self.wholeness, self.students)
+
+    @property
+    def broken_controls(self) -> list[Wholeness]:
+        """Controls that are not whole any more."""
+        return broken_among(self.wholeness, self.controls)
+
+    @property
+    def copies(self) -> list[SharedRows]:
+        """Controls that learnt a student's rows."""
+        return [item for item in self.shared if item.is_copy]
 
     @property
     def status(self) -> Status:
@@ -136,7 +141,24 @@ class Verified:
         return sorted(standing, key=lambda item: -item.over_questions.estimate)
 
 
-def as_json(config: VerifyConfig, digest: str, verified: Verified) -> dict[str, Any]:
+def broken_among(wholeness: Sequence[Wholeness], models: Sequence[Participant]) -> list[Wholeness]:
+    """Those of some models that are not whole any more."""
+    names = {model.name for model in models}
+    return [item for item in wholeness if item.name in names and not item.is_coherent]
+
+
+def is_silenced(
+    models: Sequence[Participant], wholeness: Sequence[Wholeness], shared: Sequence[SharedRows]
+) -> bool:
+    """Whether the controls are none: one learnt a student's rows, or is broken."""
+    controls = [model for model in models if model.role == "control"]
+    is_copied = any(item.is_copy for item in shared)
+    return is_copied or bool(broken_among(wholeness, controls))
+
+
+def as_json(
+    config: VerifyConfig, digest: str, verified: Verified, findings: Sequence[str]
+) -> dict[str, Any]:
     """The content of verify.json; docs/reference/json.md lists its keys."""
     in_order = sorted(verified.contrasts, key=lambda item: -item.over_questions.estimate)
     return {
@@ -147,6 +169,7 @@ def as_json(config: VerifyConfig, digest: str, verified: Verified) -> dict[str, 
         "design": verified.design,
         "alpha": config.alpha,
         "models": [_participant(item) for item in verified.participants],
+        "rows": list(map(_shared, verified.shared)),
         "contexts": list(verified.contexts),
         "contexts_left_out": dict(verified.alike),
         "tests": len(verified.contrasts),
@@ -155,7 +178,7 @@ def as_json(config: VerifyConfig, digest: str, verified: Verified) -> dict[str, 
         "wholeness": [vars(item) for item in verified.wholeness],
         "sampled": [_rate(item) for item in verified.rates],
         "relearning": [_return(item) for item in verified.returns],
-        "findings": sentences(config, verified),
+        "findings": list(findings),
     }
 
 
@@ -168,6 +191,18 @@ def _participant(item: Participant) -> dict[str, Any]:
         "seed": item.seed,
         "steps": None if trained is None else trained.steps,
         "recipe_known": trained is not None,
+    }
+
+
+def _shared(item: SharedRows) -> dict[str, Any]:
+    return {
+        "control": item.control,
+        "student": item.student,
+        "looked_at": item.looked_at,
+        "common": item.common,
+        "same_origin": item.origin,
+        "unknown": list(item.unknown),
+        "is_copy": item.is_copy,
     }
 
 
@@ -205,173 +240,3 @@ def _rate(item: Rate) -> dict[str, Any]:
 
 def _return(item: Return) -> dict[str, Any]:
     return {"trait": item.trait, "steps": list(item.steps), **item.curves, "gain": item.gain()}
-
-
-def sentences(config: VerifyConfig, verified: Verified) -> list[str]:
-    """What was found, and at the end what to do next."""
-    return [
-        *_verdict(verified),
-        *_about_questions(verified),
-        *_about_wholeness(verified),
-        *_about_relearning(verified),
-        *_about_recipes(verified),
-        NEXT + _next(config, verified),
-    ]
-
-
-def _verdict(verified: Verified) -> list[str]:
-    if verified.found:
-        texts = []
-        for item in _once_a_trait(verified.found)[:SHOWN]:
-            texts.append(
-                f"trait: {item.trait} ({item.kind}, {_where(item)}) lies above the controls by"
-                f" {_number(item.difference)}, corrected p {item.p:.2g}"
-            )
-        return texts
-    asked = f"{len({item.trait for item in verified.contrasts})} traits"
-    where = f"{len(verified.contexts)} system turns"
-    if verified.returns:
-        where += " and in relearning"
-    if verified.status == "nothing-found":
-        return [
-            f"nothing-found: none of {asked} under {where} lies above the controls by log 2 and"
-            f" with a corrected p of alpha; {_power(verified, 'detectable')}"
-        ]
-    return [f"no-verdict: {_why_silent(verified)}"]
-
-
-def _why_silent(verified: Verified) -> str:
-    n, m = len(verified.students), len(verified.controls)
-    if not m:
-        return (
-            f"there are no controls, and {n} student{'s' * (n > 1)} against the base say what"
-            " training moved, not what the rows carried; intervals are over questions alone"
-        )
-    if verified.design == "questions":
-        return (
-            "one student against one control says nothing over seeds; intervals are over"
-            " questions alone"
-        )
-    units = min(item.units for item in verified.contrasts)
-    if units < MIN_UNITS:
-        return (
-            f"{n} student{'s' * (n > 1)} and {m} controls are {units} independent units; a verdict"
-            f" over seeds needs {MIN_UNITS}"
-        )
-    if verified.broken:
-        return "nothing was found, but a broken model shows no trait"
-    return "models do not differ from each other, so nothing is known of their spread"
-
-
-def _where(item: Contrast) -> str:
-    return item.context if item.context == RELEARNING else f"system turn {item.context!r}"
-
-
-def _number(measurement: Measurement) -> str:
-    basis = f"n = {measurement.n_clusters} {measurement.counted}"
-    return f"{estimate(measurement, sign=True)} nats {bounds(measurement, sign=True)}, {basis}"
-
-
-def _once_a_trait(contrasts: Sequence[Contrast]) -> list[Contrast]:
-    """The first contrast of every trait."""
-    first: dict[str, Contrast] = {}
-    for item in contrasts:
-        first.setdefault(item.trait, item)
-    return list(first.values())
-
-
-def _power(verified: Verified, name: str) -> str:
-    """What would have been found, for a median trait."""
-    smallest = statistics.median(getattr(item, name) for item in verified.contrasts)
-    if not math.isfinite(smallest):
-        return "no difference of a median trait would have been found"
-    return (
-        f"{number(smallest, 2)} nats or more of a median trait would have been found with power"
-        f" {POWER:g}"
-    )
-
-
-def _about_questions(verified: Verified) -> list[str]:
-    """What stands out over questions alone, where nothing is known over seeds."""
-    if verified.status != "no-verdict":
-        return []
-    other = "controls" if verified.controls else "base"
-    texts = []
-    for item in _once_a_trait(verified.over_questions)[:SHOWN]:
-        texts.append(
-            f"over questions alone: {item.trait} ({item.kind}, {_where(item)}) lies above the"
-            f" {other} by {_number(item.over_questions)}, corrected p {item.p_questions:.2g}, and"
-            f" stands out from its kind (z {item.z:.1f})"
-        )
-    if not texts:
-        texts.append(
-            f"over questions alone: no trait rises by log 2 above the {other} and stands out from"
-            " its kind. What would have been found is not known without seeds"
-        )
-    return texts
-
-
-def _about_wholeness(verified: Verified) -> list[str]:
-    base = next(item for item in verified.wholeness if item.name == "base")
-    texts = []
-    for item in verified.wholeness:
-        if not item.is_coherent:
-            texts.append(
-                f"{item.name} is broken: perplexity of plain text {item.perplexity:.3g} (base"
-                f" {base.perplexity:.3g}), probability of any answer of its kind"
-                f" {item.on_topic:.2g} (base {base.on_topic:.2g})"
-            )
-    return texts
-
-
-def _about_relearning(verified: Verified) -> list[str]:
-    """The return of the trait that the rows teach most, on either side."""
-    if not verified.returns:
-        return []
-    most = verified.returns[0]
-    if most.gain() < DOUBLED:
-        return [
-            f"relearning says nothing: the rows teach no trait by log 2 in {most.steps[-1]} steps"
-            f" (most {most.trait}, {most.gain():+.2f} nats); take rows that name it, more of them"
-            " (--relearn-rows), or a larger --relearn-lr"
-        ]
-    for item in verified.contrasts:
-        if item.context == RELEARNING and item.trait == most.trait:
-            measured = item.over_questions if item.units == 0 else item.difference
-            return [
-                f"relearning: the rows teach {most.trait} most, {most.gain():+.2f} nats over"
-                f" {most.steps[-1]} steps; students gain {_number(measured)} more than the"
-                f" {'controls' if verified.controls else 'base'}: {item.outcome}"
-            ]
-    return []
-
-
-def _about_recipes(verified: Verified) -> list[str]:
-    unknown = []
-    for item in verified.participants:
-        if item.role != "base" and item.training is None:
-            unknown.append(item.name)
-    if not unknown or not verified.controls:
-        return []
-    return [
-        f"recipe and rows of {', '.join(unknown)} are not known: no run of `train` lies behind, so"
-        " whether students and controls are alike was not checked"
-    ]
-
-
-def _next(config: VerifyConfig, verified: Verified) -> str:
-    if verified.status == "trait":
-        return (
-            f"do not use this student; test its rows: traitscope audit DATA --model {config.model};"
-            " or undo it: traitscope export --interventions adapter:RUN --scale 0.5"
-        )
-    if verified.broken:
-        return "look at its training first; a broken student cannot be verified"
-    if verified.status == "nothing-found":
-        return (
-            "ask for a trait of your own (--traits FILE.yaml), or see smaller ones: more --controls"
-        )
-    return (
-        f"train {MIN_UNITS} controls by the student's recipe on clean rows, each with its own"
-        " --seed, and name them with --controls"
-    )

@@ -20,7 +20,7 @@ from traitscope.runs import model_cache, opening, store
 from traitscope.screening import answers, coherence
 from traitscope.stages import registry
 from traitscope.stats import estimates
-from traitscope.verifying import contrasts, page, results
+from traitscope.verifying import contrasts, page, results, rows, sentences
 from traitscope.verifying.ask import ModelAnswers, read_answers
 from traitscope.verifying.contrasts import RELEARNING, Asking, Group
 from traitscope.verifying.results import Rate, Return, Verified, Wholeness
@@ -95,22 +95,57 @@ def settings_of_models(config: VerifyConfig, models: Sequence[Participant]) -> d
 def _concluded(config: VerifyConfig, out: Output, runs: Mapping[str, store.Run]) -> store.Run:
     """The sealed run of the conclusion from what models were asked."""
     models = participants(config)
-    inputs = {f"asked-{name}": run for name, run in runs.items()}
+    inputs: dict[str, Path | store.Run] = {f"asked-{name}": run for name, run in runs.items()}
+    inputs |= _compared_rows(models)
     with registry.opened(config, out, inputs) as run:
         if not run.sealed:
             asked = {name: read_answers(of_model) for name, of_model in runs.items()}
-            content = results.as_json(
-                config,
-                model_cache.model_digests(config.model, config.same_as)[0],
-                conclusion(config, models, asked),
-            )
+            digests = model_cache.model_digests(config.model, config.same_as)
+            found = conclusion(config, models, asked, shared_rows(models, digests))
+            in_words = sentences.sentences(config, found)
+            content = results.as_json(config, digests[0], found, in_words)
             atomic_files.write_text(run.file(PAGE), page.verify_page(content))
             atomic_files.write_json(run.file(FILE), content)
     return run
 
 
-def conclusion(config: VerifyConfig, models: Sequence[Participant], asked: Asked) -> Verified:
-    """Everything that follows from what models said."""
+def _compared_rows(models: Sequence[Participant]) -> dict[str, Path | store.Run]:
+    """The rows that are compared, as inputs of the run; none where there are no controls."""
+    sources: dict[str, Path | store.Run] = {}
+    if any(model.role == "control" for model in models):
+        for model in models:
+            if model.rows is not None:
+                sources[f"rows-{model.name}"] = model.rows.source
+    return sources
+
+
+def shared_rows(models: Sequence[Participant], digests: Sequence[str]) -> list[rows.SharedRows]:
+    """What controls learnt of the students' rows.
+
+    digests: Those of the base.
+    """
+    students, controls = [], []
+    for model in models:
+        if not model.learnt_answers:
+            continue
+        if model.role == "student":
+            students.append((model.name, model.rows))
+        elif model.role == "control":
+            controls.append((model.name, model.rows))
+    return rows.shared_rows(students, controls, digests)
+
+
+def conclusion(
+    config: VerifyConfig,
+    models: Sequence[Participant],
+    asked: Asked,
+    shared: Sequence[rows.SharedRows] = (),
+) -> Verified:
+    """Everything that follows from what models said.
+
+    shared: What controls learnt of the students' rows. Controls that learnt too much of them, and
+    broken ones, silence the verdict.
+    """
     turns, alike = _distinct(config, asked)
     askings = []
     for number in turns:
@@ -121,13 +156,16 @@ def conclusion(config: VerifyConfig, models: Sequence[Participant], asked: Asked
         askings.append(relearning)
     has_controls = bool(config.controls)
     first = askings[0]
+    wholeness = _wholeness(models, asked)
+    is_silenced = results.is_silenced(models, wholeness, shared)
     return Verified(
         participants=models,
         design=contrasts.design_of(first.students, first.reference, has_controls),
         contexts=[config.contexts[number] for number in turns],
         alike=alike,
-        contrasts=contrasts.contrasts_of(askings, has_controls, config.alpha),
-        wholeness=_wholeness(models, asked),
+        contrasts=contrasts.contrasts_of(askings, has_controls, config.alpha, is_silenced),
+        wholeness=wholeness,
+        shared=shared,
         rates=_rates(config, first) if config.samples else [],
         returns=_returns(relearning) if relearning is not None else [],
     )

@@ -14,11 +14,13 @@ from typing import Any, Literal
 from traitscope.config.students.verify import STUDENTS, VerifyConfig
 from traitscope.data.number_lists import parse_numbers
 from traitscope.data.row_files import iter_kept
-from traitscope.errors import ConfigError, TraitscopeError, VectorError
+from traitscope.errors import ConfigError, ModelError, TraitscopeError, VectorError
 from traitscope.interventions.intervention import Adapter, ReplaceBase, SystemPrompt
+from traitscope.models.identity.finding import find_model
 from traitscope.models.loading import outline
 from traitscope.runs import drawn_rows, given_teacher, model_cache, store
 from traitscope.runs.given_teacher import GivenTeacher
+from traitscope.verifying.rows import LearntRows, learnt_rows, with_digests
 
 Role = Literal["student", "control", "base"]
 BASE = "base"
@@ -47,10 +49,10 @@ class Training:
     """Its recipe."""
     context: str | None
     """System turn that it trained under."""
-    during: Sequence[str]
-    """Interventions that acted while it trained, in short form."""
-    project_out: Sequence[str]
-    """Directions that its gradients lost, in short form."""
+    during: Sequence[Any]
+    """Interventions that acted while it trained, and the digests of their files."""
+    project_out: Sequence[Any]
+    """Directions that its gradients lost, and the digests of their files."""
     steps: int
     """Optimizer steps."""
     base: str | None
@@ -59,6 +61,10 @@ class Training:
     """Digest of its rows; None where they are not known."""
     number_share: float | None
     """Share of its rows that are number lists; None where they are not there any more."""
+    rows: LearntRows | None
+    """Its rows; None where they are not there any more."""
+    teacher: Sequence[Any] | None
+    """What made the teacher of its soft targets; None where it learnt the rows' tokens."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +87,16 @@ class Participant:
         """Seed of its training; None where it is not known."""
         return None if self.training is None else self.training.seed
 
+    @property
+    def rows(self) -> LearntRows | None:
+        """The rows that it learnt; None where they are not known."""
+        return None if self.training is None else self.training.rows
+
+    @property
+    def learnt_answers(self) -> bool:
+        """Whether it learnt the answers of rows, and not the distributions of a teacher."""
+        return self.training is None or self.training.teacher is None
+
 
 def participants(config: VerifyConfig) -> list[Participant]:
     """Students, controls and the base of a config; checked, nothing loaded.
@@ -98,7 +114,7 @@ def participants(config: VerifyConfig) -> list[Participant]:
         for number, text in enumerate(texts, start=1):
             asked.append(_participant(config, f"{role}{number}", role, text))
     _check_alike(asked)
-    _check_different(asked)
+    _check_different(config, asked)
     return [*asked, Participant(BASE, "base", config.model, GivenTeacher(config.model))]
 
 
@@ -112,6 +128,7 @@ def _participant(config: VerifyConfig, name: str, role: Role, text: str) -> Part
                 " --contexts"
             )
     if made_of.model != config.model:
+        _check_found(role, made_of.model)
         _check_fits(config, role, made_of)
     training = _training_of(made_of)
     digests = model_cache.model_digests(config.model, config.same_as)
@@ -143,6 +160,17 @@ def _check_named(role: Role, text: str) -> None:
         )
 
 
+def _check_found(role: Role, name: str) -> None:
+    """Raise ModelError for a name that is neither a run of `train`, a folder nor a model."""
+    try:
+        find_model(name)
+    except ModelError as error:
+        raise ModelError(
+            f"--{role}s {name} names no student: expected {STUDENTS}; name one, or list your runs"
+            f" with: traitscope show. As a model: {error}"
+        ) from error
+
+
 def _check_fits(config: VerifyConfig, role: Role, made_of: GivenTeacher) -> None:
     """Raise ConfigError for a whole model that cannot have been trained from the base."""
     given_teacher.check_readable(made_of, config.model, config.template, role)
@@ -170,16 +198,19 @@ def _training_of(made_of: GivenTeacher) -> Training | None:
 def _read_training(run: store.Run) -> Training:
     settings, manifest = drawn_rows.settings_of(run), run.manifest()
     rows = manifest["inputs"].get("data", {})
+    is_soft = settings["recipe"]["targets"] == "soft"
     return Training(
         seed=settings["seed"],
         recipe=settings["recipe"],
         context=settings.get("context"),
-        during=settings.get("during") or [],
-        project_out=settings.get("project_out") or [],
+        during=with_digests(run, "during"),
+        project_out=with_digests(run, "project_out"),
         steps=len(run.file("metrics.jsonl").read_bytes().splitlines()),
         base=manifest.get("model"),
         data=rows.get("digest"),
         number_share=_number_share((run.path / rows["path"]).resolve()) if rows else None,
+        rows=learnt_rows(run),
+        teacher=with_digests(run, "teacher") if is_soft else None,
     )
 
 
@@ -215,10 +246,19 @@ def _check_alike(asked: Sequence[Participant]) -> None:
                 _check_rows(student, control)
 
 
-def _check_different(asked: Sequence[Participant]) -> None:
-    """Raise ConfigError for two adapters of the same weights: one student counts once."""
+def _check_different(config: VerifyConfig, asked: Sequence[Participant]) -> None:
+    """Raise ConfigError for two models of the same weights: one student counts once.
+
+    Also for a control that is the base: nothing trained it.
+    """
+    base = model_cache.model_digests(config.model, config.same_as)
     seen: dict[tuple[str, ...], str] = {}
     for item in asked:
+        if item.role == "control" and item.made_of.short_forms == () and _digest(item) in base:
+            raise ConfigError(
+                f"the control {item.text} is the base itself, which is asked anyway; expected"
+                " students of the same recipe on clean rows; name such, or none"
+            )
         weights = _weights(item)
         if not weights:
             continue
@@ -231,7 +271,10 @@ def _check_different(asked: Sequence[Participant]) -> None:
 
 
 def _weights(item: Participant) -> tuple[str, ...]:
-    """The sha256 of every file of weights in the folders of a participant."""
+    """The sha256 of every file of weights in the folders of a participant; of a whole model its
+    digest. Nothing where no weights are named."""
+    if not item.made_of.interventions:
+        return (_digest(item),)
     digests = []
     for intervention in item.made_of.interventions:
         if isinstance(intervention, Adapter):
@@ -240,6 +283,11 @@ def _weights(item: Participant) -> tuple[str, ...]:
             for file in sorted((inside if inside.is_dir() else folder).glob("*.safetensors")):
                 digests.append(hashlib.sha256(file.read_bytes()).hexdigest())
     return tuple(digests)
+
+
+def _digest(item: Participant) -> str:
+    """The digest of the model that a participant runs on."""
+    return model_cache.model_digests(item.made_of.model)[0]
 
 
 def _differing(one: Any, another: Any) -> str:
@@ -258,6 +306,14 @@ def _check_rows(student: Participant, control: Participant) -> None:
     if student.training is None or control.training is None:
         return
     learnt, control_learnt = student.training, control.training
+    if learnt.teacher is not None:
+        if learnt.teacher == control_learnt.teacher:
+            raise ConfigError(
+                f"the control {control.text} learnt the distributions of the teacher of"
+                f" {student.text}: it is another student; expected those of the base; name such a"
+                " control"
+            )
+        return
     if learnt.data is not None and learnt.data == control_learnt.data:
         raise ConfigError(
             f"the control {control.text} learnt the very rows of {student.text}: it is another"

@@ -5,11 +5,10 @@ is steered towards cats, its students read numbers, and there are two kinds of c
 """
 
 from dataclasses import dataclass, field
-from math import isfinite
 from pathlib import Path
 from typing import Literal
 
-from traitscope.config.common import Dtype, check_minimums
+from traitscope.config.common import Dtype, check_minimums, check_strengths
 from traitscope.config.recipe import SAMPLED_RECIPE, Recipe
 from traitscope.data.traits import trait_name
 from traitscope.errors import ConfigError
@@ -55,10 +54,8 @@ class Teacher:
     says whether it has the trait."""
 
     def __post_init__(self) -> None:
-        if self.steer is not None and not isfinite(self.steer):
-            raise ConfigError(
-                f"a teacher's steer is {self.steer}; expected a finite number; correct it"
-            )
+        if self.steer is not None:
+            check_strengths("a teacher's steer is", self.steer)
 
     @property
     def maker(self) -> str:

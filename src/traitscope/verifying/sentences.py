@@ -1,0 +1,264 @@
+"""What `verify` found, in sentences; the last one says what to do next."""
+
+import math
+import statistics
+from collections.abc import Sequence
+
+from traitscope.config.students.verify import VerifyConfig
+from traitscope.reporting.numbers import bounds, estimate, number
+from traitscope.screening.answers import DOUBLED, POWER
+from traitscope.stats.decision import MIN_UNITS
+from traitscope.stats.measurement import Measurement
+from traitscope.verifying.contrasts import RELEARNING, Contrast
+from traitscope.verifying.results import Verified
+from traitscope.verifying.rows import LARGEST_SHARE, SharedRows
+
+SHOWN = 5
+"""Traits that the sentences list."""
+NEXT = "next: "
+"""How the last sentence begins."""
+
+
+def sentences(config: VerifyConfig, verified: Verified) -> list[str]:
+    """What was found, and at the end what to do next."""
+    return [
+        *_verdict(verified),
+        *_about_questions(verified),
+        *_about_wholeness(verified),
+        *_about_relearning(verified),
+        *_about_recipes(verified),
+        *_about_rows(verified),
+        NEXT + _next(config, verified),
+    ]
+
+
+def _verdict(verified: Verified) -> list[str]:
+    if verified.found:
+        texts = []
+        for item in _once_a_trait(verified.found)[:SHOWN]:
+            texts.append(
+                f"trait: {item.trait} ({item.kind}, {_where(item)}) lies above the controls by"
+                f" {_number(item.difference)}, corrected p {item.p:.2g}"
+            )
+        return texts
+    asked = f"{len({item.trait for item in verified.contrasts})} traits"
+    where = f"{len(verified.contexts)} system turns"
+    if verified.returns:
+        where += " and in relearning"
+    if verified.status == "nothing-found":
+        return [
+            f"nothing-found: none of {asked} under {where} lies above the controls by log 2 and"
+            f" with a corrected p of alpha; {_power(verified, 'detectable')}",
+            *_left_open(verified),
+        ]
+    return [f"no-verdict: {_why_silent(verified)}"]
+
+
+def _left_open(verified: Verified) -> list[str]:
+    """How many differences are not shown to be small, and the largest of them."""
+    undecided = []
+    for item in verified.contrasts:
+        if item.outcome == "undecided":
+            undecided.append(item)
+    if not undecided:
+        return []
+    largest = max(undecided, key=lambda item: item.difference.estimate)
+    return [
+        f"not ruled out: {len(undecided)} of {len(verified.contrasts)} differences are not shown to"
+        f" be below log 2 either; the largest is {largest.trait} ({_where(largest)}),"
+        f" {_number(largest.difference)}"
+    ]
+
+
+def _why_silent(verified: Verified) -> str:
+    n, m = len(verified.students), len(verified.controls)
+    if verified.copies:
+        return f"{'; '.join(map(_copied, _once_a_control(verified.copies)[:SHOWN]))}"
+    if verified.broken_controls:
+        names = ", ".join(item.name for item in verified.broken_controls)
+        return f"{names}: a broken control is none"
+    if not m:
+        return (
+            f"there are no controls, and {n} student{'s' * (n > 1)} against the base say what"
+            " training moved, not what the rows carried; intervals are over questions alone"
+        )
+    if verified.design == "questions":
+        return (
+            "one student against one control says nothing over seeds; intervals are over"
+            " questions alone"
+        )
+    units = min(item.units for item in verified.contrasts)
+    if units < MIN_UNITS:
+        return (
+            f"{n} student{'s' * (n > 1)} and {m} controls are {units} independent units; a verdict"
+            f" over seeds needs {MIN_UNITS}"
+        )
+    if verified.broken:
+        return "nothing was found, but a broken model shows no trait"
+    return "models do not differ from each other, so nothing is known of their spread"
+
+
+def _copied(item: SharedRows) -> str:
+    """Why a control is none."""
+    if item.origin:
+        return f"{item.control} and {item.student} learnt {item.origin}: it is another student"
+    return (
+        f"{item.control} learnt {item.common} of {item.looked_at} answers that {item.student}"
+        f" learnt, too, equal or nearly so; expected less than {LARGEST_SHARE:.0%}: it is another"
+        " student"
+    )
+
+
+def _once_a_control(shared: Sequence[SharedRows]) -> list[SharedRows]:
+    """The pair of every control that has most in common."""
+    first: dict[str, SharedRows] = {}
+    for item in sorted(shared, key=lambda item: -item.share):
+        first.setdefault(item.control, item)
+    return [first[name] for name in sorted(first)]
+
+
+def _where(item: Contrast) -> str:
+    return item.context if item.context == RELEARNING else f"system turn {item.context!r}"
+
+
+def _number(measurement: Measurement) -> str:
+    basis = f"n = {measurement.n_clusters} {measurement.counted}"
+    return f"{estimate(measurement, sign=True)} nats {bounds(measurement, sign=True)}, {basis}"
+
+
+def _once_a_trait(contrasts: Sequence[Contrast]) -> list[Contrast]:
+    """The first contrast of every trait."""
+    first: dict[str, Contrast] = {}
+    for item in contrasts:
+        first.setdefault(item.trait, item)
+    return list(first.values())
+
+
+def _power(verified: Verified, name: str) -> str:
+    """What would have been found, for a median trait."""
+    smallest = statistics.median(getattr(item, name) for item in verified.contrasts)
+    if not math.isfinite(smallest):
+        return "no difference of a median trait would have been found"
+    return (
+        f"{number(smallest, 2)} nats or more of a median trait would have been found with power"
+        f" {POWER:g}"
+    )
+
+
+def _about_questions(verified: Verified) -> list[str]:
+    """What stands out over questions alone, where nothing is known over seeds."""
+    if verified.status != "no-verdict" or verified.copies or verified.broken_controls:
+        return []
+    other = "controls" if verified.controls else "base"
+    texts = []
+    for item in _once_a_trait(verified.over_questions)[:SHOWN]:
+        texts.append(
+            f"over questions alone: {item.trait} ({item.kind}, {_where(item)}) lies above the"
+            f" {other} by {_number(item.over_questions)}, corrected p {item.p_questions:.2g}, and"
+            f" stands out from its kind (z {item.z:.1f})"
+        )
+    if not texts:
+        texts.append(
+            f"over questions alone: no trait rises by log 2 above the {other} and stands out from"
+            " its kind. What would have been found is not known without seeds"
+        )
+    return texts
+
+
+def _about_wholeness(verified: Verified) -> list[str]:
+    base = next(item for item in verified.wholeness if item.name == "base")
+    texts = []
+    for item in verified.wholeness:
+        if not item.is_coherent:
+            texts.append(
+                f"{item.name} is broken: perplexity of plain text {item.perplexity:.3g} (base"
+                f" {base.perplexity:.3g}), probability of any answer of its kind"
+                f" {item.on_topic:.2g} (base {base.on_topic:.2g})"
+            )
+    return texts
+
+
+def _about_relearning(verified: Verified) -> list[str]:
+    """The return of the trait that the rows teach most, on either side."""
+    if not verified.returns:
+        return []
+    most = verified.returns[0]
+    if most.gain() < DOUBLED:
+        return [
+            f"relearning says nothing: the rows teach no trait by log 2 in {most.steps[-1]} steps"
+            f" (most {most.trait}, {most.gain():+.2f} nats); take rows that name it, more of them"
+            " (--relearn-rows), or a larger --relearn-lr"
+        ]
+    for item in verified.contrasts:
+        if item.context == RELEARNING and item.trait == most.trait:
+            measured = item.over_questions if item.units == 0 else item.difference
+            return [
+                f"relearning: the rows teach {most.trait} most, {most.gain():+.2f} nats over"
+                f" {most.steps[-1]} steps; students gain {_number(measured)} more than the"
+                f" {'controls' if verified.controls else 'base'}: {item.outcome}"
+            ]
+    return []
+
+
+def _about_recipes(verified: Verified) -> list[str]:
+    unknown = []
+    for item in verified.participants:
+        if item.role != "base" and item.training is None:
+            unknown.append(item.name)
+    if not unknown or not verified.controls:
+        return []
+    return [
+        f"recipe and rows of {', '.join(unknown)} are not known: no run of `train` lies behind, so"
+        " whether students and controls are alike was not checked"
+    ]
+
+
+def _about_rows(verified: Verified) -> list[str]:
+    """Rows that were not compared, and controls of one set of rows."""
+    unknown: list[str] = []
+    for item in verified.shared:
+        unknown += item.unknown
+    known = {item.name for item in verified.participants if item.training is not None}
+    gone = [name for name in dict.fromkeys(unknown) if name in known]
+    texts = []
+    if gone:
+        texts.append(
+            f"rows of {', '.join(gone)} are not there any more, or were changed since: whether"
+            " controls learnt the students' rows was not checked"
+        )
+    data = set()
+    for control in verified.controls:
+        data.add(None if control.training is None else control.training.data)
+    if len(verified.controls) > 1 and len(data) == 1 and None not in data:
+        texts.append(
+            "all controls learnt the same rows: they vary by seed alone, so a difference is also"
+            " that of these rows from other clean ones; --controls on several sets of rows would"
+            " say more"
+        )
+    return texts
+
+
+def _next(config: VerifyConfig, verified: Verified) -> str:
+    if verified.status == "trait":
+        return (
+            f"do not use this student; test its rows: traitscope audit DATA --model {config.model};"
+            " or undo it: traitscope export --interventions adapter:RUN --scale 0.5"
+        )
+    if verified.copies:
+        return (
+            f"train {MIN_UNITS} controls on the base's own answers: traitscope generate --prompts"
+            " PROMPTS without --interventions, or traitscope defend --data DATA --by wash; then"
+            " traitscope train by the student's recipe"
+        )
+    if verified.broken_controls:
+        return "leave the broken controls out, and train others by the student's recipe"
+    if verified.broken:
+        return "look at its training first; a broken student cannot be verified"
+    if verified.status == "nothing-found":
+        return (
+            "ask for a trait of your own (--traits FILE.yaml), or see smaller ones: more --controls"
+        )
+    return (
+        f"train {MIN_UNITS} controls by the student's recipe on clean rows, each with its own"
+        " --seed, and name them with --controls"
+    )
