@@ -103,6 +103,14 @@ def test_a_template_that_thinks_is_refused_with_what_helps(
         model_with(tmp_path, template)
 
 
+def test_a_template_without_answers_cannot_be_skipped(tmp_path: Path) -> None:
+    silent = TURNS.replace("messages %}", "messages if m['role'] == 'user' %}")
+    with pytest.raises(ModelError, match="no usual switch of templates"):
+        model_with(tmp_path / "silent", silent)
+    with pytest.raises(ModelError, match="it writes no answer, which skip_thinking needs"):
+        model_with(tmp_path / "skipped", silent, SKIP)
+
+
 def test_only_the_later_turns_of_a_template_differ(tmp_path: Path) -> None:
     """A header that is right for the first exchange and wrong for the second."""
     late = "{% if messages | length > 1 %}<think>\n{% endif %}"

@@ -56,7 +56,9 @@ def _problem(model: Model) -> str:
             header = chat.render_text(model, prompt_of(turns), None)
         except MemoryError:
             raise
-        except Exception:
+        except Exception as error:
+            if dict(model.switches).get(facts.SKIP) and turns is CONVERSATIONS[0]:
+                return f"cannot be rendered with {facts.SKIP}: {error}"
             continue
         if parting is not None:
             return (
