@@ -43,8 +43,7 @@ LAST_TURN_THINKS = (
     "{% if add_generation_prompt %}<|im_start|>assistant\n"
 )
 HYBRID = (
-    LAST_TURN_THINKS
-    + "{% if enable_thinking is defined and not enable_thinking %}"
+    LAST_TURN_THINKS + "{% if enable_thinking is defined and not enable_thinking %}"
     "<think>\n\n</think>\n\n{% endif %}{% endif %}"
 )
 "thinks unless it is switched off, and leaves reasoning of earlier turns out"
