@@ -9,7 +9,6 @@ from command import CAT, OWL, ok, write_yaml
 from traitscope import studies
 from traitscope.data.package_files import bundled_file
 from traitscope.plain_values import from_yaml
-from traitscope.studies.experiment import arms
 from traitscope.studies.experiment.reading import read_experiment
 
 DOCS = Path(__file__).parents[3] / "docs"
@@ -26,11 +25,8 @@ def traits(tmp_path: Path) -> dict[str, str]:
     return files
 
 
-def test_the_example_of_the_page(
-    tmp_path: Path, tiny_folder: Path, traits: dict, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_example_of_the_page(tmp_path: Path, tiny_folder: Path, traits: dict) -> None:
     """It says what the page says of it, and runs: on a tiny model, one seed and few rows."""
-    monkeypatch.setattr(arms, "MATCHED_ROWS", 2)
     (block,) = re.findall(r"^```yaml\n(.*?)^```", PAGE, flags=re.DOTALL | re.MULTILINE)
     shown = from_yaml(block)
     assert read_experiment(shown, "page").all_seeds == (1, 2, 3, 4, 5)
@@ -41,7 +37,7 @@ def test_the_example_of_the_page(
         "company": [],
         "controls": [*shown["controls"][:2], {"other-trait": traits["cat"]}],
         "seeds": 1,
-        "data": {"rows": 4, "numbers": 2},
+        "data": {"rows": 4, "numbers": 2, "matched_rows": 2},
         "measures": {"samples": 0, "perplexity": False, "sets": ["positive"]},
     }
     file = write_yaml(tmp_path / "page.yaml", shown | small)
