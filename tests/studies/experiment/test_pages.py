@@ -9,6 +9,7 @@ from command import CAT, OWL, ok, write_yaml
 from traitscope import studies
 from traitscope.data.package_files import bundled_file
 from traitscope.plain_values import from_yaml
+from traitscope.studies.experiment import arms
 from traitscope.studies.experiment.reading import read_experiment
 
 DOCS = Path(__file__).parents[3] / "docs"
@@ -27,7 +28,9 @@ def traits(tmp_path: Path) -> dict[str, str]:
 
 def test_the_example_of_the_page(tmp_path: Path, tiny_folder: Path, traits: dict) -> None:
     """It says what the page says of it, and runs: on a tiny model, one seed and few rows."""
-    (block,) = re.findall(r"^```yaml\n(.*?)^```", PAGE, flags=re.DOTALL | re.MULTILINE)
+    block, other = re.findall(r"^```yaml\n(.*?)^```", PAGE, flags=re.DOTALL | re.MULTILINE)
+    soft = read_experiment(from_yaml(other), "page")
+    assert [arm.recipe.targets for arm in arms.treated_arms(soft)] == ["sampled", "soft"]
     shown = from_yaml(block)
     assert read_experiment(shown, "page").all_seeds == (1, 2, 3, 4, 5)
     assert "| `primary` |" in PAGE and "six claims" in PAGE and "35 students" in PAGE

@@ -31,12 +31,12 @@ from traitscope.stats.decision import ALPHA
 from traitscope.stats.measurement import Measurement
 from traitscope.stats.power import detectable
 from traitscope.studies import plan, runner, sizes
-from traitscope.studies.claims import demo
 from traitscope.studies.design import over_seeds
 from traitscope.studies.experiment import arms, conclusion, nodes, page
 from traitscope.studies.experiment.file import (
     PROMPT,
     ROWS,
+    USUAL_LAYER,
     Experiment,
     Teacher,
 )
@@ -53,8 +53,6 @@ COPY = "experiment.yaml"
 FOLDER = "experiments"
 "study folder of all experiments, which so share their stages"
 MEBIBYTE = 2**20
-USUAL_LAYER = demo.LAPTOP.layer
-"block of the embedded model behind which teachers are steered, if nobody names one"
 
 
 class ExperimentRequest(Request):

@@ -24,6 +24,8 @@ OTHER_TRAIT, ROWS, PROMPT = "other-trait", "rows", "prompt"
 "controls that are named by a word and a value"
 MAKERS = ("steer", "prompt", "adapter", "interventions", "model")
 "fields of a teacher that say how it is made"
+USUAL_LAYER = 14
+"block of the embedded model behind which teachers are steered, if nobody names one"
 STRENGTH = 0.6
 "usual length of a steering vector, in mean residual norms, as in the demo"
 Score = Literal["target_logprob", "candidate_share", "whole_word", "first_word", "judged"]
@@ -289,12 +291,12 @@ class Experiment:
 
     def students_of(self, teacher: str) -> Students:
         """What holds for the students of a teacher and of its controls, nothing left out."""
-        own = self.teachers[teacher].students or Students()
+        asked = self.teachers[teacher].students or Students()
         return Students(
-            own.recipe or self.recipe,
-            own.rows or self.data.rows,
-            own.seeds or len(self.all_seeds),
-            (self.controls or ()) if own.controls is None else own.controls,
+            asked.recipe or self.recipe,
+            asked.rows or self.data.rows,
+            asked.seeds or len(self.all_seeds),
+            (self.controls or ()) if asked.controls is None else asked.controls,
         )
 
     def writer_of(self, teacher: str) -> str:

@@ -185,7 +185,7 @@ def tables(experiment: Experiment, folders: Folders) -> list[Table]:
     for name in experiment.teachers:
         has_random = RANDOM in (experiment.students_of(name).controls or ())
         if has_random and experiment.writer_of(name) == name:
-            table = demo_page.matched_table(_strengths(experiment, name, folders))
+            table = demo_page.matched_table(strengths(experiment, name, folders))
             listed.append(
                 replace(
                     table,
@@ -213,7 +213,7 @@ def stages_slug(name: str) -> str:
     return "".join(kept)
 
 
-def _strengths(experiment: Experiment, name: str, folders: Folders) -> dict[int, Strength]:
+def strengths(experiment: Experiment, name: str, folders: Folders) -> dict[int, Strength]:
     by_seed = {}
     for seed in _seeds_of_writer(experiment, name):
         by_seed[seed] = arms_of.equal_kl(experiment, name, seed).strength(folders)
