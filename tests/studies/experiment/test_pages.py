@@ -1,6 +1,7 @@
 """The worked example of the page, and the file that --example writes, run at a tiny size."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -29,7 +30,7 @@ def traits(tmp_path: Path) -> dict[str, str]:
 def test_the_example_of_the_page(tmp_path: Path, tiny_folder: Path, traits: dict) -> None:
     """It says what the page says of it, and runs: on a tiny model, one seed and few rows."""
     block, other = re.findall(r"^```yaml\n(.*?)^```", PAGE, flags=re.DOTALL | re.MULTILINE)
-    soft = read_experiment(from_yaml(other), "page")
+    soft = replace(read_experiment(from_yaml(other), "page"), layer=1)
     assert [arm.recipe.targets for arm in arms.treated_arms(soft)] == ["sampled", "soft"]
     shown = from_yaml(block)
     assert read_experiment(shown, "page").all_seeds == (1, 2, 3, 4, 5)
