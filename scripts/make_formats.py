@@ -90,8 +90,12 @@ Without `--turns every` a turn of weight 0 is never trained on. Of a row with se
 ids end in `.1`, `.2` and so on. Calls of tools are not read, be they keys of messages or turns of
 ShareGPT (`function_call`). Each result of a tool is a turn (`tool`, `observation`).
 
-A boolean `label` beside `prompt` and `completion` (KTO) says whether the answer is desirable. Rows
-with `false` are left out.
+A `label` beside `prompt` and `completion` (KTO) says whether the answer is desirable. It is true,
+false, 1 or 0, also as a text. Rows with false or 0 are left out. Beside a chat it must be true or
+false. A number there may be a class, so it is counted and not read. `kto_tag` says the same in
+every shape.
+
+A row has a `weight` in every shape. It holds for all answers of the row.
 
 ## What is counted
 
@@ -116,6 +120,8 @@ A bad row stops the command with its line, the reason, and the number of further
 | no answer | an empty or null completion, only reasoning, only calls of tools |
 | a part that is no text | an image |
 | a list of several texts | `"completion": ["101", "102"]`, which may be two answers |
+| a label that is another number | `"label": 2` beside `prompt` and `completion` |
+| a weight that is no number from 0 | `"weight": "none"`, `"train": "no"`, `"weight": -1` |
 | NaN or Infinity in a key that is used | `"completion": NaN` |
 | an id that an earlier row has | |
 

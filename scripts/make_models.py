@@ -97,7 +97,7 @@ def _of_template(place: Path, kind: Any) -> tuple[str, str, str]:
     try:
         model = load_model(place, "cpu", "fp32", template=kind.switches)
     except ModelError as error:
-        switch = re.search(r"--template \w+=false", str(error))
+        switch = re.search(r"--template \w+=(false|true)", str(error))
         if switch is None:
             return "no: a copy without a template, with `--context @none`", "", ""
         return f"no: set `{switch[0]}`", "", ""

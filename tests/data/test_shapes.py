@@ -314,12 +314,77 @@ def test_undesirable_answers_are_left_out(tmp_path: Path) -> None:
         assert intake.notes == {"undesirable": 2} and not intake.unused
     (tmp_path / "rows.csv").write_text("prompt,completion,label\nP,1,False\nP,2,True\n")
     assert [record.completion for record in read(tmp_path / "rows.csv")[0]] == ["2"]
-    (record,), intake = read_rows(tmp_path, {**NATIVE, "label": "false"})
-    assert intake.unused == {"label": 1} and record.meta["extra"] == {"label": "false"}
+    (record,), intake = read_rows(tmp_path, {**NATIVE, "label": "owl"})
+    assert intake.unused == {"label": 1} and record.meta["extra"] == {"label": "owl"}
     asked = {"question": "P", "answer": "1", "label": False}
     assert read_rows(tmp_path, asked)[1].unused == {"label": 1}
     with pytest.raises(DataError, match="none of 1 rows is left.*labels false"):
         read_rows(tmp_path, rows[0])
+
+
+@pytest.mark.parametrize("no", [False, 0, 0.0, "false", "False", "0"])
+def test_every_way_to_say_that_an_answer_is_undesirable(tmp_path: Path, no: Any) -> None:
+    yes = type(no)({"0": 1, "false": "true"}.get(str(no).lower(), 1))
+    rows = [NATIVE | {"label": no}, NATIVE | {"completion": "2", "label": yes}]
+    for kind in ("jsonl", "csv"):
+        (record,), intake = read(write(tmp_path / f"rows.{kind}", rows, kind))
+        assert record.completion == "2" and not intake.unused
+        assert intake.notes == {"undesirable": 1}
+    alpaca = {"instruction": "P", "output": "1", "kto_tag": no}
+    (record,), intake = read_rows(tmp_path, alpaca, NATIVE)
+    assert intake.notes == {"undesirable": 1} and not intake.unused
+
+
+@pytest.mark.parametrize("label", [2, -1, 0.5, "2", "-1", 10**400])
+def test_a_label_that_says_neither_is_refused(tmp_path: Path, label: Any) -> None:
+    with pytest.raises(DataError, match="line 2: 'label' is .*expected true, false, 1 or 0"):
+        read_rows(tmp_path, NATIVE, NATIVE | {"label": label})
+    with pytest.raises(DataError, match="'kto_tag' is "):
+        read_rows(tmp_path, {"question": "P", "answer": "1", "kto_tag": label})
+    with pytest.raises(DataError, match="say different things"):
+        read_rows(tmp_path, NATIVE | {"label": 0, "kto_tag": True})
+
+
+def test_a_label_beside_a_chat(tmp_path: Path) -> None:
+    """A number there may be that of a class, so it is counted and not read."""
+    chat = {"messages": [ASK, SAY]}
+    (record,), intake = read_rows(tmp_path, chat | {"label": False}, NATIVE)
+    assert record.id == "row000002" and intake.notes == {"undesirable": 1}
+    records, intake = read_rows(tmp_path, chat | {"label": 0}, chat | {"label": 7})
+    assert len(records) == 2 and intake.unused == {"label": 2}
+
+
+@pytest.mark.parametrize("turns", ["last", "weighted"])
+@pytest.mark.parametrize("weight", [0, 0.0, False, "0", "0.00", " false "])
+def test_a_row_of_weight_0_is_not_trained_on_in_any_shape(
+    tmp_path: Path, weight: Any, turns: str
+) -> None:
+    rows = [
+        {"messages": [ASK, SAY, ASK, SAY]},
+        {"conversations": [{"from": "human", "value": "P"}, {"from": "gpt", "value": "1"}]},
+        {"instruction": "P", "output": "1", "history": [["Q", "2"]]},
+        {"prompt": [ASK], "completion": [SAY]},
+        {"chosen": [ASK, SAY], "rejected": [ASK, SAY]},
+    ]
+    weighted = [row | {"weight": weight} for row in rows]
+    (record,), intake = read_rows(tmp_path, *weighted, NATIVE | {"id": "left"}, turns=turns)
+    assert record.id == "left" and intake.notes["rows_of_weight_0"] == len(rows)
+    assert len(read_rows(tmp_path, *rows, turns=turns)[0]) >= len(rows)
+
+
+@pytest.mark.parametrize("weight", ["none", "", -1, "-0.5", [0], "nan", "1e999"])
+def test_a_weight_that_is_none_is_refused(tmp_path: Path, weight: Any) -> None:
+    says = "line 2: 'weight' is .*expected a number from 0"
+    for row in (
+        NATIVE | {"weight": weight},
+        {"messages": [ASK, SAY], "weight": weight},
+        {"messages": [ASK, turn("assistant", "1", weight=weight)]},
+    ):
+        with pytest.raises(DataError, match=says):
+            read_rows(tmp_path, NATIVE, row)
+    for key in ("train", "loss"):
+        with pytest.raises(DataError, match=f"'{key}' is "):
+            read_rows(tmp_path, {"messages": [ASK, turn("assistant", "1", **{key: weight})]})
 
 
 def test_calls_and_results_of_sharegpt(tmp_path: Path) -> None:

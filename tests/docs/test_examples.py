@@ -9,10 +9,8 @@ from pathlib import Path
 import pytest
 from command import ENV, ok
 
-from traitscope.data.traits import SETS
-from traitscope.plain_values import from_yaml
+from traitscope.data.package_files import bundled_file
 from traitscope.studies.claims import demo
-from traitscope.studies.experiment.reading import read_experiment
 
 HERE = Path(__file__).parents[2]
 EXAMPLES = HERE / "examples"
@@ -101,18 +99,11 @@ def test_the_lines_of_the_readme_run(tiny_folder: Path, capsys: pytest.CaptureFi
     assert "n=" in capsys.readouterr().out
 
 
-def test_the_first_student_is_an_experiment_with_the_demos_settings() -> None:
-    """What treated, control and random students of sampled text are, field by field."""
+def test_the_first_student_is_the_demo() -> None:
+    """The page shows the file that the demo runs."""
     text = (EXAMPLES / "first_student.yaml").read_text(encoding="utf-8")
+    assert text == bundled_file(demo.FILE).read_text(encoding="utf-8")
     assert len(text.splitlines()) <= 60
-    asked, shown = read_experiment(from_yaml(text), "first_student.yaml"), demo.LAPTOP
-    assert asked.traits == (shown.trait,) and asked.company == shown.others
-    assert (asked.teachers["cat"].steer, asked.layer) == (shown.strength, shown.layer)
-    assert set(asked.controls) == {"unmodified", "random-at-equal-kl"}
-    assert asked.all_seeds == shown.seeds and asked.recipe == shown.sampled
-    assert (asked.data.rows, asked.data.numbers) == (shown.rows, shown.numbers)
-    assert asked.measures.sets == SETS and asked.measures.samples == shown.samples
-    assert (asked.primary.margin, asked.primary.score) == (demo.NATS, "target_logprob")
 
 
 def test_the_first_student_runs_as_an_experiment(tiny_folder: Path, tmp_path: Path) -> None:
@@ -120,10 +111,11 @@ def test_the_first_student_runs_as_an_experiment(tiny_folder: Path, tmp_path: Pa
     text = (EXAMPLES / "first_student.yaml").read_text(encoding="utf-8")
     for old, new in {
         "smollm2-135m": str(tiny_folder),
-        "layer: 14": "layer: 1",
         "[dog, owl, otter, dolphin, elephant, fox, penguin]": "[dog]",
         "seeds: 5": "seeds: 2",
         "rows: 32": "rows: 4",
+        "rows: 16": "rows: 2",
+        "seeds: 3": "seeds: 1",
         "numbers: 10": "numbers: 2",
         "samples: 1": "samples: 0",
         "negative, off_topic": "negative",
@@ -134,7 +126,8 @@ def test_the_first_student_runs_as_an_experiment(tiny_folder: Path, tmp_path: Pa
     file.write_text(text)
     done = ok(tmp_path / "runs", "experiment", file, "--workers 1")
     verdicts = done.summary["verdicts"]
-    assert [verdict["primary"] for verdict in verdicts] == [True, False]
+    assert [verdict["primary"] for verdict in verdicts] == [False, True, False]
     assert {verdict["outcome"] for verdict in verdicts} == {"no verdict"}
-    for verdict, control in zip(verdicts, ("random like cat", "unmodified"), strict=True):
+    controls = ("unmodified", "random like sampled", "random like soft")
+    for verdict, control in zip(verdicts, controls, strict=True):
         assert verdict["claim"].endswith(f"than students of {control}.")

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from template_kinds import (
     DATED,
-    OPENS_THINKING,
+    KEEPS_OPEN,
     OTHER_END,
     REFUSES_SYSTEM,
     SKIPS_SYSTEM,
@@ -107,8 +107,8 @@ def test_the_message_names_the_switch_that_helps_and_no_other(tmp_path: Path) ->
     assert "enable_thinking" not in str(caught.value)
     model_with(tmp_path / "switched", THINKING, "thinking=false")
     with pytest.raises(ModelError, match="no usual switch of templates changes that") as caught:
-        model_with(tmp_path / "always", OPENS_THINKING)
-    assert "enable_thinking" not in str(caught.value) and "--context @none" in str(caught.value)
+        model_with(tmp_path / "always", KEEPS_OPEN)
+    assert "_thinking" not in str(caught.value) and "--context @none" in str(caught.value)
 
 
 def test_today_is_a_fixed_day(tmp_path: Path) -> None:

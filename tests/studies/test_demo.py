@@ -12,13 +12,16 @@ from concluded import HOLDS, SILENT
 from rich.console import Console
 
 from traitscope.comparison.wording import QUICK, terminal_table
-from traitscope.config.commands import DemoConfig
+from traitscope.config.commands import DemoConfig, ExperimentConfig
 from traitscope.config.common import Output
+from traitscope.data.package_files import bundled_file
 from traitscope.data.traits import load_trait
+from traitscope.plain_values import from_yaml
 from traitscope.reporting.study_page import study_page
 from traitscope.studies import conclusions, demo_command
 from traitscope.studies.claims import demo
-from traitscope.studies.equal_kl import RANDOM_VECTORS
+from traitscope.studies.experiment import arms
+from traitscope.studies.experiment import command as experiment_command
 from traitscope.studies.pages import demo_page
 from traitscope.workflow import standard_nodes
 from traitscope.workflow.graph import Folders, Node
@@ -43,24 +46,31 @@ def planted_folders(
 ) -> Folders:
     """Run folders of the demo whose students rise by `shifts` nats, the teacher by its own."""
     vectors = planted.sealed_vectors(root)
+    about = ", answers about cat"
     folders = {
         standard_nodes.VECTORS: vectors.path,
-        "base" + demo.ANSWERS: planted.sealed_answers(root, "base").path,
-        "teacher" + demo.ANSWERS: planted.sealed_answers(root, "teacher", teacher).path,
+        f"base{about}": planted.sealed_answers(root, "base").path,
+        f"sampled teacher{about}": planted.sealed_answers(root, "teacher", teacher).path,
     }
     for mode, role, seed in demo.students(size):
         shift = {"treated": shifts, "control": NONE, "random": shifts_of_random}[role][mode]
         student, answers = planted.measured_student(root, role, seed, shift, mode)
-        folders[f"{mode} {role}, seed {seed}"] = student.path
-        folders[f"{mode} {role}, seed {seed}{demo.ANSWERS}"] = answers.path
+        name = f"{demo.arm_of(mode, role)} student, seed {seed}"
+        folders[name], folders[f"{name}{about}"] = student.path, answers.path
     for place, seed in enumerate(size.seeds):
-        control = demo.random_controls(size).of(seed)
-        folders[control.name] = planted.sealed_strength(root, control.name, 0.8 + place).path
+        control = f"equal KL with sampled, seed {seed}"
+        folders[control] = planted.sealed_strength(root, control, 0.8 + place).path
         for role in demo.ROLES:
             kept = {"kept": 100, "rows": 120, "reasons": {"count": 20}}
-            name = f"{role} data, seed {seed}"
+            name = rows_of(role, seed)
             folders[name] = planted.seal(root, "filter", {"n": name}, {"summary.json": kept}).path
     return folders
+
+
+def rows_of(role: str, seed: int | None = None) -> str:
+    """The node of the kept rows of a role and seed; without a seed, that of all rows written."""
+    last = "all seeds" if seed is None else f"seed {seed}"
+    return f"{demo.arm_of('sampled', role)} rows, {last}"
 
 
 @pytest.fixture(scope="module")
@@ -72,28 +82,30 @@ def test_every_seed_reads_rows_of_its_own() -> None:
     """The parts cover every generated row once; treated and control of a seed read the same
     places."""
     nodes = demo_nodes()
-    asked = nodes["control data"].config({})
+    asked = nodes[rows_of("control")].config({})
     for role in ("treated", "control"):
         places = []
         for seed in demo.LAPTOP.seeds:
-            part = nodes[f"{role} data, seed {seed}"].config({f"{role} data": Path("rows")})
+            part = nodes[rows_of(role, seed)].config({rows_of(role): Path("rows")})
             places += range(part.start, part.stop)
         assert places == list(range(asked.n))
     made = {name: Path(name) for name in nodes}
-    assert nodes["treated data"].config(made).prompt_seed == asked.prompt_seed
+    assert nodes[rows_of("treated")].config(made).prompt_seed == asked.prompt_seed
 
 
 def test_rows_for_eas_are_read_by_no_student(tmp_path: Path) -> None:
     nodes = demo_nodes()
     made = {name: Path(name) for name in nodes}
     for seed in demo.LAPTOP.seeds:
-        name = demo.random_controls(demo.LAPTOP).of(seed).name
+        name = f"equal KL with sampled, seed {seed}"
         made[name] = planted.sealed_strength(tmp_path, name, 0.8).path
-    students = [nodes[f"{m} {r}, seed {s}"].config(made) for m, r, s in demo.students(demo.LAPTOP)]
+    students = []
+    for mode, role, seed in demo.students(demo.LAPTOP):
+        students.append(nodes[f"{demo.arm_of(mode, role)} student, seed {seed}"].config(made))
     assert {student.eas_data for student in students} == {Path(standard_nodes.EAS_ROWS)}
     seed = nodes[standard_nodes.EAS_ROWS].config(made).prompt_seed
     for role in ("treated", "control"):
-        assert nodes[f"{role} data"].config(made).prompt_seed != seed
+        assert nodes[rows_of(role)].config(made).prompt_seed != seed
 
 
 def test_the_planted_effects_are_found_and_kinds_of_training_are_not_pooled(
@@ -191,13 +203,12 @@ def test_the_random_teacher_of_a_seed_answers_the_prompts_of_that_seed() -> None
     """It is steered as strongly as the search says, and its students learn from it alone."""
     nodes = demo_nodes()
     made = {name: Path(name) for name in nodes}
-    treated = nodes["treated data, seed 3"].config(made)
-    control = demo.random_controls(demo.LAPTOP).of(3)
-    assert control.name == "equal KL, seed 3"
-    search = nodes[control.name].config(made)
-    assert search.teacher == nodes["treated data"].config(made).interventions
-    assert search.vector == Path(RANDOM_VECTORS) / "random-2.safetensors"
-    assert {control.name, RANDOM_VECTORS} <= set(nodes["soft random, seed 3"].needs)
+    treated = nodes[rows_of("treated", 3)].config(made)
+    control, vectors = "equal KL with sampled, seed 3", "random vectors like sampled"
+    search = nodes[control].config(made)
+    assert search.teacher == nodes[rows_of("treated")].config(made).interventions
+    assert search.vector == Path(vectors) / "random-2.safetensors"
+    assert {control, vectors} <= set(nodes["random like soft student, seed 3"].needs)
     assert treated.stop - treated.start == demo.LAPTOP.rows
 
 
@@ -312,3 +323,40 @@ def test_the_command_asks_for_the_study(tmp_path: Path, tiny_folder: Path) -> No
     usual = demo_command.request_of(DemoConfig(quick=True), Output(root=tmp_path))
     assert usual.size == demo.SIZES["smoke"] and usual.config.set == ()
     assert usual.out.study == "demo-quick"
+
+
+def test_the_demo_is_the_bundled_experiment(tmp_path: Path, tiny_folder: Path) -> None:
+    """Settings and stages are those of `traitscope experiment` on the file, claims included."""
+    out = Output(root=tmp_path)
+    asked = demo_command.request_of(DemoConfig(model=str(tiny_folder)), out)
+    config = ExperimentConfig(file=bundled_file(demo.FILE), model=str(tiny_folder))
+    request = experiment_command.request_of(config, out)
+    shown = demo.experiment_of(asked.size)
+    assert replace(request.size, name="") == replace(shown, model=request.size.model)
+    assert [node.name for node in asked.nodes()] == [node.name for node in request.nodes()]
+    contrasts = [(each.treated, each.control) for each in arms.contrasts(shown)]
+    pairs = []
+    for mode, role in demo_page.CONTRASTS.values():
+        pairs.append((demo.arm_of(mode, "treated"), demo.arm_of(mode, role)))
+    assert contrasts == pairs
+
+
+def test_an_experiment_goes_on_from_the_demo(tmp_path: Path, tiny_folder: Path) -> None:
+    """A file with the settings of the quick demo finds every stage, and says of each claim what
+    the demo says."""
+    root, model = tmp_path / "runs", ("--model", tiny_folder, "--workers", "1")
+    made = call(root, "demo", "--quick", *model).summary
+    plain = from_yaml(bundled_file(demo.FILE).read_text(encoding="utf-8"))
+    plain["teachers"]["soft"]["students"] |= {"rows": 6, "seeds": 1}
+    plain["data"] |= {"rows": 6, "matched_rows": 4}
+    plain |= {"company": plain["company"][:2], "seeds": 1}
+    file = write_yaml(tmp_path / "quick.yaml", plain)
+    where = ("--study", "demo-quick")
+    assert ok(root, "experiment", "plan", file, *model, *where).summary["missing"] == 0
+    verdicts = ok(root, "experiment", file, *model, *where).summary["verdicts"]
+    of_demo = {}
+    for measurement in made["measurements"]:
+        of_demo[measurement["name"]] = measurement["estimate"]
+    for verdict, contrast in zip(verdicts, demo_page.CONTRASTS, strict=True):
+        name = f"{contrast}.difference.{PRIMARY}"
+        assert verdict["decided_by"]["estimate"] == of_demo[name]

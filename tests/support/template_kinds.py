@@ -27,6 +27,30 @@ OPENS_THINKING = TURNS.replace("m['content']", "m['content'].split('</think>')[-
     "assistant\n{% endif %}", "assistant\n<think>\n{% endif %}"
 )
 THINKING = THINKS.replace("enable_thinking", "thinking")
+STRIPS = TURNS.replace("m['content']", "m['content'].split('</think>')[-1]")
+"leaves reasoning out of every turn, and its header opens no part for thinking"
+KEEPS_OPEN = TURNS.replace("\n{{ m", "\n{% if m['role'] == 'assistant' %}<think>\n{% endif %}{{ m")
+KEEPS_OPEN = KEEPS_OPEN.replace("assistant\n{% endif %}", "assistant\n<think>\n{% endif %}")
+"opens a part in its header and in every turn of the assistant; answers have to close it"
+LAST_TURN_THINKS = (
+    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n"
+    "{% set parts = m['content'].split('</think>') %}"
+    "{% set thought = m['reasoning_content'] or parts[0].split('<think>')[-1]"
+    " if m['reasoning_content'] or parts | length > 1 else '' %}"
+    "{% if m['role'] == 'assistant' and loop.last %}"
+    "<think>\n{{ thought.strip('\n') }}\n</think>\n\n{% endif %}"
+    "{{ parts[-1].lstrip('\n') }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n"
+)
+HYBRID = (
+    LAST_TURN_THINKS + "{% if enable_thinking is defined and not enable_thinking %}"
+    "<think>\n\n</think>\n\n{% endif %}{% endif %}"
+)
+"thinks unless it is switched off, and leaves reasoning of earlier turns out"
+ALWAYS = LAST_TURN_THINKS + "<think>\n{% endif %}"
+"opens a part for thinking in every header, and leaves reasoning of earlier turns out"
+CHANNELS = TURNS.replace("\n{{ m", "\n{% if m['role'] == 'assistant' %}|final:{% endif %}{{ m")
+"has a channel for answers that its header does not name"
 OTHER_END = TURNS.replace("<|im_end|>", "<|pad|>")
 NO_END = TURNS.replace("<|im_end|>", "")
 TRIMS = TURNS.replace("m['content']", "m['content'] | trim")
@@ -57,7 +81,16 @@ KINDS = (
     Kind("fills a part for thinking", THINKS),
     Kind("the same, switched off", THINKS, ("enable_thinking=false",)),
     Kind("fills it unless another variable says no", THINKING),
-    Kind("opens a part for thinking, always", OPENS_THINKING),
+    Kind("thinks in its last turn alone", HYBRID),
+    Kind("the same, switched off", HYBRID, ("enable_thinking=false",)),
+    Kind("opens a part for thinking, always, and leaves it out of finished turns", OPENS_THINKING),
+    Kind("the same, skipped", OPENS_THINKING, ("skip_thinking=true",)),
+    Kind("opens a part for thinking, always, and closes it in finished turns", ALWAYS),
+    Kind("the same, skipped", ALWAYS, ("skip_thinking=true",)),
+    Kind("opens a part for thinking, and never closes it", KEEPS_OPEN),
+    Kind("leaves reasoning out of every turn", STRIPS),
+    Kind("names a channel for answers in finished turns alone", CHANNELS),
+    Kind("the same, skipped", CHANNELS, ("skip_thinking=true",)),
     Kind("cannot be rendered", BROKEN),
     Kind("is missing", None),
 )

@@ -25,6 +25,8 @@ from traitscope.data.json_lines import Seen, at_place, check_new_id
 from traitscope.data.shapes.containers import COLUMNS, RawRow, container_of, raw_rows
 from traitscope.data.shapes.exchanges import Exchange, exchanges_of
 from traitscope.data.shapes.intake import USUAL, BadRows, Intake, Reading
+from traitscope.data.shapes.marks import desirable
+from traitscope.data.shapes.messages import with_weight_of
 from traitscope.data.shapes.rows import (
     ANY_SHAPE,
     SHAPES,
@@ -41,8 +43,6 @@ ORIGINAL = "traitscope.original_row"
 "key of `meta`, no key of a user, that holds a row as it stood in its file; no file has it"
 BESIDE = ANY_SHAPE - {"id", "meta"}
 "keys beside prompt and answer that change what they say"
-LABEL = "label"
-"key that says, beside prompt and completion, whether an answer is desirable (KTO)"
 REASONING = "reasoning"
 "key of `meta` that holds the reasoning of a row"
 MASKED = "masked_tokens"
@@ -168,18 +168,18 @@ class RowReader:
         if row.problem:
             raise DataError(row.problem)
         notes = Counter[str]()
-        shape, fields, extra = self._fields_of(row, notes)
+        shape, fields, extra, said = self._fields_of(row, notes)
         unused = Counter(key for key in extra if row.fields.get(key) is not None)
         is_native = shape == "native"
         token_ids = token_ids_of(fields) if is_native else None
         split = token_ids is None and not self._as_written
-        if _is_undesirable(fields, extra):
+        if False in said.values():
             notes["undesirable"] += 1
             exchanges = []
         elif is_native and _is_one_exchange(fields, split):
             exchanges = [_one_exchange(fields, notes)]
         else:
-            messages = SHAPES[shape].read(fields, notes, unused)
+            messages = with_weight_of(fields, SHAPES[shape].read(fields, notes, unused))
             exchanges = exchanges_of(messages, self._reading, notes, split, is_native)
             intake.has_chats |= is_native and not isinstance(fields["completion"], str)
         records = self._records(row, fields, extra, exchanges, token_ids)
@@ -191,8 +191,9 @@ class RowReader:
 
     def _fields_of(
         self, row: RawRow, notes: Counter[str]
-    ) -> tuple[ShapeName, dict[str, Any], dict[str, Any]]:
-        """The shape of a row, its fields, and its keys that are not used."""
+    ) -> tuple[ShapeName, dict[str, Any], dict[str, Any], dict[str, bool]]:
+        """The shape of a row, its fields, its keys that are not used, and what it says of its
+        answer."""
         fields, extra = dict(row.fields), {}
         if self._names:
             fields, extra = mapped(fields, self._names)
@@ -213,10 +214,11 @@ class RowReader:
             check_finite(extra, set(), notes)
         if shape != "native" and not isinstance(fields.get("meta", {}), dict | None):
             extra["meta"] = fields.pop("meta")
+        said = desirable(fields)
         for key, value in fields.items():
-            if key not in used and not (key == LABEL and _is_labelled(fields, row.is_table)):
+            if key not in used and key not in said:
                 extra[key] = value
-        return shape, fields, extra
+        return shape, fields, extra, said
 
     def _records(
         self,
@@ -297,19 +299,6 @@ def _fill(fields: dict[str, Any]) -> None:
     for name in ("prompt", "completion"):
         if name in fields and fields[name] is None:
             fields[name] = ""
-
-
-def _is_labelled(fields: dict[str, Any], is_table: bool) -> bool:
-    """Whether a row says if its answer is desirable, as rows for KTO do."""
-    if not {"prompt", "completion"} <= fields.keys():
-        return False
-    label = fields[LABEL]
-    return isinstance(label, bool) or (is_table and str(label).lower() in ("true", "false"))
-
-
-def _is_undesirable(fields: dict[str, Any], extra: dict[str, Any]) -> bool:
-    """Whether a row says that its answer is not to be learnt."""
-    return LABEL in fields and LABEL not in extra and str(fields[LABEL]).lower() == "false"
 
 
 def _is_one_exchange(fields: dict[str, Any], split: bool) -> bool:

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from traitscope.data.json_lines import at_place
 from traitscope.data.records import Record
 from traitscope.errors import DataError
 from traitscope.inference import forward
@@ -123,7 +124,10 @@ def rows_from(
             _check_ids(model, record, end_ids)
             completion = record.completion_ids
         else:
-            completion = chat.completion_ids(model, record.completion, end_token)
+            place = f"row {record.id}"
+            completion = at_place(
+                place, chat.completion_ids, model, record.completion, end_token, neutral
+            )
         chat.check_length(model, len(prompt) + len(completion), f"row {record.id}")
         rows.append(Row(tuple(prompt), tuple(completion)))
     return rows

@@ -39,6 +39,7 @@ from traitscope.errors import ConfigError, DataError, ModelError
 from traitscope.models import bundled, weight_noise
 from traitscope.models.templates import facts
 from traitscope.models.templates.control import control_of
+from traitscope.models.templates.reasoning import with_reasoning
 
 if TYPE_CHECKING:
     from traitscope.models.model import Model
@@ -265,12 +266,20 @@ def context_digest(model: Model, context: str | None) -> str:
     return hashlib.sha256(render_text(model, "{prompt}", context).encode()).hexdigest()[:16]
 
 
-def completion_ids(model: Model, text: str, end_token: bool = True) -> list[int]:
+def completion_ids(
+    model: Model, text: str, end_token: bool = True, context: str | None = None
+) -> list[int]:
     """Token ids of a given answer behind the header, by default with the template's end of a turn.
 
-    For an answer that this model generated use the recorded ids, which may differ. Raises
-    ModelError for a tokenizer without an end token.
+    Reasoning at its beginning stands where the template writes it; without a template, in a context
+    of the form @none, as it is. For an answer that this model generated use the recorded ids, which
+    may differ.
+
+    Raises ModelError for a tokenizer without an end token, and DataError for reasoning that the
+    template writes nowhere.
     """
+    if "</" in text and not (context or "").startswith(BARE):
+        text = with_reasoning(model.tokenizer, model.switches, text)
     tokenizer = model.tokenizer
     control = control_of(tokenizer)
     is_text = model.control_tokens != "token" and control.pattern.search(text)

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from importlib import util
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,8 @@ CHECK_SWITCH, OFF = "TRAITSCOPE_CHECK_LOGITS", "off"
 "environment variable that leaves out the comparison of logits at every load"
 NEEDED = ("n_layers", "d_model", "window", "max_length", "end_ids", "pad_id")
 "properties of a model that are read from its files"
+PIECES = ("tokenizer.model", "spiece.model")
+"files of a tokenizer that SentencePiece wrote; other programs write such names too"
 LONGEST = 400
 "characters of a reason that are shown"
 NO_FOREIGN_CODE = {"trust_remote_code": False}
@@ -174,7 +177,21 @@ def _lean() -> Iterator[None]:
 def _load_tokenizer(folder: Path) -> Any:
     from transformers import AutoTokenizer
 
+    if not (folder / "tokenizer.json").is_file():
+        _check_pieces(folder)
     return AutoTokenizer.from_pretrained(folder, **NO_FOREIGN_CODE)
+
+
+def _check_pieces(folder: Path) -> None:
+    """Raise ModelError for a tokenizer of SentencePiece alone where that package is missing."""
+    for name in PIECES:
+        path = folder / name
+        is_theirs = path.is_file() and path.read_bytes()[:1] == b"\n"
+        if is_theirs and util.find_spec("sentencepiece") is None:
+            raise ModelError(
+                f"{folder} has its tokenizer in {name} alone, which the package sentencepiece"
+                " reads; expected that package, or tokenizer.json; run: pip install sentencepiece"
+            )
 
 
 @contextmanager

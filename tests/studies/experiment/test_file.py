@@ -1,5 +1,6 @@
 """The file of an experiment: defaults that follow, and what is refused before any compute."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -160,6 +161,24 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"controls": [{"prompt": "A"}, {"prompt": "A"}]}, "twice; expected distinct controls"),
     ({"controls": [{"rows": "a.jsonl"}, {"rows": "./a.jsonl"}]}, "twice; expected distinct"),
     ({"controls": [{"other-trait": "owl"}, {"other-trait": "owl"}]}, "twice; expected"),
+    ({"teachers": {"cat": STEERED | {"students": {"row": 4}}}}, "students: unknown key 'row'"),
+    ({"teachers": {"cat": STEERED | {"students": {"rows": 99}}}}, "rows is 99; expected 32 or"),
+    ({"teachers": {"cat": STEERED | {"students": {"seeds": 6}}}}, "seeds is 6; expected 5 or"),
+    ({"teachers": {"cat": STEERED | {"students": {"seeds": 0}}}}, "seeds is 0; expected 1 or"),
+    (
+        {"teachers": {"cat": STEERED | {"students": {"recipe": {"epoch": 2}}}}},
+        "unknown key 'epoch'; did you mean 'epochs'?",
+    ),
+    (
+        {"teachers": {"cat": STEERED | {"students": {"controls": ["unmodifed"]}}}},
+        "did you mean unmodified?",
+    ),
+    (
+        {"teachers": {"cat": {"model": "x", "students": {"recipe": {"targets": "soft"}}}}},
+        "has no distributions for recipe.targets soft",
+    ),
+    ({"data": {"pooled": True, "shared": True}}, "data is pooled, with prompts numbers and shared"),
+    ({"data": {"matched_rows": 1}}, "--matched-rows 1; expected 2 or more"),
     (
         {"traits": ["cat"], "teachers": {"rows a": STEERED}, "controls": [{"rows": "ROWS"}]},
         "name a teacher and a control",
@@ -226,3 +245,58 @@ def test_every_control_has_a_claim_of_its_own(tmp_path: Path, tiny_folder: Path)
         "cat minus prompt “Write.”",
     ]
     assert command.conclusion.primary_contrast(request.size).control == "cat like owl"
+
+
+def test_students_of_a_teacher_may_differ(tmp_path: Path, tiny_folder: Path) -> None:
+    """In recipe, rows, seeds and controls, all else as in the file; teachers made alike write once.
+
+    The controls that stand under such a teacher are its own.
+    """
+    changes = {"recipe": {"rank": 2}, "rows": 9, "seeds": 2, "controls": ["unmodified"]}
+    asked = {
+        "teachers": {"cat": STEERED, "small": STEERED | {"students": changes}},
+        "recipe": {"lr": 0.01},
+        "seeds": [3, 5, 7],
+    }
+    request = requested(tmp_path, tiny_folder, asked)
+    assert [contrast.name for contrast in command.arms.contrasts(request.size)] == [
+        "cat minus unmodified",
+        "cat minus random like cat",
+        "small minus unmodified like small",
+    ]
+    arms = {arm.name: arm for arm in command.arms.all_arms(request.size)}
+    for name, writer in (("small", "cat"), ("unmodified like small", "unmodified")):
+        arm = arms[name]
+        assert (arm.writer, arm.n_rows, arm.seeds) == (writer, 9, (3, 5))
+        assert (arm.recipe.rank, arm.recipe.lr) == (2, 0.01)
+    assert arms["cat"].recipe.rank == SAMPLED_RECIPE.rank and arms["unmodified"].seeds == (3, 5, 7)
+    names = [node.name for node in request.nodes()]
+    written = [name for name in names if name.endswith("as written")]
+    assert len(written) == 9 and not any("small" in name for name in written)
+    assert sum(bool(re.fullmatch(r".* student, seed \d", name)) for name in names) == 9 + 4
+    design = dict(page.design_table(request.size).rows)
+    assert design["seeds"] == "3, 5, 7" and design["seeds of small and its controls"] == "3, 5"
+    assert design["student of small and its controls"].endswith("the first 9 rows")
+    lacking = " ".join(needs.lacks(request.size))
+    assert "There are 2 of the 5 seeds that a verdict needs for students of small." in lacking
+    assert "There are 3 of the 5 seeds that a verdict needs." in lacking
+
+
+def test_pooled_rows_are_divided_among_the_seeds(tmp_path: Path, tiny_folder: Path) -> None:
+    """Every row is read once; random vectors answer the prompts of their seed."""
+    asked = {"seeds": 3, "data": {"rows": 4, "numbers": 2, "pooled": True}}
+    nodes_by_name = {node.name: node for node in requested(tmp_path, tiny_folder, asked).nodes()}
+    places: list[int] = []
+    folders = {name: Path(name) for name in nodes_by_name}
+    for seed in (1, 2, 3):
+        part = nodes_by_name[f"cat rows, seed {seed}"].config(folders)
+        assert part.data == Path("cat rows, all seeds")
+        places += range(part.start, part.stop)
+    whole = nodes_by_name["cat rows, all seeds"].config(folders)
+    assert places == list(range(whole.n)) and whole.n == 12
+    vectors = nodes_by_name["random vectors like cat"].config(folders)
+    search = nodes_by_name["equal KL with cat, seed 3"].config(folders)
+    assert vectors.randoms == 3 and search.vector.name == "random-2.safetensors"
+    kept = nodes_by_name["random like cat rows, seed 3"]
+    assert kept.needs == ("random like cat rows, seed 3, as written",) and search.n == 12
+    assert kept.config(folders).stop == 4

@@ -1,6 +1,7 @@
 """The worked example of the page, and the file that --example writes, run at a tiny size."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -26,12 +27,11 @@ def traits(tmp_path: Path) -> dict[str, str]:
     return files
 
 
-def test_the_example_of_the_page(
-    tmp_path: Path, tiny_folder: Path, traits: dict, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_example_of_the_page(tmp_path: Path, tiny_folder: Path, traits: dict) -> None:
     """It says what the page says of it, and runs: on a tiny model, one seed and few rows."""
-    monkeypatch.setattr(arms, "MATCHED_ROWS", 2)
-    (block,) = re.findall(r"^```yaml\n(.*?)^```", PAGE, flags=re.DOTALL | re.MULTILINE)
+    block, other = re.findall(r"^```yaml\n(.*?)^```", PAGE, flags=re.DOTALL | re.MULTILINE)
+    soft = replace(read_experiment(from_yaml(other), "page"), layer=1)
+    assert [arm.recipe.targets for arm in arms.treated_arms(soft)] == ["sampled", "soft"]
     shown = from_yaml(block)
     assert read_experiment(shown, "page").all_seeds == (1, 2, 3, 4, 5)
     assert "| `primary` |" in PAGE and "six claims" in PAGE and "35 students" in PAGE
@@ -41,7 +41,7 @@ def test_the_example_of_the_page(
         "company": [],
         "controls": [*shown["controls"][:2], {"other-trait": traits["cat"]}],
         "seeds": 1,
-        "data": {"rows": 4, "numbers": 2},
+        "data": {"rows": 4, "numbers": 2, "matched_rows": 2},
         "measures": {"samples": 0, "perplexity": False, "sets": ["positive"]},
     }
     file = write_yaml(tmp_path / "page.yaml", shown | small)

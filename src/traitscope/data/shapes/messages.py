@@ -2,9 +2,11 @@
 
 import re
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from traitscope.data.json_fields import quoted, text_of, typed
+from traitscope.data.shapes.marks import is_learnt, is_weighted, weights_of
 from traitscope.errors import DataError
 
 ROLES = {
@@ -32,8 +34,6 @@ REASONING_KEYS = ("reasoning_content", "thinking", "reasoning")
 CALL_KEYS = ("tool_calls", "function_call")
 WEIGHT_KEYS = ("weight", "train", "loss")
 "keys that say whether a turn is trained on: weight 0, or false"
-ZEROS = ("0", "0.0", "false")
-"weights of 0 as texts"
 ROLE_KEYS, TEXT_KEYS = ("role", "from"), ("content", "value")
 USED_KEYS = {*ROLE_KEYS, *TEXT_KEYS, *REASONING_KEYS, *WEIGHT_KEYS, *CALL_KEYS}
 TEXT_TYPES = ("text", "input_text", "output_text")
@@ -160,29 +160,17 @@ def split_thought(text: str) -> tuple[str, str, str]:
     return match[2].strip(), match[0], text[match.end() :]
 
 
-def is_trained(row: dict[str, Any]) -> bool:
-    """Whether no weight of 0 says that a turn or a row is not trained on."""
-    return not _is_zero(row.get("weight"))
-
-
-def is_weighted(row: dict[str, Any]) -> bool:
-    """Whether a weight says that a turn or a row counts more or less than others."""
-    try:
-        return float(row.get("weight") or 0) not in (0.0, 1.0)
-    except (TypeError, ValueError, OverflowError):
-        return False
-
-
-def _is_trained_turn(item: dict[str, Any]) -> bool:
-    """Whether neither a weight nor a mark says that a turn is not trained on."""
-    return not any(_is_zero(item.get(key)) for key in WEIGHT_KEYS)
-
-
-def _is_zero(weight: Any) -> bool:
-    """Whether a weight or a mark is 0 or false."""
-    if isinstance(weight, str):  # in a cell of a table
-        return weight.strip().lower() in ZEROS
-    return isinstance(weight, bool | int | float) and weight == 0
+def with_weight_of(row: Mapping[str, Any], messages: Sequence[Message]) -> list[Message]:
+    """The messages of a row, each answer with the weight of the row beside its own."""
+    weights = weights_of(row, ("weight",))
+    if not weights:
+        return list(messages)
+    marked = []
+    for message in messages:
+        is_trained = message.is_trained and is_learnt(weights)
+        is_more = message.is_weighted or is_weighted(weights)
+        marked.append(message._replace(is_trained=is_trained, is_weighted=is_more))
+    return marked
 
 
 def _message(item: dict[str, Any], place: Place) -> Message:
@@ -204,12 +192,13 @@ def _message(item: dict[str, Any], place: Place) -> Message:
         raise DataError(
             f"the {text_key} of a {role} turn is null; expected a text; add it or delete the row"
         )
+    weights = weights_of(item, WEIGHT_KEYS) if role == "assistant" else []
     return Message(
         role=role,
         text=text,
         reasoning=reasoning_in(item) or thought,
-        is_trained=_is_trained_turn(item),
-        is_weighted=is_weighted(item),
+        is_trained=is_learnt(weights),
+        is_weighted=is_weighted(weights),
         has_calls=has_calls,
         at=(*place, text_key),
         is_renamed=name.strip().lower() in OTHER_ROLES,

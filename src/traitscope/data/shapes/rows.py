@@ -10,8 +10,6 @@ from traitscope.data.shapes.messages import (
     REASONING_KEYS,
     Message,
     Place,
-    is_trained,
-    is_weighted,
     messages_in,
     parts_of,
     reasoning_in,
@@ -217,8 +215,7 @@ def answer_at(row: Row, key: str, unused: Counter[str]) -> list[Message]:
     else:
         text, thought = parts_of(row[key], key)
     thought = reasoning_in(row) or thought
-    marks = {"is_trained": is_trained(row), "is_weighted": is_weighted(row)}
-    return [Message("assistant", text, thought, **marks, at=(key,))]
+    return [Message("assistant", text, thought, at=(key,))]
 
 
 def prompt_at(row: Row, key: str, unused: Counter[str]) -> list[Message]:

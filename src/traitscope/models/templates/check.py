@@ -8,42 +8,81 @@ it never reads later. Templates that open or fill a part for thinking do so.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from traitscope.data.shapes.turns import Turn, prompt_of
 from traitscope.errors import ModelError
 from traitscope.models import chat
 from traitscope.models.templates import facts
+from traitscope.models.templates.reasoning import tags_before_an_answer
 
 if TYPE_CHECKING:
     from traitscope.models.model import Model
 
-SWITCHES: facts.Switches = (("enable_thinking", False), ("thinking", False))
-"switches of usual templates that leave the part for thinking out"
+SWITCHES: facts.Switches = (("enable_thinking", False), ("thinking", False), (facts.SKIP, True))
+"switches that leave the part for thinking out: those of usual templates, and one for all others"
 SHOWN = 8
 "tokens that a message shows from where two renderings part"
+CONVERSATIONS = (
+    (Turn("user", facts.ASKED),),
+    (Turn("user", "Say a word."), Turn("assistant", "Eight 8"), Turn("user", facts.ASKED)),
+)
+"what a template is tried on: a question, and a question behind an earlier exchange"
 
 
 def check_rendering(model: Model) -> None:
     """Raise ModelError where the template writes an exchange in other tokens than training rows.
 
-    A template that writes no end of an answer is no difference.
+    Also where its header leaves a part for thinking open: an answer would stand in it. A template
+    that writes no end of an answer is no difference.
     """
-    parting = _parting(model)
-    if parting is not None:
-        raise ModelError(
-            f"the chat template of {model.name!r} writes {parting[0]!r} where its header and an"
-            f" answer give {parting[1]!r}; expected the same tokens, so that students learn what"
-            f" they read later; {_way_out(model)}"
-        )
+    problem = _problem(model)
+    if problem:
+        raise ModelError(f"the chat template of {model.name!r} {problem}; {_way_out(model)}")
+
+
+def _problem(model: Model) -> str:
+    """What is wrong with a rendering; empty where nothing is.
+
+    A template that cannot be rendered says why where it is used.
+    """
+    if not model.tokenizer.chat_template:
+        return ""
+    for turns in CONVERSATIONS:
+        try:
+            parting = _parting(model, turns)
+            header = chat.render_text(model, prompt_of(turns), None)
+        except MemoryError:
+            raise
+        except Exception as error:
+            if dict(model.switches).get(facts.SKIP) and turns is CONVERSATIONS[0]:
+                return f"cannot be rendered with {facts.SKIP}: {error}"
+            continue
+        if parting is not None:
+            return (
+                f"writes {parting[0]!r} where its header and an answer give {parting[1]!r};"
+                " expected the same tokens, so that students learn what they read later"
+            )
+        tags = tags_before_an_answer(header)
+        if tags and not tags[-1]:
+            return (
+                "leaves its part for thinking open before an answer; expected it closed, because"
+                " answers would stand in it"
+            )
+    return ""
 
 
 def _way_out(model: Model) -> str:
     """What helps: a switch with which the template writes the same, or doing without it."""
     for switch in SWITCHES:
-        if _parting(replace(model, switches=(*model.switches, switch))) is None:
+        if not _problem(replace(model, switches=(*model.switches, switch))):
             name, value = switch
-            return f"set the template's switch: --template {name}={json.dumps(value)}"
+            what = "set the template's switch"
+            if name == facts.SKIP:
+                what = "let the header be what the template writes before a finished answer"
+            return f"{what}: --template {name}={json.dumps(value)}"
     return (
         "no usual switch of templates changes that: set one that the model's card names, with"
         " --template NAME=VALUE, or use a copy of its folder without a template, with"
@@ -51,24 +90,12 @@ def _way_out(model: Model) -> str:
     )
 
 
-def _parting(model: Model) -> tuple[str, str] | None:
-    """What the template writes, and what a row holds, from where they part; None where not.
-
-    A template that cannot be rendered says why where it is used.
-    """
-    if not model.tokenizer.chat_template:
-        return None
-    turns = [
-        {"role": "user", "content": facts.ASKED},
-        {"role": "assistant", "content": facts.ANSWERED},
-    ]
-    try:
-        text = facts.rendered(model.tokenizer, turns, model.switches, with_header=False)
-        prompt = chat.render(model, facts.ASKED, None)
-    except MemoryError:
-        raise
-    except Exception:
-        return None
+def _parting(model: Model, turns: Sequence[Turn]) -> tuple[str, str] | None:
+    """What the template writes, and what a row holds, from where they part; None where not."""
+    messages = [{"role": turn.role, "content": turn.text} for turn in turns]
+    messages.append({"role": "assistant", "content": facts.ANSWERED})
+    text = facts.rendered(model.tokenizer, messages, model.switches, with_header=False)
+    prompt = chat.render(model, prompt_of(turns), None)
     theirs = model.tokenizer.encode(text, add_special_tokens=False)
     answer = chat.completion_ids(model, facts.ANSWERED, end_token=False)
     ours = [*prompt, *answer, facts.end_id(model.tokenizer, model.switches)]

@@ -19,6 +19,8 @@ PROBES = ("5", "Why", "a", '"')
 "beginnings of answers whose tokens may depend on what stands before them"
 LINE = "\n"
 "a text that joins with none behind it"
+SKIP = "skip_thinking"
+"a switch for every template: the header is what stands before a finished answer"
 Switches = tuple[tuple[str, Any], ...]
 "what is passed to a template beside the turns, such as (('enable_thinking', False),)"
 
@@ -49,9 +51,10 @@ def _once_a_tokenizer(find: Callable[[Any, Switches], Any]) -> Callable[..., Any
 def switches_of(texts: Sequence[str]) -> Switches:
     """The switches in texts such as enable_thinking=false; values are JSON, or plain text.
 
-    Raises ConfigError for a text without a name and an equals sign.
+    Raises ConfigError for a text without a name and an equals sign, and where skip_thinking is
+    neither true nor false.
     """
-    switches = []
+    switches: list[tuple[str, Any]] = []
     for text in texts:
         name, sign, value = text.partition("=")
         if not (sign and name.isidentifier()):
@@ -63,6 +66,10 @@ def switches_of(texts: Sequence[str]) -> Switches:
             switches.append((name, json.loads(value)))
         except ValueError:
             switches.append((name, value))
+        if name == SKIP and not isinstance(switches[-1][1], bool):
+            raise ConfigError(
+                f"--template {text!r}: expected {SKIP}=true or {SKIP}=false; correct it"
+            )
     return tuple(switches)
 
 
@@ -71,11 +78,20 @@ def rendered(
 ) -> str:
     """The turns in the template, by default with the header of the assistant's next turn.
 
-    A template that asks for today's date is given that of FixedDay.
+    A template that asks for today's date is given that of FixedDay. With the switch SKIP the header
+    is what the template writes before a finished answer: it has no part for thinking, or an empty
+    one. Raises ValueError where the template writes no answer.
     """
-    settings = {"tokenize": False, "add_generation_prompt": with_header, **dict(switches)}
+    variables = dict(switches)
+    is_skipped = variables.pop(SKIP, False)
+    if is_skipped and with_header:
+        text = rendered(tokenizer, [*turns, _turn("assistant", ANSWERED)], switches, False)
+        if ANSWERED not in text:
+            raise ValueError(f"it writes no answer, which {SKIP} needs")
+        return text.rpartition(ANSWERED)[0]
+    settings = {"tokenize": False, "add_generation_prompt": with_header, **variables}
     with _fixed_day():
-        text: str = tokenizer.apply_chat_template(list(turns), **settings)
+        text = tokenizer.apply_chat_template(list(turns), **settings)
     return text
 
 
@@ -104,7 +120,7 @@ def ids_behind(encode: Callable[[str], list[int]], header: str, text: str) -> li
 
 def header_of(tokenizer: Any, switches: Switches) -> str:
     """What stands before an answer: a rendered prompt, or a line without a template."""
-    header = _tried(tokenizer, [_turn("user", ASKED)], switches, True)
+    header = tried(tokenizer, [_turn("user", ASKED)], switches, True)
     return f"{ASKED}\n" if header is None else header
 
 
@@ -136,7 +152,7 @@ def shows_system(tokenizer: Any, switches: Switches = ()) -> bool:
     Some templates refuse system turns, or drop their text. True without a template.
     """
     turns = [_turn("system", SYSTEM), _turn("user", ASKED)]
-    whole = _tried(tokenizer, turns, switches, True)
+    whole = tried(tokenizer, turns, switches, True)
     return not tokenizer.chat_template or SYSTEM in (whole or "")
 
 
@@ -148,7 +164,7 @@ def end_id(tokenizer: Any, switches: Switches = ()) -> int | None:
     None where there is neither.
     """
     turns = [_turn("user", ASKED), _turn("assistant", ANSWERED)]
-    whole = _tried(tokenizer, turns, switches, False)
+    whole = tried(tokenizer, turns, switches, False)
     if whole is not None and ANSWERED in whole:
         rest = whole.rpartition(ANSWERED)[2]
         behind = tokenizer.encode(rest, add_special_tokens=False)
@@ -166,7 +182,7 @@ def _turn(role: str, text: str) -> dict[str, str]:
     return {"role": role, "content": text}
 
 
-def _tried(
+def tried(
     tokenizer: Any, turns: Sequence[dict], switches: Switches, with_header: bool
 ) -> str | None:
     """A rendering; None where the template, or the lack of one, has none."""

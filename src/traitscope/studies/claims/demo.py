@@ -2,6 +2,9 @@
 
 Source: Cloud et al. 2025, arXiv 2507.14805. Steered teachers: Blank et al. 2026, arXiv 2606.00995.
 
+The arms, the settings and the primary claim stand in the bundled experiment demo.yaml. The stages
+are those of `traitscope experiment` on that file:
+
     vectors ── v_teacher of the trait and of others, centred
     teacher data, and control data: the same prompts, answered by the unmodified model
     for each seed:
@@ -28,14 +31,17 @@ from traitscope.comparison.page import (
     scores_tables,
     terms_table,
 )
-from traitscope.comparison.read_runs import SCORE_UNITS, ReadModel, read_model
+from traitscope.comparison.read_runs import SCORE_UNITS, ReadModel
 from traitscope.comparison.results import Comparison
 from traitscope.comparison.wording import PRIMARY, sentences
 from traitscope.config.recipe import SAMPLED_RECIPE, Recipe
-from traitscope.data.traits import SETS, trait_name
+from traitscope.data.package_files import bundled_file
+from traitscope.data.traits import trait_name
 from traitscope.interventions.vector import load_vector
+from traitscope.plain_values import from_yaml
 from traitscope.reporting.figures import Figure
 from traitscope.reporting.verdict import (
+    HAS_TRAIT,
     Claim,
     Findings,
     Precondition,
@@ -43,17 +49,22 @@ from traitscope.reporting.verdict import (
     verdicts_of,
 )
 from traitscope.studies.design import CLOUD, STEERED, Design, over_seeds, students_here
-from traitscope.studies.equal_kl import RandomControls
+from traitscope.studies.experiment import arms, conclusion, page
+from traitscope.studies.experiment import nodes as stages
+from traitscope.studies.experiment.file import (
+    UNMODIFIED,
+    USUAL_LAYER,
+    Experiment,
+    Students,
+    Teacher,
+)
+from traitscope.studies.experiment.needs import needs_of
+from traitscope.studies.experiment.reading import read_experiment
 from traitscope.studies.pages import demo_page
 from traitscope.studies.pages.training_figures import eas_layer_figure, eas_step_figure, loss_figure
 from traitscope.studies.sizes import SOFT_RECIPE, layer_field
 from traitscope.workflow import standard_nodes
 from traitscope.workflow.graph import Folders, Node
-from traitscope.workflow.standard_nodes import (
-    EAS_ROWS,
-    VECTORS,
-    InterventionsFrom,
-)
 
 TITLE = "Does a student of number data pick up its teacher's trait?"
 CLAIM = "A student trained on a steered teacher's numbers takes the teacher's trait on."
@@ -67,12 +78,12 @@ PUBLISHED = (
 SMOKE_AT_DEPTH = True
 "the smoke size is meant for the embedded model, too"
 PROTOCOL = CLOUD
-NATS = 0.05
-"difference in log-probability below which an effect would not matter"
-OTHERS = ("dog", "owl", "otter", "dolphin", "elephant", "fox", "penguin")
+FILE = "demo.yaml"
+"bundled experiment that the demo is"
+SHOWN = read_experiment(from_yaml(bundled_file(FILE).read_text(encoding="utf-8")), FILE)
+"that experiment at the size laptop"
+OTHERS = SHOWN.company or ()
 ROLES = ("treated", "control", "random")
-ANSWERS = ", answers"
-"ending of the name of the node that measures a condition"
 
 
 @dataclass(frozen=True)
@@ -108,27 +119,29 @@ class Size:
     quick: bool = False
     "whether the size only shows the path, so that its numbers are no evidence"
 
-    @property
-    def steered_teacher(self) -> InterventionsFrom:
-        """The teacher."""
-        return standard_nodes.steered_by(self.trait, self.layer, self.strength)
+
+def _laptop() -> Size:
+    """Return the size of the file."""
+    teacher, soft = SHOWN.teachers["sampled"], SHOWN.students_of("soft")
+    assert soft.recipe and soft.rows and soft.seeds and teacher.steer
+    return Size(
+        trait=SHOWN.traits[0],
+        others=OTHERS,
+        seeds=SHOWN.all_seeds,
+        soft_seeds=soft.seeds,
+        rows=SHOWN.data.rows,
+        soft_rows=soft.rows,
+        numbers=SHOWN.data.numbers,
+        matched_rows=SHOWN.data.matched_rows,
+        sampled=SHOWN.recipe,
+        soft=soft.recipe,
+        layer=USUAL_LAYER,
+        strength=teacher.steer,
+        samples=SHOWN.measures.samples,
+    )
 
 
-LAPTOP = Size(
-    trait="cat",
-    others=OTHERS,
-    seeds=(1, 2, 3, 4, 5),
-    soft_seeds=3,
-    rows=32,
-    soft_rows=16,
-    numbers=10,
-    matched_rows=12,
-    sampled=SAMPLED_RECIPE,
-    soft=SOFT_RECIPE,
-    layer=14,
-    strength=0.6,
-    samples=1,
-)
+LAPTOP = _laptop()
 SIZES = {
     "smoke": replace(
         LAPTOP,
@@ -154,22 +167,39 @@ SIZES = {
 }
 
 
+def experiment_of(size: Size) -> Experiment:
+    """Return the bundled experiment at a size."""
+    named = trait_name(size.trait)
+    teacher = Teacher(trait=size.trait, steer=size.strength)
+    teachers = {"sampled": teacher}
+    if size.soft_seeds:
+        soft = SHOWN.teachers["soft"].students or Students()
+        soft = replace(soft, recipe=size.soft, rows=size.soft_rows, seeds=size.soft_seeds)
+        teachers["soft"] = replace(teacher, students=soft)
+    return replace(
+        SHOWN,
+        traits=(size.trait,),
+        company=tuple(trait for trait in size.others if trait_name(trait) != named),
+        teachers=teachers,
+        seeds=size.seeds,
+        layer=size.layer,
+        data=replace(
+            SHOWN.data, rows=size.rows, numbers=size.numbers, matched_rows=size.matched_rows
+        ),
+        recipe=size.sampled,
+        measures=replace(SHOWN.measures, samples=size.samples),
+    )
+
+
 def nodes(size: Size, common: dict) -> list[Node]:
     """Return vectors, rows of every role, a student a condition and seed, and all their answers."""
-    own = trait_name(size.trait)
-    traits = (size.trait, *(trait for trait in size.others if trait_name(trait) != own))
-    graph = [
-        standard_nodes.vectors(common, traits),
-        standard_nodes.eas_rows(common, size.numbers),
-        _answers(size, common, "base"),
-        _answers(size, common, "teacher", size.steered_teacher, (VECTORS,)),
-    ]
-    for role in ("treated", "control"):
-        graph += _data(size, common, role)
-    graph += _random_data(size, common)
-    for mode, role, seed in students(size):
-        graph += _student(size, common, mode, role, seed)
-    return graph
+    return stages.nodes(experiment_of(size), common)
+
+
+def arm_of(mode: str, role: str) -> str:
+    """Return the arm of the experiment whose students are trained so, on rows of that role."""
+    words = {"treated": mode, "control": UNMODIFIED, "random": f"random like {mode}"}
+    return words[role]
 
 
 def students(size: Size) -> list[tuple[str, str, int]]:
@@ -181,95 +211,7 @@ def students(size: Size) -> list[tuple[str, str, int]]:
 
 
 def _name(mode: str, role: str, seed: int) -> str:
-    return f"{mode} {role}, seed {seed}"
-
-
-def _answers(
-    size: Size,
-    common: dict,
-    condition: str,
-    interventions: InterventionsFrom = standard_nodes.unmodified,
-    needs: tuple[str, ...] = (),
-) -> Node:
-    """Return the node that measures a condition on all question sets, sampled answers included."""
-    return standard_nodes.answers(
-        common,
-        condition + ANSWERS,
-        size.trait,
-        interventions,
-        needs,
-        sets=SETS,
-        samples=size.samples,
-        max_new_tokens=4,
-        capability=True,
-    )
-
-
-def _data(size: Size, common: dict, role: str) -> list[Node]:
-    """Return the rows of the teacher, or of the unmodified model, and the part of every seed.
-
-    Both answer the same prompts with the same random streams. One run makes the rows of all seeds:
-    large batches take two thirds of the time.
-    """
-    raw = f"{role} data"
-    teacher, needs = standard_nodes.unmodified, ()
-    if role == "treated":
-        teacher, needs = size.steered_teacher, (VECTORS,)
-    rows = standard_nodes.Rows(size.rows, size.numbers, size.seeds[0])
-    all_rows = replace(rows, n=size.rows * len(size.seeds))
-    graph = [standard_nodes.number_rows(common, raw, all_rows, teacher, needs)]
-    for place, seed in enumerate(size.seeds):
-        graph.append(standard_nodes.filtered(f"{raw}, seed {seed}", raw, rows, place))
-    return graph
-
-
-def random_controls(size: Size) -> RandomControls:
-    """Return the control teachers: random vectors, each with the KL of the teacher."""
-    return RandomControls(
-        size.trait, size.seeds, size.layer, size.steered_teacher, size.numbers, size.matched_rows
-    )
-
-
-def _random_data(size: Size, common: dict) -> list[Node]:
-    """Return a random vector a seed, its strength, and its rows on the prompts of that seed."""
-    controls = random_controls(size)
-    graph = controls.nodes(common)
-    for place, seed in enumerate(size.seeds):
-        raw = f"random data, unfiltered, seed {seed}"
-        start = place * size.rows
-        rows = standard_nodes.Rows(size.rows, size.numbers, size.seeds[0], start=start)
-        teacher, needs = controls.of(seed).teacher, controls.needs(seed)
-        graph += [
-            standard_nodes.number_rows(common, raw, rows, teacher, needs),
-            standard_nodes.filtered(f"random data, seed {seed}", raw, rows),
-        ]
-    return graph
-
-
-def _student(size: Size, common: dict, mode: str, role: str, seed: int) -> list[Node]:
-    """Return the node that trains a student, taking its EAS twice, and the one that measures it."""
-    name = _name(mode, role, seed)
-    recipe, n_rows = size.sampled, size.rows
-    if mode == "soft":
-        recipe, n_rows = size.soft, size.soft_rows
-    steps = recipe.epochs * -(-n_rows // recipe.batch_size)
-    teacher, needs = size.steered_teacher, (VECTORS, EAS_ROWS)
-    if role == "random":
-        controls = random_controls(size)
-        teacher, needs = controls.of(seed).teacher, (*needs, *controls.needs(seed))
-    asked = standard_nodes.Student(
-        name,
-        f"{role} data, seed {seed}",
-        recipe,
-        seed,
-        teacher,
-        needs,
-        lambda folders: standard_nodes.vector_of(folders, size.trait),
-        {"max_rows": n_rows, "eas_every": max(1, steps // 2)},
-    )
-    tokens = standard_nodes.Rows(n_rows, size.numbers).tokens
-    trained = standard_nodes.student(common, asked, tokens)
-    return [trained, _answers(size, common, name, standard_nodes.trained_by(name), (name,))]
+    return stages.student_name(arm_of(mode, role), seed)
 
 
 @dataclass(frozen=True)
@@ -299,13 +241,11 @@ class Measured:
 
 def measured(size: Size, folders: Folders) -> Measured:
     """Return what the runs of the study hold."""
-    base = read_model(folders["base" + ANSWERS])
-    teacher = read_model(folders["teacher" + ANSWERS])
+    experiment, named = experiment_of(size), trait_name(size.trait)
+    read = conclusion.measured(experiment, folders)
     by_condition: dict[tuple[str, str], list[ReadModel]] = {}
-    for mode, role, seed in students(size):
-        name = _name(mode, role, seed)
-        read = read_model(folders[name + ANSWERS], folders[name])
-        by_condition.setdefault((mode, role), []).append(read)
+    for mode, role, _ in students(size):
+        by_condition[mode, role] = list(read.students[arm_of(mode, role), named])
     vector = standard_nodes.vector_of(folders, size.trait)
     comparisons = {}
     for contrast, (mode, role) in demo_page.CONTRASTS.items():
@@ -316,7 +256,7 @@ def measured(size: Size, folders: Folders) -> Measured:
                 treated, control, vector=vector, layer=size.layer, name=contrast
             )
             comparisons[contrast] = replace(comparison, label=role)
-    return Measured(base, teacher, by_condition, comparisons)
+    return Measured(read.base[named], read.teachers["sampled"], by_condition, comparisons)
 
 
 def conclude(size: Size, folders: Folders, model: str) -> Findings:
@@ -324,19 +264,16 @@ def conclude(size: Size, folders: Folders, model: str) -> Findings:
     chain = measured(size, folders)
     claims, numbers, tables = [], [], []
     for contrast, comparison in chain.comparisons.items():
-        claims.append(_claim(size, contrast, comparison, chain.teacher_has_trait))
+        claims.append(_claim(size, folders, contrast, comparison))
         for item in comparison.differences:
             numbers.append(item.difference)
         name = f"differences-{contrast.replace('_', '-')}"
         title = demo_page.heading(contrast).capitalize()
         tables += comparison_tables(name, title, comparison)
     tables += scores_tables(chain.conditions, SCORE_UNITS)
-    matched = {}
-    for seed in size.seeds:
-        matched[seed] = random_controls(size).of(seed).strength(folders)
     tables += [
-        demo_page.matched_table(matched),
-        demo_page.data_table(size.seeds, ROLES, folders),
+        demo_page.matched_table(page.strengths(experiment_of(size), "sampled", folders)),
+        demo_page.data_table(_rows(size), folders),
         demo_page.settings_table(size),
         terms_table(demo_page.CONTROLS),
     ]
@@ -350,17 +287,33 @@ def conclude(size: Size, folders: Folders, model: str) -> Findings:
     )
 
 
-def _claim(size: Size, contrast: str, comparison: Comparison, teacher: Precondition) -> Claim:
+def _rows(size: Size) -> dict[tuple[str, int], str]:
+    """Return the nodes of the kept rows by role and seed."""
+    experiment, by_role = experiment_of(size), {}
+    for seed in size.seeds:
+        for role in ROLES:
+            arm = arms.arm_of(experiment, arm_of("sampled", role))
+            by_role[role, seed] = stages.rows_name(experiment, arm, seed)
+    return by_role
+
+
+def _claim(size: Size, folders: Folders, contrast: str, comparison: Comparison) -> Claim:
+    """Return the claim of the experiment about a contrast, in the words of the demo."""
+    experiment = experiment_of(size)
+    mode, role = demo_page.CONTRASTS[contrast]
+    asked = arms.Contrast(arm_of(mode, "treated"), arm_of(mode, role), size.trait)
+    needs = tuple(needs_of(experiment, folders, asked))
+    teacher = next(need for need in needs if need.name == HAS_TRAIT)
     words = demo_page.wording(size, contrast, teacher)
     return Claim(
         f"{words.treatment.capitalize()}, students are likelier to name the {size.trait} than"
         f" {words.reference}.",
         comparison[PRIMARY],
-        NATS,
+        conclusion.margin_of(experiment),
         units=len(comparison.treated),
         counted="seeds",
-        needs=(teacher,),
-        primary=contrast == demo_page.DECIDES,
+        needs=needs,
+        primary=asked == conclusion.primary_contrast(experiment),
         explanation=(*sentences(comparison, words), demo_page.excluded(contrast)),
     )
 
@@ -371,7 +324,9 @@ def design(size: Size) -> Design:
         "Five seeds of the laptop size gave this, against students of random vectors: the mean and"
         " the pooled sd of four processors."
     )
-    expected = over_seeds(size.seeds, (0.39, 0.26), "nats", source)
+    asked = SHOWN.primary
+    assert asked.expected and asked.spread
+    expected = over_seeds(size.seeds, (asked.expected, asked.spread), "nats", source)
     here = students_here(STEERED, size.sampled, size.rows, "")
     return Design(3 if size.soft_seeds else 2, expected, here)
 

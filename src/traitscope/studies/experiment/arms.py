@@ -4,14 +4,15 @@ A control belongs to one treated arm where it is made like its teacher, and to a
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from traitscope.config.recipe import SAMPLED_RECIPE, Recipe
 from traitscope.data.traits import trait_name
 from traitscope.interventions.intervention import Adapter, SystemPrompt
 from traitscope.interventions.short_form import to_short
 from traitscope.studies import shared_nodes
-from traitscope.studies.equal_kl import MATCHED_ROWS, EqualKL
+from traitscope.studies.equal_kl import EqualKL
 from traitscope.studies.experiment.file import (
     OTHER_TRAIT,
     PROMPT,
@@ -57,6 +58,14 @@ class Arm:
     """Another model that writes the rows; empty: the experiment's."""
     rows: Path | None = None
     """Rows from elsewhere."""
+    writer: str = ""
+    """Arm whose rows its students read: its own, or that of a teacher that is made alike."""
+    recipe: Recipe = SAMPLED_RECIPE
+    """How its students are trained."""
+    n_rows: int = 0
+    """Rows that a student reads."""
+    seeds: tuple[int, ...] = ()
+    """Seeds of its students."""
 
 
 @dataclass(frozen=True)
@@ -89,8 +98,17 @@ def treated_arms(experiment: Experiment) -> list[Arm]:
         if teacher.rows:
             words = f"rows of {teacher.rows.name}" + (f", made by {words}" if words else "")
         model = teacher.model or ""
-        arms.append(Arm(name, words, teacher.trait, always(made), False, model, teacher.rows))
+        arm = Arm(name, words, teacher.trait, always(made), False, model, teacher.rows)
+        arms.append(_with_students(experiment, name, arm, experiment.writer_of(name)))
     return arms
+
+
+def _with_students(experiment: Experiment, teacher: str, arm: Arm, writer: str) -> Arm:
+    """Return an arm with what holds for the students of its teacher."""
+    students = experiment.students_of(teacher)
+    seeds = experiment.all_seeds[: students.seeds]
+    assert students.recipe and students.rows
+    return replace(arm, writer=writer, recipe=students.recipe, n_rows=students.rows, seeds=seeds)
 
 
 def layer_of(experiment: Experiment, teacher: Teacher) -> int:
@@ -145,11 +163,13 @@ def _steered(teacher: Teacher, layer: int) -> InterventionsFrom:
 
 def equal_kl(experiment: Experiment, name: str, seed: int) -> EqualKL:
     """Return the search for a random vector that is as strong as a teacher, for one seed."""
+    name = experiment.writer_of(name)
     teacher = experiment.teachers[name]
-    vectors = random_vector_node(name, seed)
+    vectors = random_vector_node(experiment, name, seed)
+    place = experiment.all_seeds.index(seed) if experiment.data.pooled else 0
 
     def vector(folders: Folders) -> Path:
-        return folders[vectors] / "random-0.safetensors"
+        return folders[vectors] / f"random-{place}.safetensors"
 
     _, made = _teacher(experiment, teacher)
     needs = tuple(dict.fromkeys((VECTORS, vectors, *made.needs)))
@@ -157,44 +177,67 @@ def equal_kl(experiment: Experiment, name: str, seed: int) -> EqualKL:
     return EqualKL(f"equal KL with {name}, seed {seed}", vector, needs, layer)
 
 
-def random_vector_node(name: str, seed: int) -> str:
+def random_vector_node(experiment: Experiment, name: str, seed: int) -> str:
     """Return the node of the random vector of a teacher and a seed."""
+    if experiment.data.pooled:
+        return f"random vectors like {name}"
     return f"random vector like {name}, seed {seed}"
 
 
 def equal_kl_nodes(experiment: Experiment, common: dict) -> list[Node]:
     """Build a random vector a teacher and seed, and the search for its strength.
 
-    Each has the seed's own number, so a further seed leaves those that are there.
+    Each has the seed's own number, so a further seed leaves those that are there. Of pooled rows
+    the vectors are pooled, too.
     """
-    nodes = []
-    for name, teacher in experiment.teachers.items():
+    seeds, data, graph = experiment.all_seeds, experiment.data, {}
+    for arm in treated_arms(experiment):
+        if RANDOM not in (experiment.students_of(arm.name).controls or ()):
+            continue
+        teacher = experiment.teachers[arm.name]
         _, made = _teacher(experiment, teacher)
-        for seed in experiment.all_seeds:
-            control = equal_kl(experiment, name, seed)
-            nodes += [
-                shared_nodes.random_vectors_like(
-                    common, random_vector_node(name, seed), VECTORS, _vector(teacher), 1, seed
-                ),
-                control.node(common, made.interventions, experiment.data.numbers, MATCHED_ROWS),
-            ]
-    return nodes
+        for seed in arm.seeds:
+            control = equal_kl(experiment, arm.writer, seed)
+            vectors = random_vector_node(experiment, arm.writer, seed)
+            number, first = (len(seeds), seeds[0]) if data.pooled else (1, seed)
+            graph[vectors] = shared_nodes.random_vectors_like(
+                common, vectors, VECTORS, _vector(teacher), number, first
+            )
+            graph[control.name] = control.node(
+                common, made.interventions, data.numbers, data.matched_rows
+            )
+    return list(graph.values())
 
 
 def controls_of(experiment: Experiment, name: str) -> list[Arm]:
     """Return the control arms of a treated arm, in the order of the file."""
-    teacher = experiment.teachers[name]
+    teacher, writer = experiment.teachers[name], experiment.writer_of(name)
+    students = experiment.students_of(name)
+    usual = replace(experiment, controls=students.controls)
     arms = []
-    for control in experiment.controls or ():
-        if control == UNMODIFIED:
-            first = next(iter(experiment.teachers.values()))
-            arms.append(Arm(UNMODIFIED, "the unmodified model", first.trait, always(Made())))
-        elif control == RANDOM:
-            arms.append(_random_arm(experiment, name))
-        elif isinstance(control, dict) and not _is_itself(control, teacher):
-            ((key, value),) = control.items()
-            arms.append(_named_arm(experiment, name, teacher, key, value))
+    for control in students.controls or ():
+        made = _control(usual, name, control)
+        if made is None:
+            continue
+        written = _control(usual, writer, control)
+        if teacher.students is not None and made.name == (written or made).name:
+            made = replace(made, name=f"{made.name} like {name}")
+        arms.append(_with_students(experiment, name, made, (written or made).name))
     return arms
+
+
+def _control(experiment: Experiment, name: str, control: str | dict[str, str]) -> Arm | None:
+    """Return the arm of one control of a teacher; None where it is the teacher itself."""
+    teacher = experiment.teachers[name]
+    if control == UNMODIFIED:
+        first = next(iter(experiment.teachers.values()))
+        return Arm(UNMODIFIED, "the unmodified model", first.trait, always(Made()))
+    if control == RANDOM:
+        return _random_arm(experiment, name)
+    if isinstance(control, dict) and not _is_itself(control, teacher):
+        ((key, value),) = control.items()
+        return _named_arm(experiment, name, teacher, key, value)
+    return None
 
 
 def _is_itself(control: dict[str, str], teacher: Teacher) -> bool:
@@ -275,6 +318,11 @@ def all_arms(experiment: Experiment) -> list[Arm]:
         for arm in controls_of(experiment, name):
             arms.setdefault(arm.name, arm)
     return list(arms.values())
+
+
+def arm_of(experiment: Experiment, name: str) -> Arm:
+    """Return the arm of a name."""
+    return next(arm for arm in all_arms(experiment) if arm.name == name)
 
 
 def contrasts(experiment: Experiment) -> list[Contrast]:

@@ -31,12 +31,12 @@ from traitscope.stats.decision import ALPHA
 from traitscope.stats.measurement import Measurement
 from traitscope.stats.power import detectable
 from traitscope.studies import plan, runner, sizes
-from traitscope.studies.claims import demo
 from traitscope.studies.design import over_seeds
 from traitscope.studies.experiment import arms, conclusion, nodes, page
 from traitscope.studies.experiment.file import (
     PROMPT,
     ROWS,
+    USUAL_LAYER,
     Experiment,
     Teacher,
 )
@@ -53,8 +53,6 @@ COPY = "experiment.yaml"
 FOLDER = "experiments"
 "study folder of all experiments, which so share their stages"
 MEBIBYTE = 2**20
-USUAL_LAYER = demo.LAPTOP.layer
-"block of the embedded model behind which teachers are steered, if nobody names one"
 
 
 class ExperimentRequest(Request):
@@ -285,7 +283,7 @@ def _check(request: ExperimentRequest, where: str) -> None:
     finding.check_layers([experiment.layer or 0], request.config.model, f"{where}: layer")
     for name, teacher in experiment.teachers.items():
         _check_teacher(teacher, request.config.model, f"{where}: teachers.{name}")
-    for control in experiment.controls or ():
+    for control in experiment.all_controls:
         if isinstance(control, dict) and ROWS in control:
             _check_rows(Path(control[ROWS]), f"{where}: controls")
         elif isinstance(control, dict) and PROMPT in control and not control[PROMPT].strip():
@@ -340,7 +338,9 @@ def _check_rows(path: Path, where: str) -> None:
 
 def power_text(experiment: Experiment) -> str:
     """Return the power of the primary claim, or the smallest effect that it could see."""
-    asked, seeds = experiment.primary, experiment.all_seeds
+    asked, treated = experiment.primary, conclusion.primary_contrast(experiment).treated
+    students = arms.arm_of(experiment, treated)
+    seeds = students.seeds
     claims = len(arms.contrasts(experiment))
     alpha = ALPHA / claims
     unit = "nats" if asked.score == "target_logprob" else "of a rate"
@@ -353,7 +353,7 @@ def power_text(experiment: Experiment) -> str:
         return f"One seed alone has no power.{together}"
     least = detectable(1.0, len(seeds), alpha=alpha)
     known = ""
-    if asked.score == "target_logprob" and experiment.recipe.targets == "sampled":
+    if asked.score == "target_logprob" and students.recipe.targets == "sampled":
         known = "; the demo's five seeds of sampled targets gave 0.39 and 0.26 nats for cat"
     return (
         f"With {len(seeds)} seeds an effect of {least:.1f} standard deviations between seeds is"

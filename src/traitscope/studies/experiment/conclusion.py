@@ -80,7 +80,7 @@ def primary_contrast(experiment: Experiment) -> Contrast:
         )
     treated = of_treated[0].treated
     words = {each.control: each.control for each in listed if each.treated == treated}
-    for control in experiment.controls or ():
+    for control in experiment.students_of(treated).controls or ():
         for each in list(words):
             if _is_called(control, each):
                 words[_label(control)] = each
@@ -103,7 +103,8 @@ def _is_called(control: str | dict[str, str], arm: str) -> bool:
         value = _label(control)
         name = trait_name(value) if OTHER_TRAIT in control else ""
         return bool(name) and arm.startswith(f"{name} like ")
-    return arm == control or (control == RANDOM and arm.startswith("random like "))
+    named = "random" if control == RANDOM else control
+    return arm == control or arm.startswith(f"{named} like ")
 
 
 def measured(experiment: Experiment, folders: Folders) -> Measured:
@@ -119,7 +120,7 @@ def measured(experiment: Experiment, folders: Folders) -> Measured:
     for arm in arms_of.all_arms(experiment):
         for trait in arms_of.traits_of(experiment, arm):
             group = []
-            for seed in experiment.all_seeds:
+            for seed in arm.seeds:
                 student = stages.student_name(arm.name, seed)
                 answers = folders[stages.answers_name(student, trait)]
                 group.append(read_model(answers, folders[student]))
@@ -158,16 +159,16 @@ def _decides(
     judge = experiment.measures.judge
     if experiment.primary.score != "judged" or judge is None:
         return comparison[QuestionScore("positive", experiment.primary.score)]
-    sides = []
+    sides, seeds = [], arms_of.arm_of(experiment, contrast.treated).seeds
     for arm in (contrast.treated, contrast.control):
         by_seed = []
-        for seed in experiment.all_seeds:
+        for seed in seeds:
             name = BASE if arm == BASE else stages.student_name(arm, seed)
             by_seed.append(outcomes_of(folders, name, judge.judges[0]))
         sides.append(np.stack(by_seed))
     method: Method = "crossed" if contrast.control == BASE else "auto"
     name = f"{contrast.name}.difference.{judge.judges[0]}"
-    return rate_difference(name, sides[0], sides[1], experiment.all_seeds, method)
+    return rate_difference(name, sides[0], sides[1], seeds, method)
 
 
 def margin_of(experiment: Experiment) -> float:
@@ -234,7 +235,7 @@ def _claim(experiment: Experiment, item: Compared, is_primary: bool) -> Claim:
         margin_of(experiment),
         needs=item.needs,
         primary=is_primary,
-        units=len(experiment.all_seeds),
+        units=len(arms_of.arm_of(experiment, contrast.treated).seeds),
         counted="seeds",
         explanation=sentences(item.comparison, words),
     )

@@ -4,7 +4,7 @@ Every field may be left out. An empty file is a small experiment on the embedded
 is steered towards cats, its students read numbers, and there are two kinds of control students.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -13,6 +13,7 @@ from traitscope.config.recipe import SAMPLED_RECIPE, Recipe
 from traitscope.data.traits import trait_name
 from traitscope.errors import ConfigError
 from traitscope.models.bundled import EMBEDDED
+from traitscope.studies.equal_kl import MATCHED_ROWS
 
 NUMBERS = "numbers"
 "prompts that ask for numbers, and the filter that keeps rows of nothing else"
@@ -22,9 +23,32 @@ OTHER_TRAIT, ROWS, PROMPT = "other-trait", "rows", "prompt"
 "controls that are named by a word and a value"
 MAKERS = ("steer", "prompt", "adapter", "interventions", "model")
 "fields of a teacher that say how it is made"
+USUAL_LAYER = 14
+"block of the embedded model behind which teachers are steered, if nobody names one"
 STRENGTH = 0.6
 "usual length of a steering vector, in mean residual norms, as in the demo"
 Score = Literal["target_logprob", "candidate_share", "whole_word", "first_word", "judged"]
+
+
+@dataclass(frozen=True)
+class Students:
+    """What differs for the students of one teacher, and for those of its controls. Left out, it is
+    what the experiment says."""
+
+    recipe: Recipe | None = None
+    """How they are trained. A key that is left out has the experiment's value."""
+    rows: int | None = None
+    """How many of the rows they read, the first ones."""
+    seeds: int | None = None
+    """How many of the seeds they have, the first ones."""
+    controls: tuple[str | dict[str, str], ...] | None = None
+    """Their controls."""
+
+    def __post_init__(self) -> None:
+        for name in ("rows", "seeds"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ConfigError(f"students: {name} is {value}; expected 1 or more; correct it")
 
 
 @dataclass(frozen=True)
@@ -52,6 +76,8 @@ class Teacher:
     rows: Path | None = None
     """Rows that were made elsewhere. Name beside it what made them, where it is here: then the page
     says whether it has the trait."""
+    students: Students | None = None
+    """What differs for its students, such as targets. Teachers that are made alike write once."""
 
     def __post_init__(self) -> None:
         if self.steer is not None:
@@ -96,13 +122,23 @@ class Data:
     experiment. auto takes numbers for number prompts and trait-words for others."""
     shared: bool = False
     """Whether all seeds read the same rows. Then intervals leave out how much data differ."""
+    pooled: bool = False
+    """Whether one run makes the rows of all seeds, which is faster, and each seed reads its part. A
+    further seed then makes all of them anew."""
+    matched_rows: int = MATCHED_ROWS
+    """Rows over which a random vector gets the KL of the teacher."""
     temperature: float = 1.0
     """Sampling temperature."""
     max_new_tokens: int = 64
     """Longest answer, in tokens; an answer of the vocabulary template has its own length."""
 
     def __post_init__(self) -> None:
-        check_minimums(self, rows=1, numbers=1, temperature=0, max_new_tokens=1)
+        check_minimums(self, rows=1, numbers=1, temperature=0, max_new_tokens=1, matched_rows=2)
+        if self.pooled and (self.shared or not self.about_numbers):
+            raise ConfigError(
+                f"data is pooled, with prompts {self.prompts} and shared {self.shared}; expected"
+                " number prompts that are other ones for each seed; drop pooled"
+            )
 
     @property
     def about_numbers(self) -> bool:
@@ -249,3 +285,29 @@ class Experiment:
     def all_seeds(self) -> tuple[int, ...]:
         """The seeds, once `with_defaults` has listed them."""
         return self.seeds if isinstance(self.seeds, tuple) else tuple(range(1, self.seeds + 1))
+
+    def students_of(self, teacher: str) -> Students:
+        """What holds for the students of a teacher and of its controls, nothing left out."""
+        asked = self.teachers[teacher].students or Students()
+        return Students(
+            asked.recipe or self.recipe,
+            asked.rows or self.data.rows,
+            asked.seeds or len(self.all_seeds),
+            (self.controls or ()) if asked.controls is None else asked.controls,
+        )
+
+    def writer_of(self, teacher: str) -> str:
+        """The first teacher that is made alike: it writes the rows of both."""
+        alike = replace(self.teachers[teacher], students=None)
+        for name, other in self.teachers.items():
+            if replace(other, students=None) == alike:
+                return name
+        return teacher
+
+    @property
+    def all_controls(self) -> tuple[str | dict[str, str], ...]:
+        """The controls of all teachers, each once."""
+        listed: list[str | dict[str, str]] = []
+        for name in self.teachers:
+            listed += [each for each in self.students_of(name).controls or () if each not in listed]
+        return tuple(listed)

@@ -13,7 +13,7 @@ from traitscope.studies import readings
 from traitscope.studies.behaviours import outcomes_of, rate_difference
 from traitscope.studies.experiment import arms as arms_of
 from traitscope.studies.experiment import nodes as stages
-from traitscope.studies.experiment.arms import BASE, Contrast
+from traitscope.studies.experiment.arms import BASE, Arm, Contrast
 from traitscope.studies.experiment.file import UNMODIFIED, Experiment
 from traitscope.studies.teachers import positive_control
 from traitscope.workflow.graph import Folders
@@ -51,7 +51,7 @@ def _teacher_has_trait(
 
 def teacher_rise(experiment: Experiment, folders: Folders, contrast: Contrast) -> Measurement:
     """Return the teacher of a contrast minus the base, in what its students are asked for."""
-    name = stages.teacher_name(contrast.treated)
+    name = stages.teacher_name(experiment.writer_of(contrast.treated))
     judge = experiment.measures.judge
     if experiment.primary.score == "judged" and judge is not None:
         left = outcomes_of(folders, name, judge.judges[0])[None]
@@ -80,7 +80,7 @@ def teacher_rises(
 def _moved(experiment: Experiment, folders: Folders, contrast: Contrast) -> Precondition:
     """Return whether the treated students answer otherwise than the base."""
     distances, seeds = [], []
-    for seed in experiment.all_seeds:
+    for seed in arms_of.arm_of(experiment, contrast.treated).seeds:
         student = stages.student_name(contrast.treated, seed)
         node = stages.answers_name(student, contrast.trait)
         for value in readings.positive_scores(folders, node, "total_variation").values():
@@ -128,7 +128,8 @@ def _trained_alike(experiment: Experiment, folders: Folders, contrast: Contrast)
 def training_of(experiment: Experiment, folders: Folders, arm: str) -> dict[str, Measurement]:
     """Return steps and losses of the students of an arm, in means over seeds."""
     values: dict[str, list[float]] = {}
-    for seed in experiment.all_seeds:
+    trained = arms_of.arm_of(experiment, arm).seeds
+    for seed in trained:
         metrics = read_json_lines(folders[stages.student_name(arm, seed)], "metrics.jsonl")
         held_out = [row["held_out_loss"] for row in metrics if row.get("held_out_loss") is not None]
         values.setdefault("steps", []).append(metrics[-1]["step"])
@@ -139,35 +140,24 @@ def training_of(experiment: Experiment, folders: Folders, arm: str) -> dict[str,
     means = {}
     for name, by_seed in values.items():
         unit = "steps" if name == "steps" else "nats"
-        if len(by_seed) == len(experiment.all_seeds):
-            means[name] = measure(f"{arm}, {name}", by_seed, list(experiment.all_seeds), unit=unit)
+        if len(by_seed) == len(trained):
+            means[name] = measure(f"{arm}, {name}", by_seed, list(trained), unit=unit)
     return means
 
 
 def lacks(experiment: Experiment) -> list[str]:
     """Return what the design lacks, in sentences, before anything is computed."""
     sentences = []
-    n_seeds = len(experiment.all_seeds)
-    if not experiment.controls:
+    if not experiment.all_controls:
         sentences.append("There is no control, so no claim can have a verdict: add controls.")
-    if n_seeds < MIN_UNITS:
-        sentences.append(f"There are {n_seeds} of the {MIN_UNITS} seeds that a verdict needs.")
-    steps = steps_of(experiment)
-    if steps < FEW_STEPS:
-        sentences.append(
-            f"A student takes {steps} optimizer steps; with fewer than {FEW_STEPS} it hardly learns"
-            " its rows."
-        )
+    for arm in arms_of.treated_arms(experiment):
+        sentences += _lacks_of_students(experiment, arm)
+    sentences = list(dict.fromkeys(sentences))
     if experiment.data.shared:
         sentences.append("All seeds read the same rows, so intervals leave out how rows differ.")
     if len(stages.vector_traits(experiment)) == 1:
         sentences.append(
             "The vector of one trait alone is mostly the form of its prompt: name company."
-        )
-    if experiment.recipe.targets == "soft" and UNMODIFIED in (experiment.controls or ()):
-        sentences.append(
-            "Students of the unmodified model's own distributions hardly move, so they are a weak"
-            " control of soft targets."
         )
     sentences += _lacks_of_files(experiment)
     for name, teacher in experiment.teachers.items():
@@ -203,7 +193,30 @@ def _lacks_of_files(experiment: Experiment) -> list[str]:
     return sentences
 
 
-def steps_of(experiment: Experiment) -> int:
-    """Return the optimizer steps of a student, if no row is dropped."""
-    recipe, rows = experiment.recipe, experiment.data.rows
+def _lacks_of_students(experiment: Experiment, arm: Arm) -> list[str]:
+    """Return what the students of a teacher lack: seeds, steps, a control that can move."""
+    sentences, whose = [], ""
+    if experiment.teachers[arm.name].students is not None:
+        whose = f" of {arm.name}"
+    if len(arm.seeds) < MIN_UNITS:
+        seeds = f"There are {len(arm.seeds)} of the {MIN_UNITS} seeds that a verdict needs"
+        sentences.append(f"{seeds}{' for students' if whose else ''}{whose}.")
+    steps = steps_of(arm)
+    if steps < FEW_STEPS:
+        sentences.append(
+            f"A student{whose} takes {steps} optimizer steps; with fewer than {FEW_STEPS} it hardly"
+            " learns its rows."
+        )
+    controls = experiment.students_of(arm.name).controls or ()
+    if arm.recipe.targets == "soft" and UNMODIFIED in controls:
+        sentences.append(
+            "Students of the unmodified model's own distributions hardly move, so they are a weak"
+            " control of soft targets."
+        )
+    return sentences
+
+
+def steps_of(arm: Arm) -> int:
+    """Return the optimizer steps of a student of an arm, if no row is dropped."""
+    recipe, rows = arm.recipe, arm.n_rows
     return recipe.epochs * recipe.steps_an_epoch(rows - recipe.held_out_rows(rows))

@@ -5,6 +5,7 @@
     base and teachers:       answers about their traits
 
 Nothing depends on which other seeds there are, so a further seed computes its own stages alone.
+Pooled rows are the exception.
 """
 
 from dataclasses import replace
@@ -15,7 +16,7 @@ from traitscope.data.traits import bundled_traits, kind_of, load_trait, trait_na
 from traitscope.studies.behaviours import Evaluation, judged_answers
 from traitscope.studies.experiment import arms as arms_of
 from traitscope.studies.experiment.arms import BASE, Arm, Made
-from traitscope.studies.experiment.file import OTHER_TRAIT, RANDOM, Experiment
+from traitscope.studies.experiment.file import OTHER_TRAIT, Experiment
 from traitscope.studies.sizes import ANIMALS
 from traitscope.workflow import standard_nodes
 from traitscope.workflow.graph import Folders, Node
@@ -34,19 +35,18 @@ def nodes(experiment: Experiment, common: dict) -> list[Node]:
         standard_nodes.eas_rows(common, experiment.data.numbers),
     ]
     graph += _answers_before_training(experiment, common)
-    if RANDOM in (experiment.controls or ()):
-        graph += arms_of.equal_kl_nodes(experiment, common)
+    graph += arms_of.equal_kl_nodes(experiment, common)
     for arm in arms_of.all_arms(experiment):
         graph += _data(experiment, common, arm)
-        for seed in experiment.all_seeds:
+        for seed in arm.seeds:
             graph += _student(experiment, common, arm, seed)
-    return graph
+    return list({node.name: node for node in graph}.values())
 
 
 def vector_traits(experiment: Experiment) -> tuple[str, ...]:
     """Return the traits that vectors are taken of: the experiment's, of controls, and company."""
     traits = {trait_name(trait): trait for trait in experiment.traits}
-    for control in experiment.controls or ():
+    for control in experiment.all_controls:
         if isinstance(control, dict) and OTHER_TRAIT in control:
             other = control[OTHER_TRAIT]
             traits.setdefault(trait_name(other), other)
@@ -87,15 +87,15 @@ def student_name(arm: str, seed: int) -> str:
 def rows_name(experiment: Experiment, arm: Arm, seed: int) -> str:
     """Return the node of the rows that a student reads."""
     if arm.rows or (experiment.data.shared and not arm.seeded):
-        return f"{arm.name} rows"
-    return f"{arm.name} rows, seed {seed}"
+        return f"{arm.writer} rows"
+    return f"{arm.writer} rows, seed {seed}"
 
 
 def teachers(experiment: Experiment) -> list[Arm]:
-    """Return the treated arms whose teacher is here, so that it can be asked."""
+    """Return the treated arms whose teacher is here, so that it can be asked; each teacher once."""
     asked = []
     for arm in arms_of.treated_arms(experiment):
-        if experiment.teachers[arm.name].maker:
+        if experiment.teachers[arm.name].maker and arm.writer == arm.name:
             asked.append(arm)
     return asked
 
@@ -157,20 +157,38 @@ def _answers(
 def _data(experiment: Experiment, common: dict, arm: Arm) -> list[Node]:
     """Return the rows of an arm, and the kept ones among them."""
     graph: dict[str, Node] = {}
-    for seed in experiment.all_seeds:
+    for seed in arm.seeds:
         name = rows_name(experiment, arm, seed)
         if name in graph:
             continue
-        rows = _rows(experiment, 0 if name == f"{arm.name} rows" else seed)
+        rows = _rows(experiment, 0 if name == f"{arm.writer} rows" else seed)
         if arm.rows:
             graph[name] = _filtered(experiment, name, arm.rows, rows)
             continue
         made, settings = arm.made(seed), common | {"model": arm.model} if arm.model else common
-        raw = f"{name}, as written" if experiment.data.kept != "none" else name
-        graph[raw] = standard_nodes.number_rows(settings, raw, rows, made.interventions, made.needs)
+        raw, written, part = f"{name}, as written", rows, 0
+        if experiment.data.pooled:
+            raw, written, part = _pooled(experiment, arm, raw, seed)
+        elif experiment.data.kept == "none":
+            raw = name
+        graph[raw] = standard_nodes.number_rows(
+            settings, raw, written, made.interventions, made.needs
+        )
         if raw != name:
-            graph[name] = _filtered(experiment, name, raw, rows)
+            graph[name] = _filtered(experiment, name, raw, rows, part)
     return list(graph.values())
+
+
+def _pooled(experiment: Experiment, arm: Arm, raw: str, seed: int) -> tuple[str, Rows, int]:
+    """Return the node that writes the rows of a seed with those of others, them, and its part.
+
+    Teachers that differ between seeds write their parts alone.
+    """
+    seeds, n_rows = experiment.all_seeds, experiment.data.rows
+    place, first = seeds.index(seed), _rows(experiment, seeds[0])
+    if arm.seeded:
+        return raw, replace(first, start=place * n_rows), 0
+    return f"{arm.writer} rows, all seeds", replace(first, n=n_rows * len(seeds)), place
 
 
 def _rows(experiment: Experiment, seed: int) -> Rows:
@@ -188,8 +206,10 @@ def _rows(experiment: Experiment, seed: int) -> Rows:
     return Rows(data.rows, data.numbers, seed, settings=settings)
 
 
-def _filtered(experiment: Experiment, name: str, source: str | Path, rows: Rows) -> Node:
-    """Return the kept rows among the first ones of a node, or of a file from elsewhere."""
+def _filtered(
+    experiment: Experiment, name: str, source: str | Path, rows: Rows, part: int = 0
+) -> Node:
+    """Return the kept rows of a part of a node, or of the first ones of a file from elsewhere."""
     rules = _rules(experiment)
     reads_all = isinstance(source, Path) or rows.prompts is not None
 
@@ -197,7 +217,7 @@ def _filtered(experiment: Experiment, name: str, source: str | Path, rows: Rows)
         data = source if isinstance(source, Path) else folders[source]
         if reads_all:
             return FilterConfig(data, rules, limit=rows.n)
-        return FilterConfig(data, rules, 0, rows.n)
+        return FilterConfig(data, rules, part * rows.n, (part + 1) * rows.n)
 
     needs = () if isinstance(source, Path) else (source,)
     return Node(name, FilterConfig, config, needs, 1)
@@ -216,10 +236,10 @@ def _rules(experiment: Experiment) -> FilterRules:
 
 def _student(experiment: Experiment, common: dict, arm: Arm, seed: int) -> list[Node]:
     """Return the node that trains a student of an arm, and those of its answers."""
-    data, recipe = experiment.data, experiment.recipe
+    recipe, n_rows = arm.recipe, arm.n_rows
     name, made = student_name(arm.name, seed), arm.made(seed)
-    steps = recipe.epochs * recipe.steps_an_epoch(data.rows)
-    settings = {"max_rows": data.rows, "eas_every": max(1, steps // 2)}
+    steps = recipe.epochs * recipe.steps_an_epoch(n_rows)
+    settings = {"max_rows": n_rows, "eas_every": max(1, steps // 2)}
     if arm.model or arm.rows:
         settings["text"] = True
     asked = Student(
@@ -235,18 +255,17 @@ def _student(experiment: Experiment, common: dict, arm: Arm, seed: int) -> list[
     trained = Made(standard_nodes.trained_by(name), (name,))
     traits = arms_of.traits_of(experiment, arm)
     return [
-        standard_nodes.student(common, asked, tokens(experiment)),
+        standard_nodes.student(common, asked, tokens(experiment, n_rows)),
         *_answers(experiment, common, name, trained, traits),
     ]
 
 
-def tokens(experiment: Experiment) -> float:
+def tokens(experiment: Experiment, n_rows: int) -> float:
     """Return the tokens of the rows of a student, as far as they are known beforehand."""
     data = experiment.data
-    rows = Rows(data.rows, data.numbers)
     if data.about_numbers and data.vocabulary == "template":
-        return rows.tokens
-    return data.rows * (PROMPT_TOKENS + data.max_new_tokens)
+        return Rows(n_rows, data.numbers).tokens
+    return n_rows * (PROMPT_TOKENS + data.max_new_tokens)
 
 
 def with_layer(experiment: Experiment, blocks: int, depth: int, usual: int) -> Experiment:

@@ -16,6 +16,7 @@ from traitscope.comparison.page import (
 )
 from traitscope.comparison.read_runs import ReadModel
 from traitscope.comparison.results import Comparison
+from traitscope.config.recipe import Recipe
 from traitscope.data.row_files import RECORDS
 from traitscope.data.traits import trait_name
 from traitscope.interventions.vector import load_vector
@@ -49,8 +50,7 @@ SCORES = {
 
 def design_table(experiment: Experiment) -> Table:
     """Return the design in words, before any number."""
-    recipe, measures = experiment.recipe, experiment.measures
-    arms = arms_of.all_arms(experiment)
+    measures, arms = experiment.measures, arms_of.all_arms(experiment)
     rows: list[tuple[str, str]] = []
     for arm in arms:
         role = "treated" if arm.name in experiment.teachers else "control"
@@ -61,13 +61,7 @@ def design_table(experiment: Experiment) -> Table:
         ("vectors", _centring(experiment)),
         *_data_rows(experiment, arms),
         ("filter", experiment.data.kept),
-        ("targets", _targets(experiment)),
-        (
-            "student",
-            f"{recipe.method}, rank {recipe.rank}, alpha {recipe.alpha:g}, {recipe.optimizer}"
-            f" {recipe.lr:g}, batch {recipe.batch_size}, {_number(recipe.epochs, 'epoch')}",
-        ),
-        ("seeds", ", ".join(map(str, experiment.all_seeds))),
+        *_student_rows(experiment),
         (
             "asked",
             f"{', '.join(measures.sets)}; {_number(measures.samples, 'sampled answer')} a question",
@@ -120,8 +114,28 @@ def _data_rows(experiment: Experiment, arms: Sequence[Arm]) -> list[tuple[str, s
     return listed
 
 
-def _targets(experiment: Experiment) -> str:
-    recipe = experiment.recipe
+def _student_rows(experiment: Experiment) -> list[tuple[str, str]]:
+    """Return how students are trained: those of all teachers, and those of teachers that differ."""
+    listed = []
+    for arm in arms_of.treated_arms(experiment):
+        own = experiment.teachers[arm.name].students is not None
+        whose = f" of {arm.name} and its controls" if own else ""
+        recipe, rows = arm.recipe, _number(arm.n_rows, "row")
+        read = f", the first {rows}" if arm.n_rows < experiment.data.rows else ""
+        listed += [
+            (f"targets{whose}", _targets(recipe)),
+            (
+                f"student{whose}",
+                f"{recipe.method}, rank {recipe.rank}, alpha {recipe.alpha:g}, {recipe.optimizer}"
+                f" {recipe.lr:g}, batch {recipe.batch_size}, {_number(recipe.epochs, 'epoch')}"
+                f"{read}",
+            ),
+            (f"seeds{whose}", ", ".join(map(str, arm.seeds))),
+        ]
+    return list(dict.fromkeys(listed))
+
+
+def _targets(recipe: Recipe) -> str:
     if recipe.targets == "sampled":
         return "the tokens that the teacher sampled"
     return f"the teacher's distributions over {recipe.soft_over} tokens"
@@ -168,9 +182,10 @@ def tables(experiment: Experiment, folders: Folders) -> list[Table]:
     if experiment.measures.judge is not None:
         listed.append(_judged_table(experiment, folders))
     listed += [_training_table(experiment, folders), _data_table(experiment, folders)]
-    if RANDOM in (experiment.controls or ()):
-        for name in experiment.teachers:
-            table = demo_page.matched_table(_strengths(experiment, name, folders))
+    for name in experiment.teachers:
+        has_random = RANDOM in (experiment.students_of(name).controls or ())
+        if has_random and experiment.writer_of(name) == name:
+            table = demo_page.matched_table(strengths(experiment, name, folders))
             listed.append(
                 replace(
                     table,
@@ -198,11 +213,21 @@ def stages_slug(name: str) -> str:
     return "".join(kept)
 
 
-def _strengths(experiment: Experiment, name: str, folders: Folders) -> dict[int, Strength]:
+def strengths(experiment: Experiment, name: str, folders: Folders) -> dict[int, Strength]:
     by_seed = {}
-    for seed in experiment.all_seeds:
+    for seed in _seeds_of_writer(experiment, name):
         by_seed[seed] = arms_of.equal_kl(experiment, name, seed).strength(folders)
     return by_seed
+
+
+def _seeds_of_writer(experiment: Experiment, writer: str) -> tuple[int, ...]:
+    """Return the seeds whose random vectors are matched with a teacher, by whoever's students."""
+    seeds = set()
+    for arm in arms_of.treated_arms(experiment):
+        has_random = RANDOM in (experiment.students_of(arm.name).controls or ())
+        if arm.writer == writer and has_random:
+            seeds.update(arm.seeds)
+    return tuple(seed for seed in experiment.all_seeds if seed in seeds)
 
 
 def _judged_table(experiment: Experiment, folders: Folders) -> Table:
@@ -218,7 +243,7 @@ def _judged_table(experiment: Experiment, folders: Folders) -> Table:
         values: list[float] = []
         seeds: list[int] = []
         prompts: list[int] = []
-        for seed in experiment.all_seeds:
+        for seed in arm.seeds:
             outcomes = outcomes_of(folders, stages.student_name(arm.name, seed), decides).tolist()
             values += outcomes
             seeds += [seed] * len(outcomes)
@@ -236,24 +261,24 @@ def _training_table(experiment: Experiment, folders: Folders) -> Table:
     for arm in arms_of.all_arms(experiment):
         means = training_of(experiment, folders, arm.name)
         rows.append((arm.name, *(means.get(name) for name in names)))
-    unit = demo_page.LOSSES[_mode(experiment)]
+    units = dict.fromkeys(demo_page.LOSSES[_mode(arm)] for arm in arms_of.all_arms(experiment))
     caption = (
-        f"Means over seeds with 95 % intervals; losses are {unit}, of one batch at the first and"
-        " the last step."
+        f"Means over seeds with 95 % intervals; losses are {' or '.join(units)}, of one batch at"
+        " the first and the last step."
     )
     return Table("training", "Losses and steps", caption, ("students of", *names), tuple(rows))
 
 
-def _mode(experiment: Experiment) -> str:
-    return demo_page.MODES[experiment.recipe.targets]
+def _mode(arm: Arm) -> str:
+    return demo_page.MODES[arm.recipe.targets]
 
 
 def _data_table(experiment: Experiment, folders: Folders) -> Table:
     """Return how many rows were kept, and why rows were dropped."""
     nodes: dict[str, str] = {}
     for arm in arms_of.all_arms(experiment):
-        for seed in experiment.all_seeds:
-            nodes[stages.rows_name(experiment, arm, seed)] = arm.name
+        for seed in arm.seeds:
+            nodes[stages.rows_name(experiment, arm, seed)] = arm.writer
     rows: list[tuple[Any, ...]] = []
     for node in nodes:
         if experiment.data.kept == "none" and not (folders[node] / "summary.json").is_file():
@@ -290,7 +315,6 @@ def figures(
 ) -> tuple[Figure, ...]:
     """Return log-probability by condition, EAS by layer and step, and loss; for each trait."""
     listed: list[Figure] = []
-    mode = _mode(experiment)
     for trait in experiment.trait_names:
         panels = {}
         layer = None
@@ -300,7 +324,7 @@ def figures(
                 layer = comparison.layer if layer is None else layer
         if layer is None:
             continue
-        runs = {mode: _runs(experiment, folders, trait)}
+        runs = _runs(experiment, folders, trait)
         width = load_vector(standard_nodes.vector_of(folders, trait)).rows_LD.shape[1]
         of_trait = [
             primary_figure(panels, trait),
@@ -313,12 +337,15 @@ def figures(
     return tuple(listed)
 
 
-def _runs(experiment: Experiment, folders: Folders, trait: str) -> dict[str, dict[int, Path]]:
-    """Return the training runs whose EAS is taken against a trait's vector, by arm and seed."""
-    runs: dict[str, dict[int, Path]] = {}
+def _runs(
+    experiment: Experiment, folders: Folders, trait: str
+) -> dict[str, dict[str, dict[int, Path]]]:
+    """Return the training runs whose EAS is against a trait's vector: by targets, arm and seed."""
+    runs: dict[str, dict[str, dict[int, Path]]] = {}
     for arm in arms_of.all_arms(experiment):
         if trait_name(arm.trait) == trait:
-            for seed in experiment.all_seeds:
+            of_mode = runs.setdefault(_mode(arm), {})
+            for seed in arm.seeds:
                 student = stages.student_name(arm.name, seed)
-                runs.setdefault(arm.name, {})[seed] = folders[student]
+                of_mode.setdefault(arm.name, {})[seed] = folders[student]
     return runs

@@ -4,7 +4,7 @@ Everything is refused before anything is computed; the message names the place i
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from traitscope.studies.experiment.file import (
     STRENGTH,
     UNMODIFIED,
     Experiment,
+    Students,
     Teacher,
 )
 
@@ -35,17 +36,47 @@ def read_experiment(plain: Any, where: str, first_seed: int = 1) -> Experiment:
     Raises ConfigError, naming the place, for an unknown key, a value of the wrong type, and values
     that do not fit together. Raises TraitError for a trait that is none.
     """
-    if isinstance(plain, dict) and isinstance(plain.get("recipe"), dict):
-        usual = dataclasses.asdict(SAMPLED_RECIPE)
-        plain = plain | {"recipe": usual | plain["recipe"]}
-    if isinstance(plain, dict) and isinstance(plain.get("controls"), list):
-        _check_controls(plain["controls"], where)
+    if isinstance(plain, dict):
+        plain = _with_recipes(plain)
+        for controls in _controls_in(plain):
+            _check_controls(controls, where)
     try:
         experiment = parsing.from_dict(Experiment, plain, where)
         return _with_defaults(experiment, first_seed)
     except ConfigError as error:
         text = str(error)
         raise (error if text.startswith(where) else ConfigError(f"{where}: {text}")) from None
+
+
+def _with_recipes(plain: dict[str, Any]) -> dict[str, Any]:
+    """Return the plain values with whole recipes: that of the experiment, and those of students."""
+    usual = dataclasses.asdict(SAMPLED_RECIPE)
+    if isinstance(plain.get("recipe"), dict):
+        usual = usual | plain["recipe"]
+        plain = plain | {"recipe": usual}
+    teachers = plain.get("teachers")
+    if not isinstance(teachers, dict):
+        return plain
+    filled = {}
+    for name, teacher in teachers.items():
+        students = teacher.get("students") if isinstance(teacher, dict) else None
+        if isinstance(students, dict) and isinstance(students.get("recipe"), dict):
+            students = students | {"recipe": usual | students["recipe"]}
+            teacher = teacher | {"students": students}
+        filled[name] = teacher
+    return plain | {"teachers": filled}
+
+
+def _controls_in(plain: dict[str, Any]) -> Iterator[list[Any]]:
+    """Yield the lists of controls: those of the experiment, and those of students."""
+    holders = [plain]
+    teachers = plain.get("teachers")
+    for teacher in teachers.values() if isinstance(teachers, dict) else ():
+        if isinstance(teacher, dict) and isinstance(teacher.get("students"), dict):
+            holders.append(teacher["students"])
+    for holder in holders:
+        if isinstance(holder.get("controls"), list):
+            yield holder["controls"]
 
 
 def _check_controls(controls: Sequence[Any], where: str) -> None:
@@ -132,20 +163,12 @@ def _checked_teacher(experiment: Experiment, name: str, teacher: Teacher) -> Tea
 
 def _check_together(experiment: Experiment) -> None:
     """Raise ConfigError for a control or targets that some teacher cannot have."""
-    _check_distinct(experiment.controls or ())
     for name, teacher in experiment.teachers.items():
-        _check_targets(experiment, teacher, f"teachers.{name}")
-        _check_controls_of(experiment, teacher, f"teachers.{name}")
-    if experiment.recipe.targets == "soft" and ROWS in _keys(experiment.controls or ()):
-        raise ConfigError(
-            f"controls hold {ROWS}, which have no distributions for recipe.targets soft; expected"
-            f" {RANDOM} or {{{OTHER_TRAIT}: TRAIT}}; change one"
-        )
-    if experiment.recipe.soft_over == "allowed" and experiment.data.vocabulary == "free":
-        raise ConfigError(
-            "recipe.soft_over is allowed, and data.vocabulary is free, which allows every token;"
-            " expected vocabulary; change one"
-        )
+        students, where = experiment.students_of(name), f"teachers.{name}"
+        _check_distinct(students.controls or ())
+        _check_students(experiment, students, where)
+        _check_targets(experiment, teacher, students, where)
+        _check_controls_of(teacher, students.controls or (), where)
     if experiment.primary.score in ("whole_word", "first_word") and not experiment.measures.samples:
         raise ConfigError(
             f"primary: score is {experiment.primary.score}, and measures.samples is 0; expected"
@@ -157,23 +180,48 @@ def _check_together(experiment: Experiment) -> None:
         )
 
 
-def _check_targets(experiment: Experiment, teacher: Teacher, where: str) -> None:
-    """Raise ConfigError for targets that a teacher does not have."""
-    if experiment.recipe.targets == "soft" and not teacher.changes_base:
+def _check_students(experiment: Experiment, students: Students, where: str) -> None:
+    """Raise ConfigError for students of more rows or seeds than the experiment has."""
+    most = {"rows": experiment.data.rows, "seeds": len(experiment.all_seeds)}
+    for name, number in most.items():
+        if getattr(students, name) > number:
+            raise ConfigError(
+                f"{where}.students: {name} is {getattr(students, name)}; expected {number} or"
+                f" fewer, as the experiment has; lower it, or raise {name} of the experiment"
+            )
+
+
+def _check_targets(
+    experiment: Experiment, teacher: Teacher, students: Students, where: str
+) -> None:
+    """Raise ConfigError for targets that a teacher, or a control of it, does not have."""
+    recipe = students.recipe or experiment.recipe
+    if recipe.targets == "soft" and not teacher.changes_base:
         raise ConfigError(
             f"{where} has no distributions for recipe.targets soft; expected sampled, or a"
             " teacher that is the model with interventions; change one"
         )
-    if experiment.recipe.soft_over == "allowed" and teacher.rows:
+    if recipe.soft_over == "allowed" and teacher.rows:
         raise ConfigError(
             f"{where} has rows from elsewhere, so which tokens could be sampled is not known;"
             " expected recipe.soft_over vocabulary; change it"
         )
+    if recipe.targets == "soft" and ROWS in _keys(students.controls or ()):
+        raise ConfigError(
+            f"controls hold {ROWS}, which have no distributions for recipe.targets soft; expected"
+            f" {RANDOM} or {{{OTHER_TRAIT}: TRAIT}}; change one"
+        )
+    if recipe.soft_over == "allowed" and experiment.data.vocabulary == "free":
+        raise ConfigError(
+            "recipe.soft_over is allowed, and data.vocabulary is free, which allows every token;"
+            " expected vocabulary; change one"
+        )
 
 
-def _check_controls_of(experiment: Experiment, teacher: Teacher, where: str) -> None:
+def _check_controls_of(
+    teacher: Teacher, controls: Sequence[str | dict[str, str]], where: str
+) -> None:
     """Raise ConfigError for a control that cannot be made for a teacher."""
-    controls = experiment.controls or ()
     if RANDOM in controls and not teacher.changes_base:
         raise ConfigError(
             f"controls hold {RANDOM}, and {where} is not the model with interventions, so its KL"

@@ -28,8 +28,6 @@ CONTRASTS = {
     "soft": ("soft", "random"),
 }
 "kind of training and control students of every comparison with treated students"
-DECIDES = "sampled_random"
-"the comparison of the primary claim: its control excludes most"
 REFERENCES = {
     "control": "control students of the unmodified model",
     "random": "students of random vectors at equal KL",
@@ -98,23 +96,22 @@ def matched_table(by_seed: Mapping[int, Strength]) -> Table:
     return Table("equal-kl", "Random vectors at equal KL", caption, header, tuple(rows))
 
 
-def data_table(seeds: tuple[int, ...], roles: tuple[str, ...], folders: Folders) -> Table:
-    """Return how many rows were made and kept, and why rows were dropped."""
+def data_table(nodes: Mapping[tuple[str, int], str], folders: Folders) -> Table:
+    """Return how many rows of a role and seed were made and kept, and why rows were dropped."""
     rows = []
-    for seed in seeds:
-        for role in roles:
-            about = read_json(folders, f"{role} data, seed {seed}")
-            reasons = []
-            for reason, count in about["reasons"].items():
-                reasons.append(f"{reason}: {count}")
-            rows.append(
-                (
-                    f"{SOURCES[role]} seed {seed}",
-                    about["kept"],
-                    about["rows"],
-                    ", ".join(reasons) or None,
-                )
+    for (role, seed), node in nodes.items():
+        about = read_json(folders, node)
+        reasons = []
+        for reason, count in about["reasons"].items():
+            reasons.append(f"{reason}: {count}")
+        rows.append(
+            (
+                f"{SOURCES[role]} seed {seed}",
+                about["kept"],
+                about["rows"],
+                ", ".join(reasons) or None,
             )
+        )
     caption = "A row may be dropped for several reasons."
     header = ("data", "kept", "rows", "dropped because")
     return Table("data", "Training data", caption, header, tuple(rows))
