@@ -10,9 +10,10 @@ SmolLM2-135M, rows of ten numbers. All contenders but `whole` have one thread, a
     gradients   steering gradients of the rows at every block
     whole       `traitscope audit` at its default settings on as many rows, on all cores
 
-A token pass is one token through all blocks, forward or backward; a backward pass counts as two.
-`share_of_limit` is the multiplications of these passes over those that a matrix product of the same
-run does in that time. `first_look_s` is when the first answer is printed, `whole_s` the last one.
+A token pass is one token through all blocks, forward or backward. A backward pass counts as two
+where the weights of the blocks have gradients of their own, else as one. `share_of_limit` is the
+multiplications of these passes over those that a matrix product of the same run, on one thread,
+does in that time. `first_look_s` is when the first answer is printed, `whole_s` the last one.
 """
 
 import json
@@ -33,16 +34,16 @@ FIRST_LOOK = "first look"
 
 
 def contender(name: str, n: int, dtype: str) -> None:
-    if name == "matmul":
-        return common.serve_matmul(dtype)
     if name == "whole":
         return common.serve(lambda: whole(n))
     import torch
 
+    torch.set_num_threads(1)
+    if name == "matmul":
+        return common.serve_matmul(dtype)
     from traitscope.inference.token_rows import Row
     from traitscope.models import bundled, loading
 
-    torch.set_num_threads(1)
     prompts, answers, _ = common.number_rows(n)
     rows = [Row(tuple(p), tuple(a)) for p, a in zip(prompts, answers, strict=True)]
     model = loading.load_model(bundled.EMBEDDED, "cpu", dtype)
@@ -95,7 +96,7 @@ def work_of(name: str, model: object, rows: list) -> Callable[[], object]:
 
 @contextmanager
 def passes_of(model: object) -> Iterator[list[int]]:
-    """Count token passes of the blocks, those of gradients as two more."""
+    """Count token passes of the blocks: one more for gradients, two with those of the weights."""
     import torch
 
     total = [0]
@@ -104,7 +105,9 @@ def passes_of(model: object) -> Iterator[list[int]]:
     def count(block: object, inputs: tuple, keywords: dict, output: object) -> None:
         hidden = output[0] if isinstance(output, tuple) else output
         tokens = hidden.shape[0] * hidden.shape[1]
-        total[0] += tokens * (3 if torch.is_grad_enabled() and hidden.requires_grad else 1)
+        has_backward = torch.is_grad_enabled() and hidden.requires_grad
+        weight = next(block.parameters())
+        total[0] += tokens * (1 + has_backward * (1 + weight.requires_grad))
 
     for block in model.blocks:
         hooks.append(block.register_forward_hook(count, with_kwargs=True))

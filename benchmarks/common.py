@@ -118,7 +118,8 @@ def rivals(
     """Rounds of each contender, which take turns; the first of each is a warm-up and comes first in
     its list.
 
-    `names` are contenders of this script. `others` holds commands of further ones, by name.
+    `names` are contenders of this script. `others` holds commands of further ones, by name. Of
+    these, one that cannot run is named on stderr and left out.
     """
     commands = {n: [sys.executable, script, "--contender", n, *flags] for n in names}
     contenders = {n: Contender(command) for n, command in (commands | dict(others or {})).items()}
@@ -126,9 +127,16 @@ def rivals(
     try:
         for number in range(rounds + 1):
             for name, contender in contenders.items():
-                if number > 1 and found[name][0]["seconds"] > SLOW:
+                is_slow = number > 1 and found[name] and found[name][0]["seconds"] > SLOW
+                if is_slow or len(found[name]) < number:  # or it could not run
                     continue
-                found[name].append(contender.round())
+                try:
+                    found[name].append(contender.round())
+                except SystemExit as stop:
+                    if name not in (others or {}):
+                        raise
+                    print(f"{name} is left out: {stop}", file=sys.stderr)
+                    continue
                 print(
                     f"round {number} of {rounds}, {name}: {json.dumps(found[name][-1])}",
                     file=sys.stderr,
@@ -136,7 +144,7 @@ def rivals(
     finally:
         for contender in contenders.values():
             contender.close()
-    return found
+    return {name: each for name, each in found.items() if each}
 
 
 def median(rounds: Sequence[Round], key: str) -> float:

