@@ -55,7 +55,7 @@ class Contender:
         try:
             self.process.stdin.write("\n")
             self.process.stdin.flush()
-            line = self.process.stdout.readline()
+            line = self._answer()
         except BrokenPipeError:
             line = ""
         if not line:
@@ -64,6 +64,14 @@ class Contender:
                 " above"
             )
         return json.loads(line)
+
+    def _answer(self) -> str:
+        """The next JSON object on stdout; an engine may write lines of its own between."""
+        for line in self.process.stdout:
+            if line.startswith("{"):
+                return line
+            print(line, end="", file=sys.stderr)
+        return ""
 
     def close(self) -> None:
         with contextlib.suppress(BrokenPipeError):

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
-FINE = "import sys\nfor _ in sys.stdin: print('{\"seconds\": 1.0}', flush=True)"
+FINE = "import sys\nprint('loading')\nfor _ in sys.stdin: print('{\"seconds\": 1.0}', flush=True)"
+"a contender that writes a line of its own, too"
 
 
 def test_one_that_cannot_run_is_left_out(
