@@ -12,6 +12,7 @@ from planted_runs import PlantedRuns
 
 from traitscope.auditing import score_files
 from traitscope.auditing.steps.teacher_scores import other_set_folder
+from traitscope.errors import ConfigError
 from traitscope.inference.token_bins import BETAS, WAYS
 from traitscope.inference.token_scores import TokenScores
 from traitscope.reporting.verdict import has_trait_name
@@ -22,9 +23,9 @@ from traitscope.studies.teachers import positive_control
 
 SIZE = replace(
     prompted_transfer.SIZES["smoke"],
-    traits=("pirate", "chef", "knight", "poet", "astronaut", "happiness", "anger", "sadness"),
+    traits=("pirate", "chef", "knight", "happiness", "anger", "poet", "astronaut", "sadness"),
     others=("cat", "dog", "owl", "octopus", "elephant"),
-    steered=("pirate", "chef", "knight", "happiness", "anger"),
+    n_steered=5,
 )
 BASE = log(0.2 / 0.8)
 "logit of a trait in planted answers"
@@ -143,3 +144,8 @@ def test_rows_and_start_are_shared_by_all_students_of_a_seed() -> None:
         student = made[writer.student(1)].config(folders)
         settings.add((rows.seed, rows.prompt_seed, rows.n, student.seed, student.recipe))
     assert len(settings) == 1
+
+
+def test_two_traits_are_too_few_for_a_table() -> None:
+    with pytest.raises(ConfigError, match="8 traits, 5 of them steered, and 2 others; expected 3"):
+        replace(SIZE, others=("cat", "dog"))

@@ -174,7 +174,8 @@ def test_a_plan_leaves_nothing_and_a_report_needs_all_stages(
     assert "expected effect is 0.09 cosine" in planned.summary["power"]
     shown = capsys.readouterr().out
     assert "others = ()    # further traits that the vectors are centred over" in shown
-    assert "layer = 1" in shown and "strength = 0.6    # strength of the steered teacher" in shown
+    assert "layer = 1" in shown
+    assert "strengths = (0.3,)    # strengths that are tried for steered teachers" in shown
     assert planned.summary["bearing"].startswith("Bears on the published claim: no, because")
     assert following(planned) == ("run", "steering_gradients", str(root))
     early = call(root, "study", "report", *words)

@@ -13,7 +13,6 @@ Runs with one learner each, which may be computed side by side, are put together
 """
 
 import json
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -118,17 +117,24 @@ def _put_together(run: store.Run, config: PredictionsConfig) -> None:
             " first a run that was made without --no-model-scores"
         )
     for file in score_files.FILES:
-        shutil.copyfile(first / file, run.path / file)
-    if (first / LATER).is_dir():
-        shutil.copytree(first / LATER, run.path / LATER, dirs_exist_ok=True)
+        _copy(first / file, run.path / file)
+    _copy_folder(first / LATER, run.path / LATER)
     learners = []
     for number, part in enumerate(config.parts):
         learners.append(array_files.read_array(part / LEARNERS))
         for name in ("learner", LATER):
-            if (part / f"{name}-0").is_dir():
-                place = run.path / f"{name}-{number}"
-                shutil.copytree(part / f"{name}-0", place, dirs_exist_ok=True)
+            _copy_folder(part / f"{name}-0", run.path / f"{name}-{number}")
     array_files.write_array(run.file(LEARNERS), np.concatenate(learners))
+
+
+def _copy_folder(source: Path, target: Path) -> None:
+    """Copy the files of a folder, if it is there."""
+    for file in sorted(source.glob("*")):
+        _copy(file, target / file.name)
+
+
+def _copy(source: Path, target: Path) -> None:
+    atomic_files.write_bytes(target, source.read_bytes())
 
 
 def _said(folder: Path) -> dict[str, Any]:

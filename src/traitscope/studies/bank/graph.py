@@ -42,7 +42,6 @@ class BankSize(Protocol):
 
     traits: tuple[str, ...]
     others: tuple[str, ...]
-    steered: tuple[str, ...]
     seeds: tuple[int, ...]
     rows: int
     held_out: int
@@ -52,6 +51,11 @@ class BankSize(Protocol):
     matched_rows: int
     layer: int
     recipe: Recipe
+
+    @property
+    def steered(self) -> tuple[str, ...]:
+        """Traits that have a steered teacher, too."""
+        ...
 
 
 @dataclass(frozen=True)

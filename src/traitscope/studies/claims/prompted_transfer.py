@@ -24,6 +24,7 @@ import numpy as np
 
 from traitscope.config.recipe import SAMPLED_RECIPE, Recipe
 from traitscope.data.traits import trait_name
+from traitscope.errors import ConfigError
 from traitscope.reporting.tables import Table
 from traitscope.reporting.verdict import Claim, Findings, Precondition, verdicts_of
 from traitscope.stats import correlation, square_tables
@@ -66,8 +67,8 @@ class Size:
     "traits that are no animals: the primary claim is about these"
     others: tuple[str, ...]
     "animals"
-    steered: tuple[str, ...]
-    "traits that have a steered teacher, too"
+    n_steered: int
+    "how many of the first ones have a steered teacher, too"
     seeds: tuple[int, ...]
     "seeds of students; they are averaged, because the trait is the unit"
     rows: int
@@ -86,6 +87,20 @@ class Size:
     "block behind which steered teachers are steered"
     recipe: Recipe
     "how students are trained"
+
+    def __post_init__(self) -> None:
+        fewest = min(len(self.traits), len(self.others), self.n_steered)
+        if fewest < square_tables.FEWEST or self.n_steered > len(self.traits):
+            raise ConfigError(
+                f"{len(self.traits)} traits, {self.n_steered} of them steered, and"
+                f" {len(self.others)} others; expected {square_tables.FEWEST} or more of each, and"
+                " no more steered ones than traits; name more with --set traits=[...] others=[...]"
+            )
+
+    @property
+    def steered(self) -> tuple[str, ...]:
+        """Traits that have a steered teacher, too."""
+        return self.traits[: self.n_steered]
 
 
 SOFT = Recipe(
@@ -112,9 +127,9 @@ SAMPLED = replace(
     held_out=0.0,
 )
 LAPTOP = Size(
-    traits=("pirate", "chef", "knight", "poet", "astronaut", "happiness", "anger", "sadness"),
+    traits=("pirate", "chef", "knight", "happiness", "anger", "poet", "astronaut", "sadness"),
     others=("cat", "dog", "owl", "octopus", "elephant"),
-    steered=("pirate", "chef", "knight", "happiness", "anger"),
+    n_steered=5,
     seeds=(1,),
     rows=256,
     held_out=16,
@@ -130,7 +145,7 @@ SIZES = {
         LAPTOP,
         traits=("pirate", "chef", "knight"),
         others=("cat", "dog", "owl"),
-        steered=("pirate", "chef", "knight"),
+        n_steered=3,
         rows=4,
         held_out=2,
         numbers=3,
