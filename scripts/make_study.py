@@ -55,7 +55,7 @@ def page(folder: Path, minutes: str) -> str:
             continue  # the numbers are in the table above, or in the table of the figure
         with path.open(encoding="utf-8", newline="") as file:
             rows = list(csv.reader(file))
-        if len(rows) <= 40:
+        if 1 < len(rows) <= 40:
             lines += ["", f"`{path.name}`", "", *table(rows)]
     return "\n".join(lines) + "\n\n"
 

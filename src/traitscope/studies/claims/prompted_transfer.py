@@ -111,7 +111,7 @@ SOFT = Recipe(
     epochs=2,
     batch_size=16,
     micro_batch=8,
-    lr=5e-4,
+    lr=2e-3,
     warmup=0.05,
     held_out=0.0,
 )
