@@ -304,8 +304,8 @@ def _notes() -> tuple[str, ...]:
         (
             "Soft targets of a steered teacher that reads the student's context, over the tokens"
             " that could be sampled. The rows are the unmodified model's under the template's"
-            " default. They stand in for sampled text. Repeated with sampled text, asked under the default"
-            " and an empty system turn."
+            " default. They stand in for sampled text. Repeated with sampled text, asked under the"
+            " default and an empty system turn."
         ),
         EQUAL_KL_NOTE,
         (
