@@ -113,6 +113,21 @@ def test_no_effect_is_nothing_where_steered_teachers_show_none(tmp_path: Path) -
     assert unmet(findings) == {"students of steered teachers at equal KL take their traits on"}
 
 
+def test_a_small_effect_is_negligible_only_where_steered_teachers_show_theirs(
+    tmp_path: Path,
+) -> None:
+    """An interval above zero within the margin is excluded by the same rule as one around zero."""
+    shown = {trait: 0.05 for trait in SIZE.traits[SIZE.n_steered :]}
+    folders = planted(tmp_path / "shown", {PROMPTED: 0.04, STEERED: 0.5}, by_trait=shown)
+    findings = concluded(prompted_transfer, SIZE, folders)
+    assert findings.verdicts[0].decided_by.low > 0
+    assert outcomes(findings)[0] == NEGLIGIBLE
+    folders = planted(tmp_path / "none", {PROMPTED: 0.04, STEERED: -0.1}, by_trait=shown)
+    findings = concluded(prompted_transfer, SIZE, folders)
+    assert outcomes(findings)[0] == SILENT
+    assert unmet(findings) == {"students of steered teachers at equal KL take their traits on"}
+
+
 def test_students_that_learnt_nothing_have_no_verdict(tmp_path: Path) -> None:
     findings = concluded(prompted_transfer, SIZE, planted(tmp_path, OWN, imitation=0.0))
     assert outcomes(findings)[0] == SILENT
