@@ -100,12 +100,7 @@ class Size:
                 " no more steered ones than traits; name more with --set traits=[...] others=[...]"
             )
 
-        named = list(map(trait_name, self.traits + self.others))
-        if copies := sorted({name for name in named if named.count(name) > 1}):
-            raise ConfigError(
-                f"{', '.join(copies)} among traits and others more than once; expected each once,"
-                " because it is the unit; drop the copies"
-            )
+        graph.check_distinct(self)
 
     @property
     def steered(self) -> tuple[str, ...]:
