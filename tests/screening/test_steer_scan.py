@@ -53,11 +53,15 @@ def test_a_given_vector_is_scanned_as_one_that_is_taken(
     vector = found / "owl.safetensors"
     done = ok(root, *words, traits[0], "--vector", vector)
     given = done.summary["summary"]
-    assert "one trait alone" not in capsys.readouterr().out
     assert {cell["taken_at"] for cell in given["cells"]} == {"given"}
     for one, other in zip(given["cells"], taken["cells"], strict=True):
         assert one["rise"]["estimate"] == pytest.approx(other["rise"]["estimate"], abs=1e-5)
     assert (done.run / "owl.safetensors").read_bytes() == vector.read_bytes()
+    says = capsys.readouterr()
+    assert "one trait alone" not in says.out + says.err
+    assert "the vector is that of" not in says.out
+    ok(root, *words, traits[1], "--vector", vector)
+    assert "the vector is that of owl, and the questions are about cat" in capsys.readouterr().out
     refused = call(root, *words, traits[0], "--vector", vector, "--company", traits[1])
     assert refused.code == 2 and "drop --vector or the others" in refused.summary["message"]
 

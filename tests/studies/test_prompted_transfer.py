@@ -113,6 +113,21 @@ def test_no_effect_is_nothing_where_steered_teachers_show_none(tmp_path: Path) -
     assert unmet(findings) == {"students of steered teachers at equal KL take their traits on"}
 
 
+def test_a_small_effect_is_negligible_only_where_steered_teachers_show_theirs(
+    tmp_path: Path,
+) -> None:
+    """An interval above zero within the margin is excluded by the same rule as one around zero."""
+    shown = dict.fromkeys(SIZE.traits[SIZE.n_steered :], 0.05)
+    folders = planted(tmp_path / "shown", {PROMPTED: 0.04, STEERED: 0.5}, by_trait=shown)
+    findings = concluded(prompted_transfer, SIZE, folders)
+    assert findings.verdicts[0].decided_by.low > 0
+    assert outcomes(findings)[0] == NEGLIGIBLE
+    folders = planted(tmp_path / "none", {PROMPTED: 0.04, STEERED: -0.1}, by_trait=shown)
+    findings = concluded(prompted_transfer, SIZE, folders)
+    assert outcomes(findings)[0] == SILENT
+    assert unmet(findings) == {"students of steered teachers at equal KL take their traits on"}
+
+
 def test_students_that_learnt_nothing_have_no_verdict(tmp_path: Path) -> None:
     findings = concluded(prompted_transfer, SIZE, planted(tmp_path, OWN, imitation=0.0))
     assert outcomes(findings)[0] == SILENT
@@ -149,3 +164,8 @@ def test_rows_and_start_are_shared_by_all_students_of_a_seed() -> None:
 def test_two_traits_are_too_few_for_a_table() -> None:
     with pytest.raises(ConfigError, match="8 traits, 5 of them steered, and 2 others; expected 3"):
         replace(SIZE, others=("cat", "dog"))
+
+
+def test_a_trait_that_is_named_twice_is_refused() -> None:
+    with pytest.raises(ConfigError, match="cat among traits and others more than once"):
+        replace(SIZE, traits=(*SIZE.traits, "cat"))

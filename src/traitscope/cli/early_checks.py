@@ -114,7 +114,8 @@ def advice(config: Any) -> list[str]:
     said = needs.advice(_traits_of(config), _use_of(config))
     if isinstance(config, ExtractConfig):
         said += _not_read(config)
-    if isinstance(config, ExtractConfig | SteerScanConfig) and _traits_of(config):
+    is_given = isinstance(config, SteerScanConfig) and config.vector is not None
+    if isinstance(config, ExtractConfig | SteerScanConfig) and _traits_of(config) and not is_given:
         said += needs.company_advice(len(_traits_of(config)))
     return said
 

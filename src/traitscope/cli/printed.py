@@ -260,7 +260,9 @@ def _scan(run: store.Run, numbers: dict[str, Any]) -> Iterator[str]:
     """Yield a row for each cell of a scan, and the best one."""
     summary = numbers["summary"]
     settings = drawn_rows.settings_of(run)
-    if not (settings["company"] or settings.get("vector")):
+    if is_given := bool(settings.get("vector")):
+        yield from _whose_vector(run, summary["trait"])
+    elif not settings["company"]:
         yield "one trait alone: much of its vector is the form of its prompt; name --company"
     several = len({_taken(cell) for cell in summary["cells"]}) > 1
     header = "block  strength   log P   minus base [95 %]          share   perplexity  coherent"
@@ -275,7 +277,7 @@ def _scan(run: store.Run, numbers: dict[str, Any]) -> Iterator[str]:
     if summary["best"] is None:
         yield (
             "no coherent cell names the trait more than the base does: try other --layers and"
-            " --alphas, more --company, or another prompt"
+            f" --alphas, {'another vector' if is_given else 'more --company'}, or another prompt"
         )
         return
     best = summary["best"]
@@ -286,6 +288,15 @@ def _scan(run: store.Run, numbers: dict[str, Any]) -> Iterator[str]:
     )
     if _taken(best)[0] == "stem":
         yield "its vector is taken at the answer's stem: students hardly take such a trait on"
+
+
+def _whose_vector(run: store.Run, trait: str) -> Iterator[str]:
+    """Yield a sentence where a given vector says that it is another trait's."""
+    from traitscope.interventions.vector import load_vector
+
+    named = load_vector(run.file(f"{trait}.safetensors")).about.get("trait")
+    if named not in (None, trait):
+        yield f"the vector is that of {named}, and the questions are about {trait}"
 
 
 def _taken(cell: dict[str, Any]) -> tuple[str, str]:

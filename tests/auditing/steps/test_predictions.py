@@ -62,6 +62,8 @@ def test_parts_that_do_not_belong_together_are_refused(
         ((first, both), "rates [0.01, 0.001]"),
         ((first, first), "at rate 0.001 (rates [0.01])"),
         ((first, other), "at rate 0.001 (data "),
+        ((first, data), "is a run of generate; expected a run of predictions"),
+        ((first, data / "records.jsonl"), "records.jsonl is no run; expected a run of"),
     ]
     for parts, says in refused:
         words = ("--model", tiny_folder, "--data", data, "--numbers", "--rates", *RATES)

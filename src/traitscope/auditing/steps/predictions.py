@@ -100,10 +100,11 @@ def _write(run: store.Run, config: PredictionsConfig) -> None:
 def _put_together(run: store.Run, config: PredictionsConfig) -> None:
     """Write the files of a run with all learners, from runs with one each.
 
-    Raises DataError for runs of other rows or rates, or without the model's scores.
+    Raises DataError for runs of other stages, rows or rates, or without the model's scores.
     """
     own = _said(run.path)
     for part, rate in zip(config.parts, config.rates, strict=True):
+        _check_predictions(part, run.stage)
         said, expected = _said(part), own | {"rates": [rate]}
         if said != expected:
             raise DataError(
@@ -125,6 +126,16 @@ def _put_together(run: store.Run, config: PredictionsConfig) -> None:
         for name in ("learner", LATER):
             _copy_folder(part / f"{name}-0", run.path / f"{name}-{number}")
     array_files.write_array(run.file(LEARNERS), np.concatenate(learners))
+
+
+def _check_predictions(part: Path, stage: str) -> None:
+    """Raise DataError for a path that is no run, or a run of another stage."""
+    is_run = part.is_dir() and store.run_folder(part) == part
+    found = f"a run of {store.load_run(part).stage}" if is_run else "no run"
+    if found != f"a run of {stage}":
+        raise DataError(
+            f"{part} is {found}; expected a run of {stage} for each of --parts; name one"
+        )
 
 
 def _copy_folder(source: Path, target: Path) -> None:

@@ -13,6 +13,7 @@ from traitscope.config.analysis import InformationConfig
 from traitscope.config.audit import TeacherScoresConfig
 from traitscope.config.recipe import Recipe
 from traitscope.data.traits import trait_name
+from traitscope.errors import ConfigError
 from traitscope.interventions.intervention import SystemPrompt
 from traitscope.interventions.short_form import to_short
 from traitscope.studies.equal_kl import EqualKL
@@ -102,6 +103,17 @@ class Writer:
 def all_traits(size: BankSize) -> tuple[str, ...]:
     """The traits of prompted teachers: those of the primary claim, then the others."""
     return size.traits + size.others
+
+
+def check_distinct(size: BankSize) -> None:
+    """Raise ConfigError for a trait that is named twice: the trait is the unit."""
+    named = list(map(trait_name, all_traits(size)))
+    copies = [name for name in dict.fromkeys(named) if named.count(name) > 1]
+    if copies:
+        raise ConfigError(
+            f"{', '.join(copies)} among traits and others more than once; expected each once,"
+            " because it is the unit; drop the copies"
+        )
 
 
 def match_name(trait: str) -> str:

@@ -11,10 +11,13 @@ beyond row and column: no base and no control student is needed.
 
 What decides was set before any student was asked:
 
-    holds        the interval of the mean own effect lies above zero, its exact permutation p is
-                 below 0.05, and students expect their own teacher's rows
+    holds        the interval of the mean own effect lies above zero, the estimate at the margin or
+                 above, and its permutation p is below 0.05
     negligible   the effect lies within the margin, and students of steered teachers at equal KL
                  take their traits on, so that this size would have shown it
+
+Both need prompted teachers that have their traits, and students that expect their own teacher's
+rows. Their p values are corrected over the study's claims.
 """
 
 from dataclasses import dataclass, replace
@@ -96,6 +99,8 @@ class Size:
                 f" {len(self.others)} others; expected {square_tables.FEWEST} or more of each, and"
                 " no more steered ones than traits; name more with --set traits=[...] others=[...]"
             )
+
+        graph.check_distinct(self)
 
     @property
     def steered(self) -> tuple[str, ...]:
@@ -263,7 +268,7 @@ def _decides(
     prompted: Measurement, table_NN: np.ndarray, steered: Measurement
 ) -> tuple[Precondition, ...]:
     """What a verdict on the primary claim needs besides, by the side on which it lies."""
-    if prompted.low > 0:
+    if prompted.low > 0 and prompted.estimate >= MARGIN:  # smaller ones never hold
         p = square_tables.permutation_p(table_NN)
         name = f"teachers assigned to traits at random do as well with p below {LEVEL:g}"
         return (Precondition(name, p < LEVEL, f"p = {p:.3g}"),)
