@@ -124,3 +124,12 @@ def test_what_is_no_model_or_no_row_is_refused(tiny):
         ts.defend(RECORDS[:1], tiny, "drop:by=random,share=0.9")
     with pytest.raises(DataError, match="no row"):
         ts.defend([], tiny, "deduplicate")
+
+
+def test_rows_and_methods_that_are_none_are_named(tiny):
+    with pytest.raises(DataError, match="row 1 is a dict; expected a traitscope.Record"):
+        ts.defend([RECORDS[0], {"prompt": "Go on", "completion": "1"}], tiny, "wash")
+    with pytest.raises(DataError, match="no rows to defend"):
+        ts.defend([], tiny, "wash")
+    with pytest.raises(ConfigError, match="by is empty; expected one method or more"):
+        ts.defend(RECORDS, tiny, ())

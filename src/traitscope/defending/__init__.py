@@ -13,6 +13,8 @@ import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from traitscope.errors import ConfigError, DataError
+
 if TYPE_CHECKING:
     from traitscope.config.judge import Endpoint
     from traitscope.config.recipe import Recipe
@@ -73,7 +75,24 @@ def defend(
         pass_rows=pass_rows,
     )
     steps, knowledge = checked(config, model)
-    return defended(config, kept_records(rows), steps, knowledge, model)
+    if not steps:
+        raise ConfigError("by is empty; expected one method or more, such as 'wash'; name one")
+    return defended(config, kept_records(_checked_rows(rows)), steps, knowledge, model)
+
+
+def _checked_rows(rows: Sequence[Record]) -> Sequence[Record]:
+    """The rows, if there are any and all are Records; else raise DataError."""
+    from traitscope.data.records import Record
+
+    if not rows:
+        raise DataError("no rows to defend; expected one Record or more; give some")
+    for place, row in enumerate(rows):
+        if not isinstance(row, Record):
+            raise DataError(
+                f"row {place} is a {type(row).__name__}; expected a traitscope.Record; make one of"
+                " it, or read a file with traitscope.data.records.read_records"
+            )
+    return rows
 
 
 def _written(switch: tuple[str, Any]) -> str:
