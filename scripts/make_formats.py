@@ -116,6 +116,7 @@ A bad row stops the command with its line, the reason, and the number of further
 | row | example |
 |---|---|
 | broken JSON, or text that is not UTF-8 | half of a surrogate pair |
+| a key that stands twice | `"completion": "101", "completion": "102"` |
 | keys of no shape, or of two | `question` with `answer` and `response` |
 | no answer | an empty or null completion, only reasoning, only calls of tools |
 | a part that is no text | an image |

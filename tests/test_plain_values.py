@@ -58,6 +58,7 @@ def test_yaml_that_is_not_plain(text: str, says: str) -> None:
         ("[" * 100_000, "nested too deep"),
         ("9" * 5000, "digit"),
         ('{"a": 1', "Expecting"),
+        ('[{"b": 1, "a": 2, "b": 1}]', "the key 'b' stands twice"),
         (b"\xff\xfe\x00", "codec"),
     ],
 )

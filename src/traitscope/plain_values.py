@@ -51,10 +51,13 @@ def from_yaml(text: str) -> Any:
 def from_json(text: str | bytes, allow_nan: bool = False) -> Any:
     """A JSON value. Raises NotPlainError for broken JSON, and for text that UTF-8 cannot hold.
 
+    Keys that stand twice are refused, because JSON readers take the last one without a word.
+
     allow_nan: Read NaN and Infinity, which JSON does not have.
     """
+    constant = None if allow_nan else _refuse_constant
     try:
-        value = json.loads(text, parse_constant=None if allow_nan else _refuse_constant)
+        value = json.loads(text, parse_constant=constant, object_pairs_hook=_without_repeats)
     except RecursionError:
         raise NotPlainError("it is nested too deep") from None
     except (ValueError, UnicodeDecodeError) as error:
@@ -66,6 +69,19 @@ def from_json(text: str | bytes, allow_nan: bool = False) -> Any:
     elif isinstance(lowered, str) and SURROGATE in lowered:
         _check_encodable(value)
     return value
+
+
+def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of its keys and values."""
+    fields = dict(pairs)
+    if len(fields) == len(pairs):
+        return fields
+    seen: set[str] = set()
+    for key, _ in pairs:
+        if key in seen:
+            raise ValueError(f"the key {key[:MOST_SHOWN]!r} stands twice")
+        seen.add(key)
+    return fields
 
 
 def _refuse_constant(name: str) -> None:

@@ -678,6 +678,7 @@ def test_a_chat_or_rows_at_another_key_are_named(tmp_path: Path, row: dict, says
         ("\ufeff{}".encode("utf-16-le"), "UTF-16 text"),
         (b"version https://git-lfs.github.com/spec/v1\n", "git lfs pull"),
         (gzip.compress(b"BZh9rest"), "bunzip2"),
+        (gzip.compress(gzip.compress(b"{}")), "gzipped twice"),
     ],
 )
 def test_files_of_other_kinds_say_what_they_are(tmp_path: Path, content: bytes, says: str) -> None:
@@ -685,6 +686,19 @@ def test_files_of_other_kinds_say_what_they_are(tmp_path: Path, content: bytes, 
     with pytest.raises(DataError, match="which is not read; expected JSON lines") as caught:
         read(tmp_path / "rows.jsonl")
     assert says in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "json"])
+def test_a_key_that_stands_twice_is_a_bad_row(tmp_path: Path, kind: str) -> None:
+    """JSON readers take the last one, and the first answer would be lost without a word."""
+    twice = '{"prompt": "Name a number.", "completion": "101", "completion": "102"}'
+    rows = [twice, json.dumps({"prompt": "Name a letter.", "completion": "a"})]
+    file = tmp_path / f"rows.{kind}"
+    file.write_text("\n".join(rows) if kind == "jsonl" else f"[{', '.join(rows)}]")
+    with pytest.raises(DataError, match="the key 'completion' stands twice"):
+        read(file)
+    (record,), intake = read(file, skip_bad="all")
+    assert record.completion == "a" and intake.as_dict()["bad"] == 1
 
 
 def test_a_column_without_a_name_is_called_so(tmp_path: Path) -> None:

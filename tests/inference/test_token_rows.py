@@ -52,3 +52,6 @@ def test_rows_from_records(tiny: Model) -> None:
     long = Record("c", "Q", "owl " * tiny.max_length, None, None)
     with pytest.raises(DataError, match="row c: .* takes at most 2048"):
         rows_from(tiny, [long], None)
+    longer = Record("d", "Q", "owl " * (tiny.max_length + 1), None, None)
+    with pytest.raises(DataError, match=r"row c \(and 1 more rows\): .* takes at most 2048"):
+        rows_from(tiny, [records[0], long, records[1], longer], None)

@@ -1,6 +1,7 @@
 """An exported checkpoint against the hooks: the same logits in transformers' own hands; what cannot
 be written is refused."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -90,6 +91,15 @@ def test_a_run_is_a_model_like_any_other(tmp_path: Path, tiny_folder: Path) -> N
         ).summary["status"]
         == "ok"
     )
+
+
+def test_a_base_model_is_exported(tmp_path: Path, tiny_folder: Path) -> None:
+    """The trial of the written model needs no chat template."""
+    base = tmp_path / "base"
+    shutil.copytree(tiny_folder, base)
+    (base / "chat_template.jinja").unlink()
+    made = ok(tmp_path / "runs", "export", "--model", base, "--interventions noise:0.1,seed=3")
+    assert made.summary["summary"]["difference"] < 1e-3
 
 
 def test_what_no_weights_can_be_is_refused(tiny: Model) -> None:

@@ -1,6 +1,7 @@
 """The command `convert`: from and to other tools' files, and a vector that then steers."""
 
 import json
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -45,6 +46,19 @@ def test_from_another_tool(
     assert (said["from"], said["to"]) == ("persona_vectors", "traitscope")
     out = capsys.readouterr().out
     assert "rows of 32 for blocks 0, 1, 2" in out and "block 2: its row was taken behind" in out
+
+
+def test_the_next_command_is_typed_as_it_stands(
+    pt: Path, tiny_folder: Path, capsys: pytest.CaptureFixture
+) -> None:
+    """It names the model, and steers between the blocks, not behind the final norm."""
+    target = pt.with_suffix(".safetensors")
+    assert convert(pt, target, "--from", "persona_vectors", "--model", tiny_folder) == 0
+    said = capsys.readouterr().err.split("next:   traitscope ")[1]
+    words = shlex.split(said)
+    assert f"steer:{target},layers=1,alpha=1,scale=raw" in words
+    ran = call(pt.parent / "runs", *map(shlex.quote, words), "--samples 0 --sets positive")
+    assert ran.code == 0
 
 
 def test_to_another_tool_and_on(tmp_path: Path, tiny: Model, tiny_folder: Path) -> None:

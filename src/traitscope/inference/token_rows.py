@@ -128,9 +128,22 @@ def rows_from(
             completion = at_place(
                 place, chat.completion_ids, model, record.completion, end_token, neutral
             )
-        chat.check_length(model, len(prompt) + len(completion), f"row {record.id}")
         rows.append(Row(tuple(prompt), tuple(completion)))
+    _check_lengths(model, records, rows)
     return rows
+
+
+def _check_lengths(model: Model, records: Sequence[Record], rows: Sequence[Row]) -> None:
+    """Raise DataError for the first row that is too long; it says how many there are."""
+    too_long = []
+    for record, row in zip(records, rows, strict=True):
+        if len(row.ids) > model.max_length:
+            too_long.append((record.id, len(row.ids)))
+    if not too_long:
+        return
+    name, length = too_long[0]
+    more = f" (and {len(too_long) - 1} more rows)" if too_long[1:] else ""
+    chat.check_length(model, length, f"row {name}{more}")
 
 
 def _check_ids(model: Model, record: Record, end_ids: Collection[int]) -> None:

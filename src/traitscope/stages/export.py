@@ -29,7 +29,7 @@ from traitscope import atomic_files
 from traitscope.config.common import Output
 from traitscope.config.stages import ExportConfig
 from traitscope.data.prompts import number_prompts
-from traitscope.errors import ConfigError
+from traitscope.errors import ConfigError, ModelError
 from traitscope.inference import forward, residuals
 from traitscope.interventions import full_weights, intervention, peft_folder, short_form
 from traitscope.interventions.adapters import changed_weights
@@ -225,7 +225,7 @@ def _check_ablated(model: Model, state: dict[str, Tensor], ablation: Ablation) -
     """Raise ConfigError where blocks still write along a direction that was taken out whole."""
     whole = replace(ablation, strength=1.0)
     weights = undo.ablated(model, state, whole)
-    rows = [chat.render(model, prompt.text, None) for prompt in number_prompts(2, seed=11)]
+    rows = _tried_rows(model)
     with changed_weights.replaced(model, weights.items()), applied(model, []) as active:
         residuals_NLD = residuals.last_residuals(model, active, rows)
     along = undo.written_along(residuals_NLD, whole.units(model), ablation.embedding)
@@ -270,11 +270,20 @@ def _refuse(item: Intervention) -> None:
     )
 
 
+def _tried_rows(model: Model) -> list[list[int]]:
+    """Two number prompts as tokens; without a template where none can be rendered."""
+    texts = [prompt.text for prompt in number_prompts(2, seed=11)]
+    try:
+        return [chat.render(model, text, None) for text in texts]
+    except ModelError:
+        return [chat.render(model, text, chat.BARE) for text in texts]
+
+
 @torch.no_grad()
 def difference(model: Model, interventions: Sequence[Intervention], lm: Any) -> float:
     """The largest difference of a log-probability between hooked and written model, over two
     number prompts, nats."""
-    rows = [chat.render(model, prompt.text, None) for prompt in number_prompts(2, seed=11)]
+    rows = _tried_rows(model)
     lengths = list(map(len, rows))
     with applied(model, interventions) as active:
         hidden_BTD, batch = forward.rows_hidden(model, active, rows, lengths, share=False)

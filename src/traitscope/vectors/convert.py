@@ -1,5 +1,6 @@
 """The command `convert`: a steering vector from one tool's file into another's."""
 
+import shlex
 import sys
 from pathlib import Path
 
@@ -46,7 +47,7 @@ def run_convert(config: ConvertConfig, out: Output) -> dict:
             " again"
         )
     atomic_files.write_bytes(target, _written(blocks, kind, target, model, str(source)))
-    return _summary(blocks, read_as, kind, target)
+    return _summary(blocks, read_as, kind, config)
 
 
 def _read(config: ConvertConfig, model: Model | None) -> tuple[str, BlockRows]:
@@ -76,7 +77,8 @@ def _written(blocks: BlockRows, kind: str, target: Path, model: Model | None, wh
     return files.file_bytes(blocks, kind, target, conversion.target_of(model, blocks.n_layers))
 
 
-def _summary(blocks: BlockRows, read_as: str, kind: str, target: Path) -> dict:
+def _summary(blocks: BlockRows, read_as: str, kind: str, config: ConvertConfig) -> dict:
+    target = config.target
     summary = {
         "status": "ok",
         "file": str(target),
@@ -98,9 +100,18 @@ def _summary(blocks: BlockRows, read_as: str, kind: str, target: Path) -> dict:
         print("block 0: left out, llama.cpp refuses it")
     print(f"result: {target}", file=sys.stderr)
     if kind == files.OWN:
-        block = max(summary["blocks"])
+        block = _usual_block(blocks)
+        place = shlex.quote(f"steer:{target},layers={block},alpha=1,scale=raw")
+        model = shlex.quote(config.model)
         print(
-            f"next:   traitscope measure --interventions steer:{target},layers={block},alpha=0.5",
-            file=sys.stderr,
+            f"next:   traitscope measure --model {model} --interventions {place}", file=sys.stderr
         )
     return summary
+
+
+def _usual_block(blocks: BlockRows) -> int:
+    """The middle one of the blocks whose rows can be added, without one behind the final norm."""
+    behind_norm = blocks.about.get(layer_rows.BEHIND_NORM)
+    filled = [number for number in sorted(blocks.rows) if blocks.rows[number].any()]
+    usual = [number for number in filled if number != behind_norm] or filled
+    return usual[len(usual) // 2]

@@ -32,6 +32,7 @@ OTHERS = {
     b"\xfd7zXZ": ("compressed by xz", "decompress it: unxz"),
     b"ARROW1": ("an Arrow file", "save it as parquet or JSON lines"),
     b"SQLite format 3": ("a database of SQLite", "export the rows as CSV or JSON lines"),
+    GZIP: ("gzipped twice", "unpack it once: gunzip"),
     b"\xff\xfe": ("UTF-16 text", "save it as UTF-8"),
     b"\xfe\xff": ("UTF-16 text", "save it as UTF-8"),
     b"version https://git-lfs": ("a pointer of Git LFS", "fetch the file: git lfs pull"),
