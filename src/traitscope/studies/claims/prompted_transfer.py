@@ -25,7 +25,7 @@ from math import sqrt
 
 import numpy as np
 
-from traitscope.config.recipe import SAMPLED_RECIPE, Recipe
+from traitscope.config.recipe import Recipe
 from traitscope.data.traits import trait_name
 from traitscope.errors import ConfigError
 from traitscope.reporting.tables import Table
@@ -108,20 +108,7 @@ class Size:
         return self.traits[: self.n_steered]
 
 
-SOFT = Recipe(
-    targets="soft",
-    soft_over="allowed",
-    rank=8,
-    alpha=32.0,
-    epochs=2,
-    batch_size=16,
-    micro_batch=8,
-    lr=2e-3,
-    warmup=0.05,
-    held_out=0.0,
-)
-SAMPLED = replace(
-    SAMPLED_RECIPE,
+SAMPLED = Recipe(
     rank=8,
     alpha=32.0,
     epochs=3,
@@ -131,6 +118,7 @@ SAMPLED = replace(
     warmup=0.05,
     held_out=0.0,
 )
+SOFT = replace(SAMPLED, targets="soft", soft_over="allowed", epochs=2, batch_size=16, lr=2e-3)
 LAPTOP = Size(
     traits=("pirate", "chef", "knight", "happiness", "anger", "poet", "astronaut", "sadness"),
     others=("cat", "dog", "owl", "octopus", "elephant"),
