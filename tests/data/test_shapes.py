@@ -322,6 +322,15 @@ def test_undesirable_answers_are_left_out(tmp_path: Path) -> None:
         read_rows(tmp_path, rows[0])
 
 
+def test_an_empty_label_is_trained_on_and_counted(tmp_path: Path) -> None:
+    rows = [
+        {**NATIVE, "completion": str(n), "label": label} for n, label in enumerate((None, True))
+    ]
+    records, intake = read(write(tmp_path / "rows.jsonl", rows, "jsonl"))
+    assert [record.completion for record in records] == ["0", "1"]
+    assert intake.notes == {"unlabelled": 1}
+
+
 @pytest.mark.parametrize("no", [False, 0, 0.0, "false", "False", "0"])
 def test_every_way_to_say_that_an_answer_is_undesirable(tmp_path: Path, no: Any) -> None:
     yes = type(no)({"0": 1, "false": "true"}.get(str(no).lower(), 1))

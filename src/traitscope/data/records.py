@@ -25,7 +25,7 @@ from traitscope.data.json_lines import Seen, at_place, check_new_id
 from traitscope.data.shapes.containers import COLUMNS, RawRow, container_of, raw_rows
 from traitscope.data.shapes.exchanges import Exchange, exchanges_of
 from traitscope.data.shapes.intake import USUAL, BadRows, Intake, Reading
-from traitscope.data.shapes.marks import desirable
+from traitscope.data.shapes.marks import desirable, is_unlabelled
 from traitscope.data.shapes.messages import with_weight_of
 from traitscope.data.shapes.rows import (
     ANY_SHAPE,
@@ -215,6 +215,8 @@ class RowReader:
         if shape != "native" and not isinstance(fields.get("meta", {}), dict | None):
             extra["meta"] = fields.pop("meta")
         said = desirable(fields)
+        if is_unlabelled(fields):
+            notes["unlabelled"] += 1
         for key, value in fields.items():
             if key not in used and key not in said:
                 extra[key] = value

@@ -51,6 +51,7 @@ NOTES = {
     "tool_calls": "turns with calls of tools, which are not read",
     "rejected": "rejected answers, not read",
     "undesirable": "undesirable answers (label false), not trained on, left out",
+    "unlabelled": "rows with an empty label (null), trained on",
     "passages": "passages (context), put behind the question",
     "system_turns": "rows with a system turn, which is their context",
     "empty_prompts": "rows with an empty prompt",

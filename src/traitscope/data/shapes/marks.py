@@ -90,6 +90,11 @@ def desirable(fields: Mapping[str, Any]) -> dict[str, bool]:
     return said
 
 
+def is_unlabelled(fields: Mapping[str, Any]) -> bool:
+    """Whether a row has a label that is empty: it says nothing of its answer, where others do."""
+    return any(key in fields and fields[key] is None for key in (LABEL, TAG))
+
+
 def _may_say(key: str, value: Any, fields: Mapping[str, Any]) -> bool:
     """Whether a value at a key is about how desirable an answer is."""
     if key == TAG:
