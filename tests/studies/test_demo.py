@@ -145,7 +145,7 @@ def test_students_of_a_teacher_without_the_trait_are_no_transfer(
     findings = demo.conclude(SIZE, made, "planted")
     assert {verdict.outcome for verdict in findings.verdicts} == {SILENT}
     chain = demo.measured(SIZE, made)
-    summary = demo_command.summary_of(SIZE, chain, DemoConfig())
+    summary = summary_of(made)
     answers = {mode["status"] for mode in summary["modes"].values()} | {summary["status"]}
     assert answers == {"no verdict: the teacher lacks the trait"}
     demo_command._print(SIZE, chain, summary)
@@ -158,7 +158,7 @@ def test_students_of_a_teacher_without_the_trait_are_no_transfer(
 
 
 def test_a_teacher_with_the_trait_is_a_positive_control(demo_runs: Folders) -> None:
-    summary = demo_command.summary_of(SIZE, demo.measured(SIZE, demo_runs), DemoConfig())
+    summary = summary_of(demo_runs)
     assert summary["teacher_has_trait"]
     assert summary["positive_control"].startswith("teacher − base = +2.0")
     assert summary["positive_control"].endswith(": the teacher has the trait")
@@ -168,6 +168,12 @@ def test_the_control_that_excludes_most_decides(demo_runs: Folders) -> None:
     verdicts = demo.conclude(SIZE, demo_runs, "planted").verdicts
     (primary,) = [verdict for verdict in verdicts if verdict.stated.primary]
     assert primary.decided_by.name == f"sampled_random.difference.{PRIMARY}"
+
+
+def summary_of(made: Folders, size: demo.Size = SIZE) -> dict:
+    """What the command says of planted runs."""
+    verdicts = demo.conclude(size, made, "planted").verdicts
+    return demo_command.summary_of(size, demo.measured(size, made), DemoConfig(), verdicts)
 
 
 @pytest.mark.parametrize("shift", [0.0, -0.5])
@@ -191,10 +197,9 @@ def test_each_comparison_has_its_own_control(demo_runs: Folders) -> None:
 def test_a_rise_that_random_vectors_give_as_well_is_no_effect(tmp_path: Path) -> None:
     """Treated students are above the control, and so are those of random vectors."""
     made = planted_folders(tmp_path, SHIFTS, shifts_of_random=SHIFTS)
-    chain = demo.measured(SIZE, made)
-    summary = demo_command.summary_of(SIZE, chain, DemoConfig())
-    assert summary["modes"]["sampled"]["status"] == "effect"
-    assert summary["modes"]["sampled_random"]["status"] == summary["status"] == "no effect shown"
+    summary = summary_of(made)
+    assert summary["modes"]["sampled"]["status"] == HOLDS
+    assert summary["modes"]["sampled_random"]["status"] == summary["status"] != HOLDS
     outcomes = [verdict.outcome for verdict in demo.conclude(SIZE, made, "planted").verdicts]
     assert outcomes[0] == HOLDS and HOLDS not in outcomes[1:]
 
@@ -221,7 +226,7 @@ def test_rows_of_a_part_are_those_of_the_whole(tmp_path: Path, tiny_folder: Path
 
 
 def test_unscored_answers_are_counted(demo_runs: Folders) -> None:
-    summary = demo_command.summary_of(SIZE, demo.measured(SIZE, demo_runs), DemoConfig())
+    summary = summary_of(demo_runs)
     rates = {m["name"]: m["estimate"] for m in summary["measurements"]}
     for condition in ("none.base", "sampled.treated", "soft.treated"):
         assert rates[f"{condition}.positive.unscored"] == 0.25
@@ -230,14 +235,17 @@ def test_unscored_answers_are_counted(demo_runs: Folders) -> None:
 
 
 def test_the_summary_has_a_status_and_sentences(demo_runs: Folders) -> None:
-    chain = demo.measured(SIZE, demo_runs)
-    summary = demo_command.summary_of(SIZE, chain, DemoConfig())
-    assert summary["status"] == summary["modes"]["soft"]["status"] == "effect"
+    summary = summary_of(demo_runs)
+    outcomes = [verdict.outcome for verdict in demo.conclude(SIZE, demo_runs, "planted").verdicts]
+    assert [mode["status"] for mode in summary["modes"].values()] == outcomes
+    assert summary["status"] == summary["modes"]["sampled_random"]["status"] == HOLDS
+    assert summary["modes"]["sampled_random"]["verdict"].startswith("primary claim, holds here: p")
+    assert "not corrected for the other comparisons" in summary["modes"]["sampled"]["text"][1]
     assert summary["modes"]["sampled"]["seeds"] == [1, 2, 3, 4, 5]
     texts = summary["modes"]["sampled"]["text"]
     assert "relative to control students" in texts[0]
     assert texts[-1].startswith("This control is there to exclude that training on such rows")
-    quick = demo_command.summary_of(replace(SIZE, quick=True), chain, DemoConfig())
+    quick = summary_of(demo_runs, replace(SIZE, quick=True))
     assert quick["status"] == quick["modes"]["soft"]["status"] == QUICK
     assert quick["modes"]["soft"]["text"][1].startswith("Quick run, not evidence.")
 

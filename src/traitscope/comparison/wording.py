@@ -42,6 +42,8 @@ class Wording:
     """Whether the teacher has the trait; None where nobody measured it."""
     unmet: bool = False
     """Whether another precondition of the claim is not met."""
+    has_others: bool = False
+    """Whether other comparisons are decided with it, for which its interval is not corrected."""
 
     @property
     def lacks_trait(self) -> bool:
@@ -111,6 +113,9 @@ def _main_sentence(primary: Measurement, wording: Wording) -> str:
 
 def _reading_sentence(primary: Measurement, n_models: int, wording: Wording) -> str:
     who = "the students of these seeds" if n_models > 1 else "the student of this one seed"
+    excluding = "An interval that excludes zero"
+    if wording.has_others:
+        excluding += ", not corrected for the other comparisons"
     if wording.lacks_trait:
         text = "The teacher lacks the trait, so this is no transfer, whatever its sign."
     elif wording.unmet:
@@ -123,12 +128,9 @@ def _reading_sentence(primary: Measurement, n_models: int, wording: Wording) -> 
             " shown to be absent."
         )
     elif primary.high < 0:
-        text = (
-            f"An interval that excludes zero: {who} moved away from the trait, the opposite of"
-            " passing it on."
-        )
+        text = f"{excluding}: {who} moved away from the trait, the opposite of passing it on."
     else:
-        text = f"An interval that excludes zero: {who} moved towards the trait."
+        text = f"{excluding}: {who} moved towards the trait."
     return f"Quick run, not evidence. {text}" if wording.is_quick else text
 
 

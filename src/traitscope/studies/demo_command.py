@@ -2,6 +2,7 @@
 
 import shlex
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 
 from rich.console import Console
@@ -11,13 +12,10 @@ from traitscope.comparison.matching import MeasuredModel, seeds_of
 from traitscope.comparison.read_runs import SCORE_UNITS
 from traitscope.comparison.results import PERPLEXITY, Eas
 from traitscope.comparison.wording import (
-    EFFECT,
-    NO_EFFECT,
     NO_TRAIT,
     QUICK,
     direction,
     sentences,
-    status,
     terminal_table,
 )
 from traitscope.config.commands import DemoConfig, StudyConfig
@@ -25,14 +23,14 @@ from traitscope.config.common import Output
 from traitscope.config.fields import changed_flags
 from traitscope.models.identity.finding import find_model
 from traitscope.reporting.study_page import PAGE
+from traitscope.reporting.verdict import ClaimVerdict, Precondition
 from traitscope.runs import store
 from traitscope.stats.measurement import Measurement
 from traitscope.studies import runner, sizes
 from traitscope.studies.claims import demo
 from traitscope.studies.claims.demo import Measured, Size
-from traitscope.studies.conclusions import conclude
+from traitscope.studies.conclusions import conclude, findings_of
 from traitscope.studies.pages import demo_page
-from traitscope.studies.pages.demo_page import CONTRASTS
 from traitscope.studies.runner import Request
 from traitscope.workflow import schedule
 
@@ -51,7 +49,8 @@ def run_demo(config: DemoConfig, out: Output) -> dict:
     page = run.file(PAGE)
     size = sizes.named(request.size)
     chain = demo.measured(size, folders)
-    summary = summary_of(size, chain, config)
+    verdicts = findings_of(request, folders).verdicts
+    summary = summary_of(size, chain, config, verdicts)
     _print(size, chain, summary)
     print(f"{minutes:.1f} minutes; report: {page}")
     places = {"run": str(run.path), "report": str(page), "next": _next(config, out, run)}
@@ -94,13 +93,20 @@ def request_of(config: DemoConfig, out: Output) -> Request:
     return runner.request_of(study, out)
 
 
-def summary_of(size: Size, chain: Measured, config: DemoConfig) -> dict:
-    """Return what `--json` writes: status, readings by comparison, and every number."""
+def summary_of(
+    size: Size, chain: Measured, config: DemoConfig, verdicts: Sequence[ClaimVerdict]
+) -> dict:
+    """Return what `--json` writes: the verdicts of the page, readings by comparison, every number.
+
+    verdicts: Those of the study, in the order of its comparisons. The primary one is the status.
+    """
     contrasts, teacher = {}, chain.teacher_has_trait
-    for contrast, comparison in chain.comparisons.items():
+    primary = next(verdict for verdict in verdicts if verdict.stated.primary)
+    for verdict, (contrast, comparison) in zip(verdicts, chain.comparisons.items(), strict=True):
         words = demo_page.wording(size, contrast, teacher)
         contrasts[contrast] = {
-            "status": status(comparison, words),
+            "status": _status(size, teacher, verdict),
+            "verdict": demo_page.verdict_sentence(verdict),
             "direction": direction(comparison),
             "reference": comparison.reference,
             "seeds": seeds_of(comparison.treated),
@@ -111,7 +117,7 @@ def summary_of(size: Size, chain: Measured, config: DemoConfig) -> dict:
         numbers.append(measurement.as_dict())
     return {
         "schema": 1,
-        "status": _answer(contrasts),
+        "status": _status(size, teacher, primary),
         "title": f"Does a student of number data pick up the {size.trait}?",
         "quick": size.quick,
         "model": config.model,
@@ -124,19 +130,12 @@ def summary_of(size: Size, chain: Measured, config: DemoConfig) -> dict:
     }
 
 
-def _answer(contrasts: dict[str, dict]) -> str:
-    """Return `effect` where students of sampled text rise above each kind of control.
-
-    There is none where the comparisons say nothing: in a quick run, or without the trait.
-    """
-    answers = []
-    for contrast, (mode, _) in CONTRASTS.items():
-        if mode == "sampled":
-            answers.append(contrasts[contrast]["status"])
-    for silent in (QUICK, NO_TRAIT):
-        if silent in answers:
-            return silent
-    return EFFECT if set(answers) == {EFFECT} else NO_EFFECT
+def _status(size: Size, teacher: Precondition, verdict: ClaimVerdict) -> str:
+    """Return the outcome of a claim. A quick run, and one without the trait, say why they have
+    none."""
+    if size.quick:
+        return QUICK
+    return verdict.outcome if teacher.met else NO_TRAIT
 
 
 def measurements(chain: Measured) -> list[Measurement]:
@@ -175,8 +174,9 @@ def _print(size: Size, chain: Measured, summary: dict) -> None:
     lines = [QUICK_LINE] if size.quick else []
     for contrast, comparison in chain.comparisons.items():
         title = demo_page.heading(contrast)
-        texts = summary["modes"][contrast]["text"]
+        said = summary["modes"][contrast]
+        texts = said["text"]
         groups[title] = comparison
-        lines.append(f"{title}: {texts[0]} {texts[1]} {texts[-1]}")
+        lines.append(f"{title}: {said['verdict']} {texts[0]} {texts[1]} {texts[-1]}")
     title = f"{summary['title']}: {summary['status']}\n{summary['positive_control']}"
     Console().print(terminal_table(title, "\n".join(lines), groups, size.trait))

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from traitscope.comparison.page import LIMITS
 from traitscope.comparison.wording import Wording
 from traitscope.reporting.tables import Table
-from traitscope.reporting.verdict import Precondition
+from traitscope.reporting.verdict import ClaimVerdict, Precondition
 from traitscope.studies.equal_kl import Strength
 from traitscope.workflow.graph import Folders
 from traitscope.workflow.standard_nodes import read_json
@@ -58,7 +58,16 @@ def heading(contrast: str) -> str:
 def wording(size: "Size", contrast: str, teacher: Precondition) -> Wording:
     """Return the words for the sentences about one comparison."""
     mode, role = CONTRASTS[contrast]
-    return Wording(size.trait, TREATMENTS[mode], REFERENCES[role], size.quick, teacher)
+    return Wording(
+        size.trait, TREATMENTS[mode], REFERENCES[role], size.quick, teacher, has_others=True
+    )
+
+
+def verdict_sentence(verdict: ClaimVerdict) -> str:
+    """Return the outcome of a comparison's claim, corrected over all of them, as on the page."""
+    role = "primary claim, " if verdict.stated.primary else ""
+    because = verdict.p_value_text or " ".join(verdict.reasons)
+    return f"{role}{verdict.outcome}: {because}"
 
 
 def excluded(contrast: str) -> str:
