@@ -59,7 +59,7 @@ def test_student_of_soft_targets_turns_towards_the_teachers_vector(
     root, summary, _ = finished
     study = Path(summary["report"]).parent
     inputs = json.loads((study / "config.json").read_text())["inputs"]
-    student = study / inputs["soft treated, seed 1"]["path"]
+    student = study / inputs["soft student, seed 1"]["path"]
     vector = study / inputs["vectors"]["path"] / "cat.safetensors"
     asked = ["--interventions", f"adapter:{student}", "--n", "10"]
     done = ok(root, "extract", *asked, "--reference", vector)
