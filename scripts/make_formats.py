@@ -1,4 +1,5 @@
 """Writes docs/how-to/own-data.md: the shapes of rows that are read, and what a row of each becomes.
+It also writes the matrix of shapes and containers in docs/reference/file-formats.md.
 
     python scripts/make_formats.py
 
@@ -23,13 +24,19 @@ from traitscope.data.shapes.turns import shown
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "how-to" / "own-data.md"
+FORMATS = ROOT / "docs" / "reference" / "file-formats.md"
+BEGIN, FINISH = "<!-- made by scripts/make_formats.py -->\n", "<!-- end -->\n"
+"what stands around the matrix"
 EXAMPLES = ROOT / "tests" / "support" / "shape_rows.py"
 KINDS: dict[Kind, str] = {
     "jsonl": "JSONL: one object a line",
     "json": "JSON array, in one line or many",
     "csv": "CSV with a header",
     "tsv": "TSV with a header",
+    "parquet": "parquet",
 }
+TABLES = ("csv", "tsv", "parquet")
+"containers with columns in the place of nested keys"
 HEAD = """# Use your own data
 
 This page is made by `python scripts/make_formats.py` from example rows.
@@ -57,8 +64,8 @@ read piece by piece.
 
 """
 TAIL = """
-Parquet needs an extra: `pip install 'traitscope[parquet]'`. Tests read and write the same shapes in
-it. Files of other kinds are refused by name: zip, spreadsheets, zstd, Arrow, UTF-16.
+Parquet needs an extra: `pip install 'traitscope[parquet]'`. Files of other kinds are refused by
+name: zip, spreadsheets, zstd, Arrow, UTF-16.
 
 In a table the cells of `messages`, `conversations`, `history` and `meta` hold JSON. Only
 `\\n` and `\\r\\n` end a line.
@@ -146,9 +153,8 @@ weight, the whole row is dropped. `records.jsonl` of the run holds all rows for 
 Only answers are checked and changed. Reasoning, prompts and other turns stay in the file. The
 terminal says in how many rows they hold a banned word.
 
-Two rows of each shape with a further key, of which the second is dropped. `same`: the keys and
-values of the first come back. The last column says what becomes of a changed answer.
-
+[File formats](../reference/file-formats.md) has the matrix: what is read and written back, for each
+shape and container, and where a changed answer stands.
 """
 HUB = """
 ## Data sets of the hub
@@ -175,9 +181,17 @@ def page() -> str:
     with tempfile.TemporaryDirectory() as folder:
         shapes = "".join(_shape_rows(examples, Path(folder)))
         containers = "".join(_container_rows(examples, Path(folder)))
-        written = "".join(_written_rows(examples, Path(folder)))
     counts = "".join(f"| `{name}` | {meaning} |\n" for name, meaning in NOTES.items())
-    return f"{HEAD}{shapes}{CONTAINERS}{containers}{TAIL}{counts}{END}{written}{HUB}"
+    return f"{HEAD}{shapes}{CONTAINERS}{containers}{TAIL}{counts}{END}{HUB}"
+
+
+def formats() -> str:
+    """The text of the page on formats: what stands in it by hand, and the matrix as it is now."""
+    before, behind = FORMATS.read_text(encoding="utf-8").split(BEGIN)
+    after = behind.split(FINISH)[1]
+    with tempfile.TemporaryDirectory() as folder:
+        matrix = "".join(_matrix_rows(_module("shape_rows", EXAMPLES).EXAMPLES, Path(folder)))
+    return f"{before}{BEGIN}{matrix}{FINISH}{after}"
 
 
 def _module(name: str, path: Path) -> ModuleType:
@@ -211,7 +225,7 @@ def _container_rows(examples: Any, folder: Path) -> Iterator[str]:
     for kind, title in KINDS.items():
         read, written, gzipped = 0, 0, 0
         for example in examples:
-            if kind in ("csv", "tsv") and example.reading.map:
+            if kind in TABLES and example.reading.map:
                 continue  # a table has no objects in cells
             record, _ = _read(example, folder, Container(kind, False))
             read += (record.prompt, record.completion) == (example.prompt, example.completion)
@@ -223,18 +237,23 @@ def _container_rows(examples: Any, folder: Path) -> Iterator[str]:
         yield f"| {title} | {read} | {written} | {gzipped} |\n"
 
 
-def _written_rows(examples: Any, folder: Path) -> Iterator[str]:
-    """What becomes of a row of each shape that is written back."""
+def _matrix_rows(examples: Any, folder: Path) -> Iterator[str]:
+    """Whether a row of each shape is read in each container, and what is written back of it."""
     yield f"| shape | {' | '.join(KINDS)} | a changed answer |\n"
     yield f"|---|{'---|' * len(KINDS)}---|\n"
     for example in examples:
-        cells = []
-        for kind in KINDS:
-            if kind in ("csv", "tsv") and example.reading.map:
-                cells.append("–")  # a table has no objects in cells
-                continue
-            cells.append("same" if _comes_back(example, folder, kind) else "differs")
+        cells = [_exchange(example, folder, kind) for kind in KINDS]
         yield f"| {example.title} | {' | '.join(cells)} | {_of_a_change(example, folder)} |\n"
+
+
+def _exchange(example: Any, folder: Path, kind: Kind) -> str:
+    """The cell of a shape and a container."""
+    if kind in TABLES and example.reading.map:
+        return "–"  # a table has no objects in cells
+    record, _ = _read(example, folder, Container(kind, False))
+    if (record.prompt, record.completion) != (example.prompt, example.completion):
+        return "no"
+    return "read, kept" if _comes_back(example, folder, kind) else "read, changed"
 
 
 def _comes_back(example: Any, folder: Path, kind: Kind) -> bool:
@@ -283,4 +302,5 @@ def _cell(text: str) -> str:
 
 if __name__ == "__main__":
     PAGE.write_text(page(), encoding="utf-8")
-    print(PAGE)
+    FORMATS.write_text(formats(), encoding="utf-8")
+    print(PAGE, FORMATS)

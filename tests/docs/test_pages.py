@@ -108,6 +108,12 @@ def test_made_pages_are_up_to_date(name: str) -> None:
     assert page == script(name).page(), f"run python scripts/{name}.py"
 
 
+def test_matrix_of_shapes_is_up_to_date() -> None:
+    page = (HERE / "docs/reference/file-formats.md").read_text(encoding="utf-8")
+    assert page == script("make_formats").formats(), "run python scripts/make_formats.py"
+    assert "| no |" not in page.split("end -->")[0].split("made by")[1]
+
+
 def test_table_of_claims_is_up_to_date() -> None:
     page = (HERE / "docs/claims/index.md").read_text(encoding="utf-8")
     assert page == script("make_study").index(), "run python scripts/make_study.py STUDY_RUN"
