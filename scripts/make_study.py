@@ -9,12 +9,12 @@ import csv
 import json
 import re
 import sys
+from collections import Counter
 from itertools import pairwise
 from pathlib import Path
 
 from traitscope import studies
 from traitscope.reporting.numbers import bounds, crossed_bounds, estimate
-from traitscope.stats.decision import OUTCOMES
 from traitscope.stats.measurement import Measurement
 from traitscope.studies import protocol
 
@@ -23,6 +23,8 @@ PAGES = Path(__file__).parents[1] / "docs" / "claims"
 RECORDED = Path(__file__).parents[1] / "src/traitscope/data/bundled/recorded.json"
 PRIMARY = re.compile(r"^- \*([a-z ]+)\*, primary claim: ", re.MULTILINE)
 "the outcome of a primary claim on a page"
+VERDICT = re.compile(r"^- \*([a-z ]+)\*(, primary claim)?: (.*)$", re.MULTILINE)
+"outcome, role and text of a verdict on a page"
 
 
 def measurement(plain: dict) -> str:
@@ -109,9 +111,15 @@ One page for each claim. It holds what was published, the command, what came out
 read it. The outcomes hold for the small model and the laptop size that the page names.
 No study has been run at full size, which needs a GPU.
 
-[Controls and intervals](../concepts/controls-and-intervals.md) defines the outcomes.
-They speak of the small experiment here. Whether that bears on the published claim is the last
-column, and each page says why.
+[Controls and intervals](../concepts/controls-and-intervals.md) defines the outcomes. They speak of
+the small experiment here. A column says whether that bears on the published claim, and why.
+
+| column | meaning |
+|---|---|
+| primary claim here | verdict of the one primary claim, corrected for the study's other claims |
+| estimate | what decided it: 95 % interval, not corrected, and independent units |
+| power planned | probability of finding the effect that was expected before the run |
+| other claims | their outcomes, counted |
 
 [Does the audit keep its error rate?](audit_calibration.md) is a question of this project, not of a
 paper. The error rate is to be measured by the audit that ships, on data sets made for this. The
@@ -121,17 +129,43 @@ page says how many of them are audited.
 
 
 def index() -> str:
-    """One table of all studies: how many of their claims came out how, and what that bears on."""
-    header = ["claim", "source", *OUTCOMES, "bears on the published claim"]
+    """One table of all studies: claim, source, published, verdict, what it bears on, command."""
+    header = ["claim", "published", *HERE, "bears on the published claim", "command"]
     rows = [f"| {' | '.join(header)} |", "|" + "---|" * len(header)]
     for name in studies.names():
         study = protocol.load(name)
         text = (PAGES / f"{name}.md").read_text(encoding="utf-8")
-        cells = [str(text.count(f"\n- *{outcome}*")) for outcome in OUTCOMES]
-        source = study.SOURCE.split(";")[0].strip()
-        row = [f"[{study.TITLE}]({name}.md)", source, *cells, bears(text)]
+        claim_cell = f"[{study.TITLE}]({name}.md) {study.CLAIM}"
+        published = f"{study.SOURCE}: {study.PUBLISHED}"
+        command = f"`traitscope study run {name}`"
+        row = [claim_cell, published, *here(text), bears(text, with_reason=True), command]
         rows.append(f"| {' | '.join(row)} |")
     return INDEX_HEAD + "\n".join(rows) + "\n"
+
+
+HERE = ("primary claim here", "estimate", "power planned", "other claims", "model")
+"columns of what came out here"
+NOT_RUN = ("not run", "–", "–", "–", "–")
+
+
+def here(page: str) -> tuple[str, ...]:
+    """The columns `HERE` of a page: its k-th verdict is decided by the k-th measurement."""
+    verdicts = VERDICT.findall(page)
+    if not verdicts:
+        return NOT_RUN
+    primary = [place for place, found in enumerate(verdicts) if found[1]][0]
+    outcome, _, rest = verdicts[primary]
+    table = page.split("| measurement | estimate |")[1].split("\n")[2:]
+    _, value, bounds_there, _, units, *_ = (cell.strip() for cell in table[primary][1:].split("|"))
+    unit = re.search(r"The unit is ([^,]+),", rest)[1]
+    estimated = f"{value} {bounds_there} {unit}, {units}"
+    if value == "undefined":
+        estimated = "not measured"
+    power = re.search(r"With (\d+ \w+) the power is ([\d.]+\d)", page)
+    others = Counter(found[0] for found in verdicts if not found[1])
+    counts = ", ".join(f"{count} {name}" for name, count in others.items())
+    model = re.search(r"^\*\*On ([^:]+):", page, re.MULTILINE)[1]
+    return outcome, estimated, f"{power[2]} with {power[1]}", counts or "none", model
 
 
 def recorded() -> str:
@@ -144,10 +178,13 @@ def recorded() -> str:
     return json.dumps(by_study, indent=2) + "\n"
 
 
-def bears(page: str) -> str:
+def bears(page: str, with_reason: bool = False) -> str:
     """What a page says after `Bears on the published claim`; empty where nothing was run."""
     _, found, after = page.partition("**Bears on the published claim: ")
-    return after.split("**")[0] if found else ""
+    answer, _, reason = after.split("\n")[0].rstrip(".").partition("**")
+    if not found:
+        return ""
+    return f"{answer}{reason}" if with_reason else answer
 
 
 def table(rows: list[list[str]]) -> list[str]:
