@@ -22,14 +22,15 @@ def test_kinds_of_all_bundled_traits() -> None:
 
 def test_given_teachers_have_short_names_of_their_own() -> None:
     steer = "steer:x/cat.safetensors,layers=14,alpha=0.6"
-    group = teachers.teachers_of(
-        InformationConfig(traits=(), plain="", steered=(steer, steer, "prompt:You like hats."))
-    )
+    given = (steer, steer, "prompt:You like hats.", "noise:0.1,seed=3", "adapter:runs/train-7")
+    group = teachers.teachers_of(InformationConfig(traits=(), plain="", steered=given))
     assert [teacher.name for teacher in group] == [
         "unmodified",
         "cat, steered 0.6 at 14",
         "cat, steered 0.6 at 14 (2)",
-        "SystemPrompt",
+        "prompt “You like hats.”",
+        "noise 0.1, seed 3",
+        "student train-7",
     ]
     assert not any(teacher.has_trait for teacher in group)
 

@@ -12,7 +12,13 @@ from traitscope.data import trait_files
 from traitscope.data.trait_files import trait_names
 from traitscope.data.traits import kind_of, load_trait
 from traitscope.interventions import short_form
-from traitscope.interventions.intervention import Intervention, Steer, SystemPrompt
+from traitscope.interventions.intervention import (
+    Adapter,
+    Intervention,
+    Steer,
+    SystemPrompt,
+    WeightNoise,
+)
 
 BASE = "unmodified"
 "Name of the teacher without interventions."
@@ -69,11 +75,16 @@ def inputs(config: InformationConfig) -> dict[str, Path]:
 
 def _name_of(item: Intervention) -> str:
     """A short name of a given teacher."""
-    if isinstance(item, Steer):
-        vector = Path(str(item.vector)).stem
-        layers = "+".join(map(str, item.layers))
-        return f"{vector}, steered {item.alpha:g} at {layers}"
-    return type(item).__name__
+    if isinstance(item, SystemPrompt):
+        return f"prompt “{item.text}”"
+    if isinstance(item, WeightNoise):
+        return f"noise {item.sd:g}, seed {item.seed}"
+    if isinstance(item, Adapter):
+        return f"student {Path(item.folder).name}"
+    if not isinstance(item, Steer):
+        return short_form.to_short(item)
+    layers = "+".join(map(str, item.layers))
+    return f"{Path(str(item.vector)).stem}, steered {item.alpha:g} at {layers}"
 
 
 def shares(teachers: Sequence[Teacher]) -> np.ndarray:
