@@ -31,14 +31,13 @@ def planted(
     """
     runs = PlantedRuns(root, LAYERS)
     runs.answers("base")
+    runs.distances([steered_distance, 2.0])
     for teacher, rise in (teachers or {"steered": 1.0, "prompted": 1.0}).items():
         runs.answers(f"{teacher} teacher of cat", rise)
     for seed in SIZE.seeds:
         for kind in kinds(SIZE):
             rise = rises.get((kind.teacher, kind.method), 0.0)
             plant_student(runs, kind, seed, step, rise)
-            if kind.teacher == "steered":
-                plant_losses(runs, kind, seed, steered_distance)
         for role, rise in (("treated", 0.5), ("control", 0.0)):
             runs.answers(f"cat of {role} text.{seed}", rise)
             runs.eas(f"{role} text.{seed}", {"v_student": [0.1 + rise] * LAYERS})
@@ -49,13 +48,13 @@ def plant_student(runs: PlantedRuns, kind: Kind, seed: int, step: float, rise: f
     name = f"{kind.name}.{seed}"
     best = kind.rate != OTHER_VECTOR_RATE
     runs.answers(f"answers.{name}", rise if best else 0.0)
-    plant_losses(runs, kind, seed, 2.0)
+    plant_losses(runs, kind, seed)
     height = step if kind.teacher == "steered" else 0.0
     runs.eas(name, {"v_student": [0.1, 0.1, 0.1 + height, 0.1 + height]})
 
 
-def plant_losses(runs: PlantedRuns, kind: Kind, seed: int, first: float) -> None:
-    losses = [{"step": 1, "loss": first}, {"step": 2, "loss": 1.0}]
+def plant_losses(runs: PlantedRuns, kind: Kind, seed: int) -> None:
+    losses = [{"step": 1, "loss": 2.5}, {"step": 2, "loss": 1.0}]
     left = 0.9 if kind.rate == OTHER_VECTOR_RATE else 0.5
     losses.append({"step": 3, "held_out_loss": left})
     runs.json_lines(f"{kind.name}.{seed}", "metrics.jsonl", losses)

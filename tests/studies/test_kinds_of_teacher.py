@@ -4,6 +4,7 @@ from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
+import numpy as np
 import pytest
 from concluded import HOLDS, NEGLIGIBLE, SILENT, concluded, estimates, outcomes, unmet
 from planted_runs import PlantedRuns
@@ -41,10 +42,14 @@ def scan_of(best: dict | None) -> dict:
 
 
 def planted(
-    root: Path, passed: dict[str, float], teachers: dict[str, float] | None = None
+    root: Path,
+    passed: dict[str, float],
+    teachers: dict[str, float] | None = None,
+    taught: int = len(TRAITS),
 ) -> dict[str, Path]:
     """Students of every teacher: all rise by GENERAL, about their teacher's trait by more."""
     runs = PlantedRuns(root, LAYERS)
+    runs.distances(np.repeat([0.1, 5.0, 0.3, 4.0], taught).tolist())
     plant_pass_rates(runs, SIZE.multiples, PASS_RATES)
     for trait in TRAITS:
         runs.answers(positive_control.base_name(trait))
@@ -70,7 +75,8 @@ def test_the_published_order_holds(tmp_path: Path) -> None:
     table, strengths, places = findings.tables
     assert places.rows[0] == ("cat", 2, "0.3")
     steered = table.rows[1]
-    assert steered[:4] == ("steered", pytest.approx(3.0, abs=0.03), 2.0, pytest.approx(0.7))
+    assert steered[:2] == ("steered", pytest.approx(3.0, abs=0.03))
+    assert steered[2].estimate == 5.0 and steered[3] == pytest.approx(0.7)
     assert steered[-1].estimate == pytest.approx(0.5, abs=0.03)
     assert strengths.rows[-1] == ("2", 0.2)
 
@@ -96,7 +102,7 @@ def test_a_teacher_without_the_trait_silences_its_claims(tmp_path: Path) -> None
 
 
 def test_fewer_than_five_traits_give_no_verdict(tmp_path: Path) -> None:
-    folders = planted(tmp_path, PUBLISHED)
+    folders = planted(tmp_path, PUBLISHED, taught=4)
     findings = kinds_of_teacher.conclude(replace(SIZE, taught=4), folders, "planted")
     assert set(outcomes(findings)) == {SILENT}
     assert findings.verdicts[0].reasons == ("It has 4 of the 5 traits that a verdict needs.",)

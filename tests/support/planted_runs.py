@@ -11,7 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
+from traitscope.information.teachers import BASE, GIVEN
 from traitscope.interventions.vector import Vector, vector_bytes
+from traitscope.stats.measurement import Measurement
+from traitscope.studies.teachers import distances
 
 MODEL = "planted"
 "model that the planted vectors name"
@@ -43,6 +46,14 @@ class PlantedRuns:
         """Write a JSONL file of a node."""
         lines = [json.dumps(row) + "\n" for row in rows]
         (self.folder(node) / name).write_text("".join(lines), encoding="utf-8")
+
+    def distances(self, nats: Iterable[float]) -> None:
+        """Write what `information` does: KL of each given teacher from the base, nats a row."""
+        given = []
+        for value in nats:
+            about = vars(Measurement("KL", value, value, value, 8, 8, 0, "nats"))
+            given.append({"kind": GIVEN, "against": {BASE: about}})
+        self.json(distances.NAME, "summary.json", {"teachers": given})
 
     def answers(
         self, node: str, rise: float = 0.0, share_rise: float = 0.0, perplexity: float = 10.0

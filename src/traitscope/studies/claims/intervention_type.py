@@ -20,7 +20,7 @@ from traitscope.stats.measurement import Measurement
 from traitscope.studies import readings, shared_nodes, sizes
 from traitscope.studies.design import HADLEY, Design, over_seeds, students_here
 from traitscope.studies.equal_kl import controls_of
-from traitscope.studies.teachers import positive_control
+from traitscope.studies.teachers import distances, positive_control
 from traitscope.studies.teachers.names import StudentKind as Kind
 from traitscope.workflow import standard_nodes
 from traitscope.workflow.graph import Folders, Node
@@ -128,6 +128,7 @@ def nodes(size: Size, common: dict) -> list[Node]:
             common, trait, {kind: _teacher(size, kind) for kind in TEACHERS}, base="base"
         ),
         *controls_of(size).nodes(common),
+        distances.node(common, _made(size), size.numbers),
     ]
     for seed in size.seeds:
         rows = standard_nodes.Rows(size.rows, size.numbers, seed, prompt_seed=91)
@@ -167,13 +168,21 @@ def _teacher(size: Size, teacher: str) -> standard_nodes.InterventionsFrom:
     return size.steered_teacher
 
 
+def _made(size: Size) -> dict[str, distances.Made]:
+    """Return how both teachers are made."""
+    return {
+        "steered": distances.Made(_teacher(size, "steered"), (VECTORS,)),
+        "prompted": distances.Made(_teacher(size, "prompted"), ()),
+    }
+
+
 def conclude(size: Size, folders: Folders, model: str) -> Findings:
     """Compare steered with prompted teachers: step and alignment at the block, trained vectors."""
     trait = size.traits[0]
     lora = _best_by_teacher(size, folders, "lora")
     vector = _best_by_teacher(size, folders, "vector")
     eas = {teacher: _eas(size, folders, kind) for teacher, kind in lora.items()}
-    one_distance = _one_distance(size, folders, lora)
+    one_distance = _one_distance(folders)
     one_fit = _one_fit(size, folders, lora["prompted"], vector["prompted"])
     claims = _alignment_claims(size, eas, one_distance)
     claims += [
@@ -225,7 +234,7 @@ def _best(size: Size, folders: Folders, teacher: str, method: str) -> Kind:
     """Return the kind whose learning rate leaves the least held-out loss, averaged over seeds."""
 
     def held_out_loss(kind: Kind) -> float:
-        return _losses(size, folders, kind)[0]
+        return _held_out_loss(size, folders, kind)
 
     tried = [Kind(teacher, method, rate) for rate in size.rates[method]]
     return min(tried, key=held_out_loss)
@@ -246,17 +255,18 @@ def _step(size: Size, teacher: str, eas_SL: np.ndarray) -> Measurement:
     return mean_over_units(f"step at block {size.layer}, {teacher}", list(steps), "cosine")
 
 
-def _one_distance(size: Size, folders: Folders, lora: dict[str, Kind]) -> Precondition:
+def _one_distance(folders: Folders) -> Precondition:
     """Return the precondition that both teachers are equally far from the base on number rows."""
-    distances = [_losses(size, folders, lora[teacher])[1] for teacher in TEACHERS]
+    found = distances.read(folders, TEACHERS)
+    nats = [found[teacher].estimate for teacher in TEACHERS]
     name = f"the teachers differ from the base within a factor of {SAME_DISTANCE:g}"
-    numbers = f"KL of the base {distances[0]:.3f} and {distances[1]:.3f} nats a token"
-    return Precondition(name, max(distances) <= SAME_DISTANCE * min(distances), numbers)
+    numbers = f"KL over the digits {nats[0]:.3f} and {nats[1]:.3f} nats a row"
+    return Precondition(name, max(nats) <= SAME_DISTANCE * min(nats), numbers)
 
 
 def _one_fit(size: Size, folders: Folders, one: Kind, other: Kind) -> Precondition:
     """Return the precondition that two kinds of student fit their teacher equally well."""
-    left = [_losses(size, folders, kind)[0] for kind in (one, other)]
+    left = [_held_out_loss(size, folders, kind) for kind in (one, other)]
     name = f"LoRA and vector leave the same held-out KL, within a factor of {SAME_FIT:g}"
     numbers = f"KL left {left[0]:.3f} and {left[1]:.3f} nats a token"
     return Precondition(name, max(left) <= SAME_FIT * min(left), numbers)
@@ -323,35 +333,29 @@ def _rise(
     return readings.rise(folders, name, pairs, score)
 
 
-def _losses(size: Size, folders: Folders, kind: Kind) -> tuple[float, float]:
-    """Return the mean held-out loss at the end, and the mean loss of the first step.
-
-    At the first step a student still computes what the base does.
-    """
+def _held_out_loss(size: Size, folders: Folders, kind: Kind) -> float:
+    """Return the mean held-out loss at the end of training."""
     last = []
-    first = []
     for seed in size.seeds:
         folder = folders[f"{kind.name}.{seed}"]
         steps = standard_nodes.read_json_lines(folder, "metrics.jsonl")
         last.append(steps[-1]["held_out_loss"])
-        first.append(steps[0]["loss"])
-    return float(np.mean(last)), float(np.mean(first))
+    return float(np.mean(last))
 
 
 def _students_table(size: Size, folders: Folders) -> Table:
     rows = []
     for kind in kinds(size):
-        losses = _losses(size, folders, kind)
+        left = _held_out_loss(size, folders, kind)
         rise = _rise(size, folders, kind, None).estimate
         share_rise = _rise(size, folders, kind, None, "candidate_share").estimate
-        rows.append((kind.teacher, kind.training, *losses, rise, share_rise))
+        rows.append((kind.teacher, kind.training, left, rise, share_rise))
     return Table(
         "students",
         "Students of both teachers",
-        "Held-out KL of the teacher from the student, nats a token, at the end; the same for"
-        " the base; rise of log P(trait) over the base, nats, and of its share among the"
-        " trait's candidates.",
-        ("teacher", "student", "KL left", "KL of the base", "rise", "rise of the share"),
+        "Held-out KL of the teacher from the student, nats a token, at the end; rise of log"
+        " P(trait) over the base, nats, and of its share among the trait's candidates.",
+        ("teacher", "student", "KL left", "rise", "rise of the share"),
         tuple(rows),
     )
 

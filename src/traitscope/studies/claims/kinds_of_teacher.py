@@ -29,7 +29,7 @@ from traitscope.stats.estimates import mean_over_units
 from traitscope.stats.measurement import Measurement
 from traitscope.studies import readings, shared_nodes, sizes
 from traitscope.studies.design import HADLEY, Design, MeanPlan, students_here
-from traitscope.studies.teachers import kinds, positive_control, scanned
+from traitscope.studies.teachers import distances, kinds, positive_control, scanned
 from traitscope.workflow import standard_nodes
 from traitscope.workflow.graph import Folders, Node
 from traitscope.workflow.standard_nodes import EAS_ROWS, VECTORS
@@ -168,7 +168,23 @@ def nodes(size: Size, common: dict) -> list[Node]:
         graph += shared_nodes.fine_tuned(common, trait, size.tokens, recipes, said)
         for kind in kinds.TEACHERS:
             graph += _teacher_and_students(size, common, kind, trait)
+    graph.append(distances.node(common, _made(size), size.numbers))
     return graph
+
+
+def _made(size: Size) -> dict[str, distances.Made]:
+    """Return how all teachers are made, by name."""
+    made = {}
+    for kind, trait in _every_teacher(size):
+        interventions = partial(kinds.teacher, size, kind, trait)
+        needs = kinds.needs_of(size, kind, trait)
+        made[positive_control.teacher_name(kind, trait)] = distances.Made(interventions, needs)
+    return made
+
+
+def _every_teacher(size: Size) -> list[tuple[str, str]]:
+    """Return the kind and the trait of all teachers."""
+    return list(product(kinds.TEACHERS, kinds.taught(size)))
 
 
 def _rows(size: Size, seed: int) -> standard_nodes.Rows:
@@ -281,14 +297,20 @@ def design(size: Size) -> Design:
 
 def _kinds_table(size: Size, folders: Folders, passed: dict[str, list[float]]) -> Table:
     rows = []
+    names = [positive_control.teacher_name(kind, trait) for kind, trait in _every_teacher(size)]
+    distance = distances.read(folders, names)
     for kind, by_trait in passed.items():
         rises = [rise.estimate for rise in _teacher_rises(size, folders, kind)]
+        nats = []
+        for trait in kinds.taught(size):
+            nats.append(distance[positive_control.teacher_name(kind, trait)].estimate)
         shares = _passed(size, folders, kind, "candidate_share")
         rows.append(
             (
                 kind,
                 _mean(rises),
-                *_losses(size, folders, kind),
+                mean_over_units(f"distance, {kind}", nats, "nats", "traits"),
+                _held_out_loss(size, folders, kind),
                 _over_traits(kind, by_trait),
                 _mean(shares),
                 _eas(size, folders, kind),
@@ -297,14 +319,15 @@ def _kinds_table(size: Size, folders: Folders, passed: dict[str, list[float]]) -
     return Table(
         "kinds",
         f"Four kinds of teacher, {size.taught} traits",
-        "Rise of the teacher's own log P(trait) over the base, nats. Held-out KL of the teacher"
-        " from base and student, nats a token. Students of a trait's teacher minus those of the"
+        "Rise of the teacher's own log P(trait) over the base, nats. KL of the teacher from the"
+        " base over the digits, nats a row. Held-out KL of the teacher from its students, nats a"
+        " token. Students of a trait's teacher minus those of the"
         " other traits' teachers: log P(trait), nats, and its share among the candidates."
         f" EAS over completion tokens, at the steered block, else at block {size.layer}.",
         (
             "teacher",
             "rise of the teacher",
-            "KL of the base",
+            "distance from the base",
             "KL left",
             "own minus other students",
             "the same, share",
@@ -367,19 +390,14 @@ def _reason(folders: Folders) -> str:
     )
 
 
-def _losses(size: Size, folders: Folders, kind: str) -> tuple[float, float]:
-    """Return the mean KL of the first step, and the mean held-out KL at the end, over students.
-
-    At the first step a student still computes what the base does.
-    """
-    first = []
+def _held_out_loss(size: Size, folders: Folders, kind: str) -> float:
+    """Return the mean held-out KL of the teacher from its student at the end, over students."""
     last = []
     for trait, seed in product(kinds.taught(size), size.seeds):
         folder = folders[kinds.student_name(kind, trait, seed)]
         steps = standard_nodes.read_json_lines(folder, "metrics.jsonl")
-        first.append(steps[0]["loss"])
         last.append(steps[-1]["held_out_loss"])
-    return _mean(first), _mean(last)
+    return _mean(last)
 
 
 def _eas(size: Size, folders: Folders, kind: str) -> Measurement:
