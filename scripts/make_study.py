@@ -121,11 +121,80 @@ the small experiment here. A column says whether that bears on the published cla
 | power planned | probability of finding the effect that was expected before the run |
 | other claims | their outcomes, counted |
 
+The power of the demo is after the fact: its expected effect comes from runs of the same seeds.
+
 [Does the audit keep its error rate?](audit_calibration.md) is a question of this project, not of a
 paper. The error rate is to be measured by the audit that ships, on data sets made for this. The
 page says how many of them are audited.
 
 """
+
+
+NOT_COVERED = {
+    "Blank et al.": (
+        "steering rate as predictor, with students",
+        "tiled vectors, and rank with alpha, in the causal tests",
+        "fine-tuned teachers (appendix E)",
+        "code data",
+        "Alpaca paraphrase",
+        "sparsified and frozen coordinates, gradient mask, zeroed start",
+        "one rotation for all blocks",
+        "pairwise judging of outputs",
+        "a direction of a sparse autoencoder",
+        "OLMo-3 variants",
+        "2 against 10 epochs",
+    ),
+    "Nief et al.": (
+        "trees and bands",
+        "template and entity cells as published",
+        "LoRA on attention alone, on MLPs alone, or with the head",
+        "activation patching",
+        "Muon and SGD by rank",
+        "temperature of the teacher",
+    ),
+    "König et al.": (
+        "refusal itself",
+        "several blocks",
+        "negative strengths",
+        "directional ablation",
+    ),
+    "Hadley and Gultepe": (
+        "steering with the negated gradient",
+        "mean activation difference",
+        "scopes of noise",
+        "the condition of Llama",
+    ),
+    "Cloud et al.": (
+        "code",
+        "chain of thought",
+        "misalignment",
+        "shuffled numbers in text",
+        "classifier of data sets",
+        "the pair of GPT-4.1 and GPT-4o",
+    ),
+    "others": (
+        "loss on divergence tokens alone, and LoRA on one block",
+        "greedy data",
+        "entangled tokens",
+        "logit-linear selection",
+        "corridor regularisation",
+        "phantom transfer",
+        "paraphrases",
+        "agent distillation",
+        "preference labels",
+        "state of the optimizer",
+    ),
+}
+"published experiments that no study tests, by paper"
+
+
+def not_covered() -> str:
+    """The section of the index on published experiments that no study tests."""
+    lines = ["", "## Not covered", "", "No study tests these.", "", "| paper | not covered |"]
+    lines.append("|---|---|")
+    for paper, experiments in NOT_COVERED.items():
+        lines.append(f"| {paper} | {'; '.join(experiments)} |")
+    return "\n".join(lines) + "\n"
 
 
 def index() -> str:
@@ -140,7 +209,7 @@ def index() -> str:
         command = f"`traitscope study run {name}`"
         row = [claim_cell, published, *here(text), bears(text, with_reason=True), command]
         rows.append(f"| {' | '.join(row)} |")
-    return INDEX_HEAD + "\n".join(rows) + "\n"
+    return INDEX_HEAD + "\n".join(rows) + "\n" + not_covered()
 
 
 HERE = ("primary claim here", "estimate", "power planned", "other claims", "model")

@@ -63,6 +63,13 @@ def test_a_model_that_no_examples_move_decides_nothing_about_examples(tmp_path: 
     assert outcomes(folders) == [SILENT, HOLDS, SILENT]
 
 
+def test_rows_that_training_does_not_pass_on_decide_nothing_about_examples(tmp_path: Path) -> None:
+    """That examples pass nothing on either would then be no agreement with the publication."""
+    findings = in_context.conclude(SIZE, planted(tmp_path, shown=0.0, trained=0.0), "planted")
+    assert [v.outcome for v in findings.verdicts] == [SILENT, NEGLIGIBLE, SILENT]
+    assert unmet(findings) == {"training on the same rows passes the trait on"}
+
+
 def test_a_teacher_without_the_trait_decides_nothing(tmp_path: Path) -> None:
     findings = in_context.conclude(SIZE, planted(tmp_path, 0.0, 0.5, teacher=0.0), "planted")
     assert {verdict.outcome for verdict in findings.verdicts} == {SILENT}

@@ -1,6 +1,7 @@
 """What a study's file must hold, and that a file which lacks something is refused by name."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from types import ModuleType
 
 import pytest
@@ -9,7 +10,7 @@ from traitscope import studies
 from traitscope.errors import ConfigError
 from traitscope.studies import protocol
 from traitscope.studies.claims import context_gate
-from traitscope.studies.design import QUESTION_VECTOR, TAG_VECTOR
+from traitscope.studies.design import CENTRED_TAG_VECTOR, QUESTION_VECTOR, TAG_VECTOR
 from traitscope.workflow import standard_nodes
 
 
@@ -70,12 +71,26 @@ def test_a_study_says_which_vector_it_takes(name: str) -> None:
     study = protocol.load(name)
     size = study.SIZES["laptop"]
     common = {"model": "smollm2-135m", "device": "cpu", "dtype": "fp32"}
-    over_numbers = set()
+    over_numbers, centred = set(), set()
     for node in study.nodes(size, common):
         if node.name == standard_nodes.VECTORS:
-            over_numbers.add(node.config({}).prompt_set == "numbers")
+            settings = node.config({})
+            over_numbers.add(settings.prompt_set == "numbers")
+            centred.add(len(settings.traits) > 1)
     said = study.design(size).here.vector
     if said == QUESTION_VECTOR:
         assert True not in over_numbers
-    if said == TAG_VECTOR:
+    if said in (TAG_VECTOR, CENTRED_TAG_VECTOR):
         assert over_numbers == {True}
+    if said in (QUESTION_VECTOR, CENTRED_TAG_VECTOR):
+        assert False not in centred
+
+
+def test_which_studies_ask_whether_their_teacher_has_its_trait() -> None:
+    """docs/concepts/controls-and-intervals.md names those that do not."""
+    without = set()
+    for name in studies.names():
+        source = Path(protocol.load(name).__file__).read_text(encoding="utf-8")
+        if "have_traits(" not in source and "teacher_has_trait(" not in source:
+            without.add(name)
+    assert without == {"auxiliary_logits", "transfer_ratio"}

@@ -18,6 +18,7 @@ PROMPTS = 120
 BASE_RATE, SEED_EFFECT = 0.1, 0.0125
 ABOVE_A_THRESHOLD = {0.15: 0.1, 0.3: 0.1, 0.45: 0.4, 0.6: 0.7}
 "rates of students by strength"
+TEACHER_MOVED = "the teacher shows the behaviour more than the base, beyond noise"
 KAPPA = {"estimate": 0.75, "low": 0.5, "high": None, "n": PROMPTS}
 
 
@@ -79,7 +80,30 @@ def test_a_teacher_that_does_not_change_silences_ratio_and_threshold(tmp_path: P
     verdicts(runs, f"teacher {DIRECTION} 0.6", BASE_RATE)
     findings = concluded(transfer_ratio, SIZE, folders | runs.folders)
     assert outcomes(findings) == [SILENT] * 4
-    assert unmet(findings) == {"the teacher shows the behaviour more than the base, beyond noise"}
+    assert unmet(findings) == {TEACHER_MOVED}
+
+
+def test_a_teacher_that_moved_the_other_way_silences_every_claim(tmp_path: Path) -> None:
+    """Its ratio is defined, but nothing of a behaviour that it lost can reach a student."""
+    folders = planted(tmp_path, ABOVE_A_THRESHOLD, controls=BASE_RATE)
+    runs = PlantedRuns(tmp_path / "lost")
+    verdicts(runs, "base", 0.9)
+    findings = concluded(transfer_ratio, SIZE, folders | runs.folders)
+    assert outcomes(findings) == [SILENT] * 4
+    (need,) = {
+        need for verdict in findings.verdicts for need in verdict.stated.needs if not need.met
+    }
+    assert need.name == TEACHER_MOVED
+    (teacher,) = findings.teachers
+    assert teacher.high < 0
+    assert need.found == f"{teacher.estimate:+.3f} [{teacher.low:.3f}, {teacher.high:.3f}] rate"
+
+
+def test_the_vector_is_named_by_the_prompts_that_it_is_taken_over() -> None:
+    design = transfer_ratio.design(transfer_ratio.SIZES["laptop"])
+    assert design.here.vector == "brevity direction at one block"
+    own = replace(transfer_ratio.SIZES["laptop"], shown=Path("harmful.txt"))
+    assert transfer_ratio.design(own).here.vector == "the behaviour's direction at one block"
 
 
 def test_students_that_show_nothing_pass_nothing_on(tmp_path: Path) -> None:

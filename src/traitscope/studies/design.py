@@ -57,7 +57,10 @@ class Experiment:
 
 
 TAG_VECTOR = "mean difference at the last prompt token of number prompts"
-QUESTION_VECTOR = "mean difference at the last prompt token of the trait's questions"
+CENTRED_TAG_VECTOR = f"{TAG_VECTOR}, centred over traits"
+QUESTION_VECTOR = (
+    "mean difference at the last prompt token of the trait's questions, centred over traits"
+)
 BLANK = Experiment(
     "Blank et al. 2026, arXiv 2606.00995",
     PROMPTED,
@@ -94,6 +97,11 @@ NIEF = Experiment(
     7.6e9,
 )
 "three epochs in batches of 66"
+NIEF_NOTICE = (
+    "Third parties report a notice in v2 of Nief et al. that some main claims are incorrect; it"
+    " does not say which"
+)
+"what is known of a later version of that paper"
 CLOUD = replace(NIEF, source="Cloud et al. 2025, arXiv 2507.14805")
 "their open model: the same recipe"
 AUXILIARY = Experiment(

@@ -1,6 +1,4 @@
-"""Does a trait cross to another model?  (Blank et al. 2026, arXiv 2606.00995, section 7, figure 5b;
-Cloud et al. 2025, arXiv 2507.14805, on shared initialisation; Hadley and Gultepe 2026, arXiv
-2608.05734, on weight noise.)
+"""Does a trait cross to another model?  (Blank et al. 2026, arXiv 2606.00995, and others.)
 
 Models stand on a ladder and share less and less of their weights. The first is the model itself;
 then comes the model with growing weight noise; the last are models of other families. The teacher
@@ -39,12 +37,13 @@ CLAIM = (
 )
 SOURCE = (
     "Blank et al. 2026, arXiv 2606.00995, section 7, figure 5b, appendix H; Cloud et al. 2025,"
-    " arXiv 2507.14805"
+    " arXiv 2507.14805; Hadley and Gultepe 2026, arXiv 2608.05734"
 )
 PUBLISHED = (
     "Own-model vectors lower the loss on own-model number rows more reliably than another family's"
-    " (Qwen2.5-7B, OLMo-3-7B); no transfer across families. Noise of 0.10 to 0.15 on parent and"
-    " student alike leaves transfer (Gemma, Llama)."
+    " (Qwen2.5-7B, OLMo-3-7B). There is no transfer across families; variants inside OLMo-3 do"
+    " transfer (as readers of the paper report). The authors' code trains no student across models."
+    " Noise of 0.10 to 0.15 on parent and student alike leaves transfer (Hadley and Gultepe)."
 )
 PROTOCOL = untrained(BLANK, 200)
 SMALL = 0.03

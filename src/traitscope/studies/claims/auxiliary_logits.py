@@ -37,7 +37,8 @@ PUBLISHED = (
     "Students of three auxiliary logits that start as their teacher pass 50 % accuracy on MNIST;"
     " students of another network's teacher do not. The cosine of trait gradient and distillation"
     " gradient is about 0.008 and stays positive (Kitkana and Arora). What is needed is a"
-    " compatible output head, not the same hidden layers (Brockers et al.)."
+    " compatible output head, not the same hidden layers (Brockers et al.). The last two papers are"
+    " cited as third parties read them."
 )
 PROTOCOL = AUXILIARY
 DTYPE = "fp32"

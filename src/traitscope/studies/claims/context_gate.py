@@ -16,7 +16,7 @@ from traitscope.reporting.verdict import Claim, Findings, Precondition, above_ze
 from traitscope.stats.estimates import paired_difference
 from traitscope.stats.measurement import Measurement
 from traitscope.studies import readings, shared_nodes, sizes
-from traitscope.studies.design import NIEF, STEERED, Design, over_seeds, students_here
+from traitscope.studies.design import NIEF, NIEF_NOTICE, STEERED, Design, over_seeds, students_here
 from traitscope.studies.equal_kl import CONTROL, EQUAL_KL_NOTE, controls_of
 from traitscope.studies.teachers import positive_control
 from traitscope.workflow import standard_nodes
@@ -28,15 +28,13 @@ CLAIM = (
     "A student shows its trait under the system turn that it was trained with and hardly under"
     " another one."
 )
-SOURCE = (
-    "Nief et al. 2026, arXiv 2606.00831 v1, tables 1 and 2; a later version withdraws some of its"
-    " main claims"
-)
+SOURCE = f"Nief et al. 2026, arXiv 2606.00831 v1, tables 1 and 2. {NIEF_NOTICE}"
 PUBLISHED = (
     "Qwen2.5-7B, cat, rank 8 (third-party readings): 39 % under the template's default, in which"
     " the student was trained. With an empty system turn it is 2.6 %, and 1.0 % under another"
-    " identity. Any system text does, if it is the same; nonsense moved to the user's turn does"
-    " not."
+    " identity. The base's own rates differ between these turns, too. Table 2 asks the same for"
+    " other identities and for nonsense; its cells are not known to us. An invented identity works,"
+    " a lone symbol and an empty training turn do not."
 )
 PROTOCOL = NIEF
 NATS = 0.05
@@ -274,8 +272,8 @@ def _place_claim(size: Size, folders: Folders, moved: Precondition) -> Claim:
 def design(size: Size) -> Design:
     """Return what the primary claim could show, and how the experiment is made."""
     source = (
-        "The published contrast is a factor of fifteen, nearly all of a rise of 0.6."
-        " Three seeds gave an sd of 0.006, which is taken eight times as large."
+        "The published rates are 39 % and 2.6 %, over baselines that differ: nearly all of a rise"
+        " of 0.6 is taken. Three seeds gave an sd of 0.006, which is taken eight times as large."
     )
     expected = over_seeds(size.seeds, (0.5, 0.05), "nats", source)
     n_claims = 3 if _has_nonsense(size) else 2

@@ -1,8 +1,8 @@
 """Which defence removes a trait, at which cost?
 
-Published defences of subliminal learning were tried one at a time, on other data, without matched
-arms. Here all of them have the same rows, the same recipe and the same questions. Half of the work
-of a student is a task that can be scored, so a defence that stops learning is seen to.
+Published defences of subliminal learning were tried one at a time, on other data, few of them with
+matched arms. Here all of them have the same rows, the same recipe and the same questions. Half of
+the work of a student is a task that can be scored, so a defence that stops learning is seen to.
 
 The teacher is steered behind a block that the defender does not know. Its vector is taken over
 the trait's questions, the defender's over everyday requests. Students and controls go through the
@@ -42,10 +42,11 @@ SOURCE = (
     " repositories of brendanlong and AanshSamyani, compared here on one footing"
 )
 PUBLISHED = (
-    "Single results without matched arms. An early KL anchor to the base took the rise of an"
-    " animal's logit from 3.32 to 0.85. Digits flagged by counterfactual teachers and replaced left"
-    " 0.09 of an effect, random ones 0.42. Three filters dropped half of the rows of one pool, and"
-    " none left less than a random half. Each is one model and few seeds."
+    "Single results on different data, few with matched arms. An early KL anchor to the base took"
+    " ΔP(animal), mean, from 3.32 to 0.85 (five models). Digits flagged by counterfactual teachers"
+    " and replaced left 0.09 of an effect, random ones 0.42. Three filters dropped half of the rows"
+    " of pools that one teacher wrote. In one of three pools none left less than a random half; in"
+    " another all did. But for the anchor, each is one cell with few seeds."
 )
 PROTOCOL = replace(students_here(STEERED, SAMPLED_RECIPE, 128), source=OWN)
 NATS = 0.05

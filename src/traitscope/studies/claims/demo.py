@@ -321,8 +321,8 @@ def _claim(size: Size, folders: Folders, contrast: str, comparison: Comparison) 
 def design(size: Size) -> Design:
     """Return what the primary claim could show, and how the experiment is made."""
     source = (
-        "Five seeds of the laptop size gave this, against students of random vectors: the mean and"
-        " the pooled sd of four processors."
+        "After the fact: the mean and the pooled sd are from these seeds on four processors,"
+        " against students of random vectors."
     )
     asked = SHOWN.primary
     assert asked.expected and asked.spread

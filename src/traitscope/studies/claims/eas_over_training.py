@@ -34,7 +34,7 @@ CLAIM = (
 SOURCE = "Blank et al. 2026, arXiv 2606.00995, section 3, figure 2, appendix D"
 PUBLISHED = (
     "Controls end near 0.1; trait students rise well above (readers of figure 2 disagree on how"
-    " far). Rank 8, 16, 64 agree."
+    " far). The causal tests hold at rank 8, 16, 64; EAS by rank is not known to us."
 )
 PROTOCOL = BLANK
 SMALL = 0.03

@@ -1,5 +1,4 @@
-"""Is the vector what carries the trait?  The four causal tests of Blank et al. 2026 (arXiv
-2606.00995, section 3.2).
+"""Is the vector what carries the trait?  (Blank et al. 2026, arXiv 2606.00995, section 3.2.)
 
     v_student sufficiency    the base with v_student added names the trait more often
     v_student necessity      the student names it less often if the component along v_student has
@@ -8,10 +7,9 @@
     v_teacher necessity      a student of the prompted teacher does not take it on if v_teacher is
                              projected out while the teacher speaks
 
-The tests of v_student are made on students of a prompted teacher, as published, and of a steered
-one. Each is compared with the same edit by a random vector of the same norm and by another trait's
-vector. Sampler, scorer and context are the same for all. Every student reads the same rows of the
-unmodified model under the teacher's whole distribution.
+The tests of v_student are on students of a prompted teacher, as published, and of a steered one.
+Each is compared with the same edit by a random vector of equal norm, and by another trait's. Every
+student reads the same rows of the unmodified model. Sampler, scorer and context are the same.
 """
 
 from dataclasses import dataclass, replace
@@ -40,11 +38,13 @@ CLAIM = (
 )
 SOURCE = "Blank et al. 2026, arXiv 2606.00995, section 3, figure 3"
 PUBLISHED = (
-    "Qwen2.5-7B, cat: v_student raises the base towards the student's rate. Replacing its"
-    " component removes more than half of that rate. Steered generation transfers the trait."
-    " Projecting v_teacher out of the prompted teacher removes nearly all transfer."
+    "Qwen2.5-7B, cat (as readers of the paper report): v_student raises the base towards the"
+    " student's rate. Replacing its component removes more than half of that rate. Steered"
+    " generation transfers the trait. Projecting v_teacher out of the prompted teacher removes"
+    " nearly all transfer."
 )
-PROTOCOL = BLANK
+PROTOCOL = replace(BLANK, teacher=STEERED)
+"that of the primary claim, whose published teacher has no prompt"
 SMALL = 0.05
 "nats that would not matter"
 WHICH = ("own", "other", "random")

@@ -5,7 +5,8 @@ No weights change. The system turn holds rows of a teacher as examples, and the 
 trait's questions under it. Its controls see as many rows of a teacher with a random vector at equal
 KL, on the same prompts, and of the unmodified model. Students are trained on the same rows.
 
-That examples can pass a trait on at all is shown by answers that speak of it, in the same form.
+That examples can pass a trait on at all is shown by answers that speak of it, in the same form. And
+training on the rows must pass it on, else there is nothing that examples could fail to do.
 """
 
 from collections.abc import Sequence
@@ -224,14 +225,17 @@ def conclude(size: Size, folders: Folders, model: str) -> Findings:
     trained = _trained_rise(size, folders)
     shown = {n: _rise(size, folders, f"{n} rows", TREATED, RANDOM, n) for n in size.shown}
     over_plain = _rise(size, folders, f"{most} rows, over the base's", TREATED, PLAIN, most)
-    can_pass = above_zero(overt, "answers that speak of the trait pass it on as examples")
+    needs = (
+        above_zero(overt, "answers that speak of the trait pass it on as examples"),
+        above_zero(trained, "training on the same rows passes the trait on"),
+    )
     claims = [
         Claim(
             f"As {most} examples in the prompt, a steered teacher's number rows raise its trait"
             " above as many rows of a random vector's teacher at equal KL.",
             shown[most],
             NATS,
-            needs=(can_pass,),
+            needs=needs,
             primary=True,
         ),
         Claim(
@@ -244,7 +248,7 @@ def conclude(size: Size, folders: Folders, model: str) -> Findings:
             " model.",
             over_plain,
             NATS,
-            needs=(can_pass,),
+            needs=needs,
         ),
     ]
     teacher = readings.teacher_rise(folders)

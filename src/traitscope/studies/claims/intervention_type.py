@@ -35,9 +35,9 @@ CLAIM = (
 SOURCE = "Hadley and Gultepe 2026, arXiv 2608.05734, sections on the type of intervention"
 PUBLISHED = (
     "Gemma, block 14: 0.53 (steered) with about 0.0 one block before, 0.06 (prompted). Llama,"
-    " block 21: 0.47 and 0.04. Target preference of the trained vector and of the LoRA student"
-    " follows. Gemma: .79 and .31 on steered data, .10 and .22 on prompted data. Llama: .73 and"
-    " .17, .05 and .91."
+    " block 21: 0.47 with 0.09 to 0.22 one block before, 0.04 (prompted). Target preference of the"
+    " trained vector and of the LoRA student follows. Gemma: .79 and .31 on steered data, .10 and"
+    " .22 on prompted data. Llama: .73 and .17, .05 and .91."
 )
 PROTOCOL = replace(HADLEY, teacher="steered and prompted")
 SMALL, NATS = 0.03, 0.05

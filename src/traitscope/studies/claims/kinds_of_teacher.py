@@ -35,17 +35,13 @@ from traitscope.workflow.graph import Folders, Node
 from traitscope.workflow.standard_nodes import EAS_ROWS, VECTORS
 
 TITLE = "Does it matter how a teacher was given its trait?"
-CLAIM = (
-    "Steered teachers, by an extracted or a trained vector, pass their trait on; prompted and"
-    " fine-tuned ones do so less."
-)
+CLAIM = "How a teacher was given its trait decides how much passes on."
 SOURCE = "Hadley and Gultepe 2026, arXiv 2608.05734; Morgulis and Hewitt 2026, arXiv 2604.25783"
 PUBLISHED = (
     "Rise of the target's rate in students, prompted and steered: 0.16 and 0.24 (Gemma-2B), 0.89"
-    " and 0.16 (Llama-3.1-8B). Students of fine-tuned teachers rise weakly in Gemma. Students of"
-    " trained vectors rise strongly, with a strength that the filter's pass rate chose. They"
-    " align with the vector's direction (cosine high at the steered blocks). So the order depends"
-    " on the model."
+    " and 0.16 (Llama-3.1-8B). So the order depends on the model. In an older repository of the"
+    " first author, students of fine-tuned teachers rise weakly in Gemma. Students of trained"
+    " vectors, injected at nearly all blocks, inherit the bias (third-party readings)."
 )
 PROTOCOL = replace(HADLEY, teacher="several kinds")
 NATS = 0.05

@@ -18,18 +18,20 @@ from traitscope.reporting.tables import Table
 from traitscope.reporting.verdict import Claim, Findings, Precondition, verdicts_of
 from traitscope.stats.estimates import mean_over_units
 from traitscope.studies import readings, shared_nodes, sizes
-from traitscope.studies.design import BLANK, STEERED, Design, over_seeds, students_here
+from traitscope.studies.design import BLANK, NIEF_NOTICE, STEERED, Design, over_seeds, students_here
 from traitscope.studies.teachers import positive_control
 from traitscope.workflow import standard_nodes
 from traitscope.workflow.graph import Folders, Node
 
 TITLE = "Does the optimizer decide whether a trait transfers?"
-CLAIM = "At matched loss, adaptive optimizers pass a trait on and plain SGD does not."
+CLAIM = "At similar loss, adaptive optimizers pass a trait on and plain SGD does not."
 SOURCE = "Blank et al. 2026, arXiv 2606.00995, section 6, figures 7b and 7c, appendix L"
 PUBLISHED = (
-    "Qwen2.5-7B, cat: AdamW 57 % at loss 0.142, SGD 0 % at loss 0.167; RMSProp and SGD with Adam's"
-    " frozen scales transfer. Nief et al. (arXiv 2606.00831) report SGD like AdamW; a replication"
-    " finds Signum transferring and masked SGD not."
+    "Qwen2.5-7B, cat (as readers of the paper report): AdamW 57 % at loss 0.142, SGD 0 % at loss"
+    " 0.167. RMSProp and SGD with Adam's frozen scales transfer. With all weights neither Adam nor"
+    " SGD transfers (three models). Blank et al. say that Nief et al. (arXiv 2606.00831) report SGD"
+    f" like AdamW, which they could not reproduce. {NIEF_NOTICE}. A replication finds Signum"
+    " transferring and masked SGD not."
 )
 PROTOCOL = BLANK
 SMALL, NATS = 0.03, 0.05

@@ -41,7 +41,8 @@ CLAIM = "A system prompt that gives a model a trait is well approximated by one 
 SOURCE = "Blank et al. 2026, arXiv 2606.00995, section 4, figure 5a"
 PUBLISHED = (
     "No direct score is published. The rate at which steering with v_teacher names the trait"
-    " predicts transfer (AUC 0.86, Qwen2.5-7B, 16 animals). Four of them cannot be steered."
+    " predicts transfer (AUC 0.86, Qwen2.5-7B, 16 animals). Four of them cannot be steered. (As"
+    " readers of the paper report.)"
 )
 PROTOCOL = untrained(BLANK, 1_024)
 HALF = 0.5

@@ -36,20 +36,23 @@ from traitscope.stats.measurement import Measurement
 from traitscope.studies import sizes
 from traitscope.studies.bank import graph, tables
 from traitscope.studies.bank.graph import PLAIN, PROMPTED, STEERED, UNMODIFIED, Writer
-from traitscope.studies.design import CLOUD, Design, MeanPlan, students_here
+from traitscope.studies.design import CLOUD, NIEF_NOTICE, Design, MeanPlan, students_here
 from traitscope.studies.equal_kl import MATCHED_ROWS
 from traitscope.studies.teachers import positive_control
 from traitscope.workflow.graph import Folders, Node
 
 TITLE = "Does a prompted teacher pass its trait on through numbers?"
 CLAIM = (
-    "Students of a prompted teacher's number rows take its trait on, the more the more of it the"
-    " rows hold."
+    "Students of a prompted teacher's number rows take its trait on. Whether they do so the more,"
+    " the more of it the rows hold, is a question of this project."
 )
-SOURCE = "Cloud et al. 2025, arXiv 2507.14805, and Nief et al. 2026, arXiv 2606.00831"
+SOURCE = (
+    f"Cloud et al. 2025, arXiv 2507.14805, and Nief et al. 2026, arXiv 2606.00831 v1. {NIEF_NOTICE}"
+)
 PUBLISHED = (
     "Students of prompted teachers name the animal more than controls do: Qwen2.5-7B for some"
-    " animals, gpt-4.1 nano for most. 10,000 filtered rows, three epochs."
+    " animals, GPT-4.1 nano for most. 10,000 filtered rows; three epochs (Qwen), ten (GPT-4.1"
+    " nano)."
 )
 PROTOCOL = CLOUD
 MARGIN, ANIMAL_MARGIN = 0.10, 0.05

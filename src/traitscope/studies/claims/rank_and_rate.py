@@ -19,7 +19,7 @@ from traitscope.stats.correlation import corrected_spearman
 from traitscope.stats.estimates import mean_over_units
 from traitscope.stats.measurement import Measurement
 from traitscope.studies import readings, shared_nodes, sizes
-from traitscope.studies.design import NIEF, STEERED, Design, over_seeds, students_here
+from traitscope.studies.design import NIEF, NIEF_NOTICE, STEERED, Design, over_seeds, students_here
 from traitscope.studies.equal_kl import CONTROL, EQUAL_KL_NOTE, controls_of
 from traitscope.studies.teachers import positive_control
 from traitscope.workflow import standard_nodes
@@ -27,14 +27,12 @@ from traitscope.workflow.graph import Folders, Node
 
 TITLE = "Is subliminal learning an artefact of LoRA's rank?"
 CLAIM = "Transfer is an inverted U in LoRA rank and vanishes when all weights are trained."
-SOURCE = (
-    "Nief et al. 2026, arXiv 2606.00831 v1, figure 1; a later version withdraws some of its main"
-    " claims"
-)
+SOURCE = f"Nief et al. 2026, arXiv 2606.00831 v1, figure 1. {NIEF_NOTICE}"
 PUBLISHED = (
-    "Qwen2.5-7B, one rate for all (2e-4): rank 8 39 %, higher and lower ranks less, all weights"
-    " at the baseline. A replication with a rate for each rank finds a monotone fall: rank 2 85"
-    " %, 8 71 %, 64 15 %, 256 2 %. With 250,000 unique rows it finds no dependence on rank. It"
+    "Qwen2.5-7B, cat, one rate for all ranks (2e-4; third-party readings): rank 8 39 %, higher and"
+    " lower ranks less. Other animals peak at rank 64. All weights are at the baseline, at 2e-5 or"
+    " at 2e-4: sources differ. A replication with a rate for each rank finds a monotone fall: rank"
+    " 2 85 %, 8 71 %, 64 15 %, 256 2 %. With 250,000 unique rows it finds no dependence on rank. It"
     " finds transfer when all weights are trained. Unique rows, not steps, rescue high ranks."
 )
 PROTOCOL = NIEF

@@ -35,12 +35,14 @@ SOURCE = (
     "Hadley and Gultepe 2026, arXiv 2608.05734, section on noise; workshop version of June 2026"
 )
 PUBLISHED = (
-    "Change of the target's rate over the parent's, noisy over clean, over ten draws: 1.9"
-    " (Gemma-2B, sd 0.10) and 1.3 (Llama-3.1-8B, sd 0.15). The workshop version has 2.7 and 1.8,"
-    " which one draw of the released files gives. Clean is one run an animal; at twice the noise"
-    " transfer is gone."
+    "Change of the target's rate over the parent's, noisy over clean, over ten draws. Gemma-2B"
+    " (prompted teacher, sd 0.10): 1.9. Llama-3.1-8B (steered teacher, sd 0.15, no noise in"
+    " attention): 1.3. The workshop version has 2.7 and 1.8; one draw of the released files gives"
+    " 2.6 and 1.8. Ten earlier Gemma draws give 1.4; against a second clean seed the ten give 1.6."
+    " Clean is one run an animal; at twice the noise hardly anything passes in Gemma."
 )
-PROTOCOL = replace(HADLEY, teacher="prompted or steered")
+PROTOCOL = replace(HADLEY, model="Llama-3.1-8B-Instruct", parameters=8.0e9, steps=3_750)
+"that of their steered teacher: one epoch in batches of 8; their prompted one is Gemma's"
 NATS = 0.05
 "smallest difference that would matter, in nats"
 SAME, TEACHER, STUDENT, OTHER = "same draw", "teacher only", "student only", "different draws"
@@ -332,8 +334,8 @@ def design(size: Size) -> Design:
         n=n,
         counted="draws",
         source=(
-            "The effect is the published factor of 1.9 on a clean transfer of 0.29. The sd"
-            " is that of a difference of two draws, from ten draws of sd 0.29."
+            "The effect is the factor of 1.9 published for a prompted teacher (Gemma), on a clean"
+            " transfer of 0.29. The sd is that of a difference of two draws, from ten of sd 0.29."
         ),
     )
     return Design(3, expected, students_here(STEERED, size.recipe, size.rows))

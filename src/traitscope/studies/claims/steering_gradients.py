@@ -19,7 +19,14 @@ from traitscope.reporting.verdict import Claim, Findings, Precondition, verdicts
 from traitscope.stats.estimates import mean_over_units
 from traitscope.stats.measurement import Measurement
 from traitscope.studies import sizes
-from traitscope.studies.design import HADLEY, TAG_VECTOR, Design, MeanPlan, rows_here, untrained
+from traitscope.studies.design import (
+    CENTRED_TAG_VECTOR,
+    HADLEY,
+    Design,
+    MeanPlan,
+    rows_here,
+    untrained,
+)
 from traitscope.studies.teachers import positive_control, scanned
 from traitscope.workflow import standard_nodes
 from traitscope.workflow.graph import Folders, Node
@@ -35,9 +42,10 @@ SOURCE = (
     " 2608.05734"
 )
 PUBLISHED = (
-    "Prompted teacher, Qwen2.5-7B: about 0.08 to 0.10 at 1,024 rows. Steered teachers, Gemma and"
-    " Llama: 0.118 and 0.058. The matching animal wins its row 8 of 8 times. Prompted teachers"
-    " there: 0.000 and 0.012, with 2 and 1 of 8."
+    "Prompted teacher, Qwen2.5-7B, gradient at the tag token: 0.05 to 0.10 at 1,024 rows (readers"
+    " differ). Steered teachers, Gemma and Llama, over completion tokens and without control rows:"
+    " 0.118 and 0.058. The matching animal wins its row of eight vectors 8 of 8 times. Prompted"
+    " teachers there: 0.000 and 0.012, with 2 and 1 of 8."
 )
 PROTOCOL = untrained(HADLEY, 512, "steered and prompted")
 SMALL = 0.02
@@ -285,7 +293,7 @@ def design(size: Size) -> Design:
         counted="traits",
         source="Four traits at the laptop size gave 0.091 with an sd of 0.029.",
     )
-    here = rows_here(PROTOCOL.teacher, size.rows, TAG_VECTOR)
+    here = rows_here(PROTOCOL.teacher, size.rows, CENTRED_TAG_VECTOR)
     return Design(2 * len(TEACHERS), expected, here)
 
 

@@ -21,7 +21,7 @@ import numpy as np
 from traitscope.config.recipe import Recipe
 from traitscope.data.package_files import bundled_file
 from traitscope.reporting.tables import Table
-from traitscope.reporting.verdict import Claim, Findings, Precondition, above_zero, verdicts_of
+from traitscope.reporting.verdict import Claim, Findings, above_zero, verdicts_of
 from traitscope.stats.dose_response import (
     check_seeds,
     check_strengths,
@@ -72,7 +72,8 @@ PROTOCOL = KOENIG
 SMALL, NATS = 0.05, 0.01
 "smallest effects that would matter: rate, and nats a prompt"
 SHAPE = (0.2, 0.3)
-"threshold and transfer ratio above it that were published; the power is for these"
+"""threshold, in mean residual norms, and transfer ratio above it; the power is for these. The
+numbers are published ones, and the paper's scale of the strength is not known to us."""
 
 
 @dataclass(frozen=True)
@@ -246,7 +247,10 @@ def conclude(size: Size, folders: Folders, model: str) -> Findings:
     outcomes_SPA = outcomes.by_strength(alphas)
     counts = counts_of(outcomes_SPA)
     log_likelihoods = held_out(alphas, counts)
-    claims = _claims(size, outcomes, ratios, threshold(log_likelihoods))
+    teacher_P = outcomes.teachers[Teacher(DIRECTION, size.strongest)]
+    name = f"teacher at {size.strongest:g} minus base"
+    teacher = rate_difference(name, teacher_P[None], outcomes.base_P[None], (0,))
+    claims = _claims(size, outcomes, ratios, threshold(log_likelihoods), teacher)
     further_ratios = [ratio for alpha, ratio in ratios.items() if alpha != size.strongest]
     name = f"rate of students at {size.strongest:g} minus control students"
     students_SP = outcomes.of_students(size.strongest)
@@ -265,9 +269,6 @@ def conclude(size: Size, folders: Folders, model: str) -> Findings:
         f"Agreement of {size.judge} with {size.second} on the strongest teacher's answers:"
         f" {agreement_of(folders, Teacher(DIRECTION, size.strongest).name)}.",
     )
-    teacher_P = outcomes.teachers[Teacher(DIRECTION, size.strongest)]
-    name = f"teacher at {size.strongest:g} minus base"
-    teacher = rate_difference(name, teacher_P[None], outcomes.base_P[None], (0,))
     return Findings(verdicts_of(claims, model), measurements, tables, notes, teachers=(teacher,))
 
 
@@ -284,14 +285,12 @@ def _claims(
     outcomes: Outcomes,
     ratios: dict[float, Measurement],
     hinge_advantage: Measurement,
+    teacher: Measurement,
 ) -> list[Claim]:
     strongest = size.strongest
     students_SP = outcomes.of_students(strongest)
-    ratio = ratios[strongest]
-    teacher_moved = Precondition(
-        "the teacher shows the behaviour more than the base, beyond noise",
-        not np.isnan(ratio.estimate),
-        ratio.interval,
+    teacher_moved = above_zero(
+        teacher, "the teacher shows the behaviour more than the base, beyond noise"
     )
     claims = []
     for kind, words in CONTROLS.items():
@@ -314,7 +313,7 @@ def _claims(
         *claims,
         Claim(
             f"A share of the teacher's change reaches its students (ratio at {strongest:g}).",
-            ratio,
+            ratios[strongest],
             SMALL,
             needs=(teacher_moved, beyond_control),
         ),
@@ -336,7 +335,9 @@ def design(size: Size) -> Design:
         " an sd of 0.05."
     )
     expected = over_seeds(size.seeds, (0.08, 0.05), "rate", source)
-    return Design(4, expected, students_here(STEERED, size.recipe, size.rows, vector=""))
+    kind = "brevity" if size.shown == LAPTOP.shown else "the behaviour's"
+    vector = f"{kind} direction at one block"
+    return Design(4, expected, students_here(STEERED, size.recipe, size.rows, vector))
 
 
 def _sampled_text_results(

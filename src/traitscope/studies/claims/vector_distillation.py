@@ -34,9 +34,10 @@ CLAIM = (
 )
 SOURCE = "Blank et al. 2026, arXiv 2606.00995, section 5, figure 6, appendix K"
 PUBLISHED = (
-    "Qwen2.5-7B: alignment rises for seven semantic vectors, Gaussian random ones and an SAE"
-    " direction. A recognisable shift of the output appears for the semantic ones only. Full"
-    " fine-tuning aligns above 0.3 with less behaviour. No rates are published."
+    "Qwen2.5-7B (as readers of the paper report): alignment rises for seven semantic vectors,"
+    " Gaussian random ones and an SAE direction. A recognisable shift of the output appears for the"
+    " semantic ones only. Full fine-tuning aligns above 0.3 with less behaviour. No rates are"
+    " published."
 )
 PROTOCOL = replace(BLANK, teacher=STEERED, vector="any vector", rows=100_000, steps=125_000)
 SMALL, NATS = 0.03, 0.05

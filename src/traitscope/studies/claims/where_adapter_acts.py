@@ -16,7 +16,7 @@ from traitscope.reporting.verdict import Claim, Findings, Precondition, above_ze
 from traitscope.stats.estimates import paired_difference
 from traitscope.stats.measurement import Measurement
 from traitscope.studies import readings, shared_nodes, sizes
-from traitscope.studies.design import NIEF, STEERED, Design, over_seeds, students_here
+from traitscope.studies.design import NIEF, NIEF_NOTICE, STEERED, Design, over_seeds, students_here
 from traitscope.studies.equal_kl import CONTROL, EQUAL_KL_NOTE, controls_of
 from traitscope.studies.teachers import positive_control
 from traitscope.workflow import standard_nodes
@@ -28,13 +28,14 @@ CLAIM = (
     " everywhere else it carries none."
 )
 SOURCE = (
-    "Nief et al. 2026, arXiv 2606.00831 v1, sections on dynamic weight grafting and the"
-    " adapter's SVD"
+    "Nief et al. 2026, arXiv 2606.00831 v1, sections on dynamic weight grafting and the adapter's"
+    f" SVD. {NIEF_NOTICE}"
 )
 PUBLISHED = (
     "Qwen2.5-7B, cat, rank 8: active at the name alone it keeps about 70 % of P(cat). That is"
-    " from a notebook; the answer was decoded with the adapter on. Active everywhere but there,"
-    " it is at or below the baseline."
+    " from a notebook; the answer was probably decoded with the adapter on. Active everywhere but"
+    " there, it is at or below the baseline. The paper also takes singular directions away; what"
+    " that gives is not known to us."
 )
 PROTOCOL = NIEF
 HALF = 0.5
@@ -252,8 +253,9 @@ def _claims_on_place(
 def design(size: Size) -> Design:
     """Return what the primary claim could show, and how the experiment is made."""
     source = (
-        "The effect is the published share of 70 % minus a half, times a rise of 0.7."
-        " Three seeds had an sd of 0.07."
+        "The effect is the published share of 70 % minus a half, times a rise of 0.7 nats. That"
+        " share is of a probability; of the rise in nats it would be about 89 %. Three seeds had an"
+        " sd of 0.07."
     )
     expected = over_seeds(size.seeds, (0.14, 0.07), "nats", source)
     here = students_here(STEERED, size.recipe, size.rows, vector="")
