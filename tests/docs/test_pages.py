@@ -8,6 +8,7 @@ from types import ModuleType
 
 import pytest
 
+from traitscope import studies
 from traitscope.auditing import search
 from traitscope.auditing.result import ANSWERS
 from traitscope.cli import flags, main
@@ -117,6 +118,13 @@ def test_matrix_of_shapes_is_up_to_date() -> None:
 def test_table_of_claims_is_up_to_date() -> None:
     page = (HERE / "docs/claims/index.md").read_text(encoding="utf-8")
     assert page == script("make_study").index(), "run python scripts/make_study.py STUDY_RUN"
+
+
+@pytest.mark.parametrize("name", studies.names())
+def test_heads_of_claims_are_the_texts_of_the_studies(name: str) -> None:
+    made = script("make_study")
+    page = (made.PAGES / f"{name}.md").read_text(encoding="utf-8")
+    assert page.startswith("\n".join(made.claim(name)) + "\n**Command.**")
 
 
 def test_recorded_outcomes_are_those_of_the_pages() -> None:
