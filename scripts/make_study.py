@@ -134,7 +134,7 @@ NOT_COVERED = {
     "Blank et al.": (
         "steering rate as predictor, with students",
         "tiled vectors, and rank with alpha, in the causal tests",
-        "fine-tuned teachers (appendix E)",
+        "causal tests on fine-tuned teachers (appendix E)",
         "code data",
         "Alpaca paraphrase",
         "sparsified and frozen coordinates, gradient mask, zeroed start",
