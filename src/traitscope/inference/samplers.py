@@ -33,7 +33,7 @@ MOST_DIGITS = 10
 "tokens of a class that holds single digits"
 KEPT = 64
 "columns whose logits are looked at, the likeliest ones; the others count together"
-AT = (0.7, 1.0, 1.4)
+AT = (0.7, 0.85, 1.0, 1.1, 1.25, 1.4, 1.65)
 "inverse temperatures of truncations and penalties"
 Kind = Literal["truncation", "penalty", "rule"]
 

@@ -27,6 +27,8 @@ MOST_ROUNDS = 500
 "rounds of the search for the supremum; the gap says how far it came"
 SMALL = 1e-3
 "share, of that of a writer among equals, below which a writer may leave the search"
+MOST_ENTERING = 32
+"writers that may enter the search in one round, those that promise most"
 SMALLEST_STEP = 1e-6
 "fraction of a Newton step that is tried last"
 ENOUGH_OF_SLOPE = 1e-4
@@ -76,6 +78,7 @@ def supremum(log_p_KR: np.ndarray, most_gap: float = GAP) -> Supremum:
         raise ValueError(f"{int((~np.isfinite(largest_R)).sum())} rows have no writer")
     p_KR = np.exp(log_p_KR - largest_R)
     rows = p_KR.shape[1]
+    shares_K = _shares_of_likeliest(p_KR)
     slope_K = _slope(shares_K, p_KR)
     for _ in range(MOST_ROUNDS):
         if rows * np.log(slope_K.max()) < most_gap:
@@ -86,6 +89,12 @@ def supremum(log_p_KR: np.ndarray, most_gap: float = GAP) -> Supremum:
     gap = rows * float(np.log(slope_K.max()))
     total = float(largest_R.sum()) + _log_likelihood(shares_K, p_KR)
     return Supremum(total + gap, shares_K, gap)
+
+
+def _shares_of_likeliest(p_KR: np.ndarray) -> np.ndarray:
+    """Shares [K] by how many rows each writer is the likeliest of: where the search begins."""
+    counts_K = np.bincount(p_KR.argmax(0), minlength=len(p_KR))
+    return counts_K / counts_K.sum()
 
 
 def _slope(shares_K: np.ndarray, p_KR: np.ndarray) -> np.ndarray:
@@ -105,7 +114,10 @@ def _newton_step(shares_K: np.ndarray, p_KR: np.ndarray, slope_K: np.ndarray) ->
     Writers without a share enter where the slope says that they would raise the likelihood.
     """
     rows = p_KR.shape[1]
-    active = np.flatnonzero((shares_K > SMALL / len(shares_K)) | (slope_K > 1))
+    steepest_K = np.where(slope_K > 1, slope_K, 0.0)
+    entering = np.argsort(-steepest_K, kind="stable")[:MOST_ENTERING]
+    entering = entering[steepest_K[entering] > 0]
+    active = np.union1d(np.flatnonzero(shares_K > SMALL / len(shares_K)), entering)
     relative_RA = (p_KR[active] / (shares_K @ p_KR)).T
     heavy = 10 * np.sqrt(rows)
     left = np.vstack([relative_RA, np.full(len(active), heavy)])

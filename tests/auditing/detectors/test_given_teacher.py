@@ -10,6 +10,7 @@ from tiny_models import random_vector
 from traitscope.auditing.detectors import given_teacher
 from traitscope.auditing.detectors.findings import GivenTeacherFinding, RowsUnderNulls
 from traitscope.auditing.detectors.given_teacher import TEACHER, GivenRows, decided, detect, reason
+from traitscope.inference.token_bins import BETAS
 from traitscope.inference.token_rows import Row
 from traitscope.interventions.intervention import Intervention, Steer
 from traitscope.models.model import Model
@@ -146,7 +147,7 @@ def test_a_call_makes_any_answer_suspect(tiny: Model, teacher: list[Intervention
 
 
 def test_no_rows(tiny: Model, teacher: list[Intervention]) -> None:
-    empty = np.zeros((0, 34))
+    empty = np.zeros((0, len(BETAS)))
     rows = RowsUnderNulls(empty, np.zeros((0, 5)), (), np.zeros(0, int), np.zeros(9, int))
     finding = detect(GivenRows(rows, empty), ALPHA)
     assert finding.nats_per_row == {} and finding.p[TEACHER] == 1

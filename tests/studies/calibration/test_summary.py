@@ -88,10 +88,10 @@ def test_distributions_are_shown_and_not_counts_alone() -> None:
 
 def test_the_page_works_with_part_of_the_results() -> None:
     text = page.page(clean(7), [])
-    assert "**7 of 619 planned sets are audited;** 0 of 40 are learnt" in text
+    assert "**7 of 652 planned sets are audited;** 0 of 40 are learnt" in text
     assert "**Undecided**: 0 of 7 clean sets are called" in text
     assert "| plain | 30 | 7 | 0 | 0% [0.0%, 41.0%] | 0 |" in text
-    assert "0 of 619" in page.page([], []) and "Log e-values" not in page.page([], [])
+    assert "0 of 652" in page.page([], []) and "Log e-values" not in page.page([], [])
 
 
 def test_outcome_validity_is_a_rank_correlation_over_sets() -> None:

@@ -8,8 +8,9 @@ where L is the likelihood of the row's tokens (token_scores.py). The clean predi
 the model itself, or of a mixture of nulls that is learnt from the rows before (mixtures.py). The
 nulls are
 
-    - the model itself at every temperature, under every truncation of its distribution and every
-      penalty on repeated tokens (samplers.py);
+    - the model itself at every temperature, those between two of the grid included
+      (stats/temperatures.py), under truncations of its distribution and penalties on repeated
+      tokens (samplers.py);
     - the model under plain system prompts: any prompt changes which tokens are taken;
     - the model steered by random vectors: steering in any direction may suit off-model rows.
 
@@ -61,7 +62,7 @@ from traitscope.auditing.detectors.findings import (
 from traitscope.auditing.detectors.fit_test import RATES
 from traitscope.inference.samplers import SAMPLERS
 from traitscope.inference.token_bins import BETAS, GREEDY, HOT, PLAIN, USUAL
-from traitscope.stats import mixtures, permutation
+from traitscope.stats import mixtures, permutation, temperatures
 
 TEMPERATURE_PRIOR = (
     (0.02 / len(HOT),) * len(HOT)
@@ -157,12 +158,30 @@ def null_of(
     if sorted_R is None:
         sorted_R = np.zeros(log_p_KR.shape[1], bool)
     learnt_R, _ = mixtures.predictions(log_p_KR, prior_of_nulls(len(log_p_KR)))
-    bound = bound_unsorted = mixtures.supremum(log_p_KR, most_gap).bound
+    covering_KR = at_all_temperatures(log_p_KR)
+    bound = bound_unsorted = mixtures.supremum(covering_KR, most_gap).bound
     if sorted_R.any():
-        bound_unsorted = mixtures.supremum(log_p_KR[:, ~sorted_R], most_gap).bound
+        bound_unsorted = mixtures.supremum(covering_KR[:, ~sorted_R], most_gap).bound
     bound_unsorted -= int((~sorted_R).sum()) * log(1 - sorted_by_model)
     clean_CR = np.stack([log_p_KR[PLAIN], learnt_R])
     return NullHypothesis(bound, bound_unsorted, sorted_R, clean_CR)
+
+
+def at_all_temperatures(log_p_KR: np.ndarray, parts: int = temperatures.PARTS) -> np.ndarray:
+    """Log-likelihoods of columns that are, mixed, at least as likely as the nulls at any mixture of
+    inverse temperatures from the first to the last of BETAS, those between them included.
+
+    log_p_KR: The model itself at BETAS, the model under SAMPLERS, and every other null at BETAS, as
+    in `RowsUnderNulls.writers_KR`. Fewer rows than BETAS are taken as they are.
+    """
+    step = len(BETAS)
+    if len(log_p_KR) < step:
+        return log_p_KR
+    others = step + len(SAMPLERS)
+    columns = [temperatures.covering(log_p_KR[:step], BETAS, parts), log_p_KR[step:others]]
+    for start in range(others, len(log_p_KR), step):
+        columns.append(temperatures.covering(log_p_KR[start : start + step], BETAS, parts))
+    return np.concatenate(columns)
 
 
 def prior_of_nulls(n: int) -> np.ndarray:
@@ -207,16 +226,16 @@ def p_bound(log_e: float) -> float:
 def not_excluded(likelihoods: Likelihoods, n_candidates: int, alpha: float) -> tuple[str, ...]:
     """Candidates that the others do not exclude (see the module), likeliest first; one at least."""
     null = null_of_rows(likelihoods.under_nulls)
-    log_p_KR = likelihoods.under_nulls.writers_KR
+    covering_KR = at_all_temperatures(likelihoods.under_nulls.writers_KR)
     numerators, suprema = {}, {}
     for name, by_teacher in likelihoods.teachers.items():
         if not by_teacher:
             continue
-        weighted, writers = [], [log_p_KR]
+        weighted, writers = [], [covering_KR]
         for teacher, teacher_RT in by_teacher.items():
             log_mean = log_prediction(null.clean_CR, teacher_RT)
             weighted.append(log_mean + log(likelihoods.prior[teacher]))
-            writers.append(teacher_RT.T)
+            writers.append(temperatures.covering(teacher_RT.T, BETAS))
         numerators[name] = float(np.logaddexp.reduce(weighted))
         suprema[name] = mixtures.supremum(np.concatenate(writers), SET_GAP).bound
     kept = []

@@ -62,6 +62,7 @@ def verdict(lines: Sequence[Line], alpha: float = ALPHA) -> str:
         outcome = "*Undecided*"
     return (
         f"{outcome}: {text}, so at most {high:.2%} (one-sided, 95 %); the audit states {alpha:.0%}."
+        " This is the average over the kinds of the table: one kind may have another rate."
     )
 
 

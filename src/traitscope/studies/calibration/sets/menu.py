@@ -219,6 +219,9 @@ CLEAN: Mapping[str, tuple[int, Callable[[int], Plan]]] = {
     "text, cut off": (6, _by_model({"max_new_tokens": 16}, is_text=True)),
     "text, shorter half": (6, _by_model(is_text=True, edit="shorter")),
     "text, without near duplicates": (6, _by_model(is_text=True, edit="distinct")),
+    "between temperatures": (15, _by_model(*_temperatures(0.6, 0.5, 0.85))),
+    "text, between temperatures": (12, _by_model(*_temperatures(0.6, 0.5, 1.8), is_text=True)),
+    "text, min-p": (6, _by_model(*_each("min_p", 0.05, 0.1), is_text=True)),
 }
 "kinds of clean sets, with their planned number"
 MIXED: Mapping[str, WriterKind] = {"prompted": "prompted", "steered": "steered", "tuned": "tuned"}
