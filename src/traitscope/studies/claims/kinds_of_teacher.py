@@ -239,7 +239,7 @@ def conclude(size: Size, folders: Folders, model: str) -> Findings:
     tables = (
         _kinds_table(size, folders, passed),
         _strengths_table(size, folders),
-        _places_table(size, folders),
+        scanned.places_table(folders, kinds.taught(size)),
     )
     return Findings(
         verdicts_of(claims, model),
@@ -346,20 +346,6 @@ def _strengths_table(size: Size, folders: Folders) -> Table:
         "Strength of the trained vector",
         f"Share of {size.tried} free number rows that pass the filter.",
         ("multiple", "passed"),
-        tuple(rows),
-    )
-
-
-def _places_table(size: Size, folders: Folders) -> Table:
-    rows = []
-    for trait in kinds.taught(size):
-        layer, strength = scanned.place(folders, trait)
-        rows.append((trait_name(trait), layer, f"{strength:g}"))
-    return Table(
-        "places",
-        "Steered teachers",
-        "The coherent block and strength that name the trait most, asked of the teacher alone.",
-        ("trait", "block", "strength"),
         tuple(rows),
     )
 

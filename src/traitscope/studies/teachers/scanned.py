@@ -5,10 +5,12 @@ stand for. The scan asks teachers only, so no student has a part in the choice. 
 questions of the positive control, so that control is a little too kind to the chosen teacher.
 """
 
+from collections.abc import Sequence
 from functools import partial
 
 from traitscope.config.screen import SteerScanConfig
 from traitscope.data.traits import trait_name
+from traitscope.reporting.tables import Table
 from traitscope.workflow import standard_nodes
 from traitscope.workflow.graph import Folders, Node
 from traitscope.workflow.standard_nodes import ANSWERS_WEIGHT, VECTORS, InterventionsFrom
@@ -60,3 +62,18 @@ def interventions(trait: str, folders: Folders) -> tuple[str, ...]:
     """Return the steering at the place that the trait's scan chose."""
     layer, strength = place(folders, trait)
     return (standard_nodes.steered(standard_nodes.vector_of(folders, trait), layer, strength),)
+
+
+def places_table(folders: Folders, traits: Sequence[str]) -> Table:
+    """Return the table of where the teachers of some traits are steered."""
+    rows = []
+    for trait in traits:
+        layer, strength = place(folders, trait)
+        rows.append((trait_name(trait), layer, f"{strength:g}"))
+    return Table(
+        "places",
+        "Steered teachers",
+        "The coherent block and strength that name the trait most, asked of the teacher alone.",
+        ("trait", "block", "strength"),
+        tuple(rows),
+    )
