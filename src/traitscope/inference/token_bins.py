@@ -36,9 +36,8 @@ HOT = tuple(round(0.1 + 0.05 * n, 2) for n in range(10))
 USUAL = tuple(round(0.6 + 0.05 * n, 2) for n in range(19))
 "inverse temperatures in narrow steps, where most data are sampled"
 GREEDY = (
-    *(1.6, 1.7, 1.8, 1.9, 2.0, 2.2, 2.4, 2.6, 2.8, 3.0, 3.4, 3.8, 4.2, 4.6, 5.0),
-    *(5.8, 6.6, 7.4, 8.2, 9.8, 11.4, 13.0, 16.2, 19.4, 22.6, 29.0, 35.4, 41.8, 54.6, 67.4),
-    *(80.2, 100.0),
+    *(1.6, 1.7, 1.8, 1.9, 2.0, 2.2, 2.4, 2.6, 2.8, 3.0, 3.4, 3.8, 4.2, 4.6, 5.0, 5.8, 6.6, 7.4),
+    *(8.2, 9.8, 11.4, 13.0, 16.2, 19.4, 22.6, 29.0, 35.4, 41.8, 54.6, 67.4, 80.2, 100.0),
 )
 "inverse temperatures up to nearly greedy sampling"
 BETAS = (*HOT, *USUAL, *GREEDY)

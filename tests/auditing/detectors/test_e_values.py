@@ -12,7 +12,7 @@ import torch
 from scored_rows import scored, written
 from tiny_models import random_vector
 
-from traitscope.auditing.detectors import e_values
+from traitscope.auditing.detectors import e_values, temperatures
 from traitscope.auditing.detectors.findings import Likelihoods, Null, RowsUnderNulls
 from traitscope.auditing.search import GridPoint, PromptTeacher
 from traitscope.inference.samplers import SAMPLERS
@@ -74,7 +74,7 @@ def test_the_largest_likelihood_between_two_temperatures_is_found(beta: float) -
         return float((b * logits).log_softmax(1).gather(1, chosen).sum())
 
     expected = max(total(b) for b in np.geomspace(0.6, 10, 2000))
-    assert e_values.best_log_likelihood(np.array([total(b) for b in BETAS])) == pytest.approx(
+    assert temperatures.best_log_likelihood(np.array([total(b) for b in BETAS])) == pytest.approx(
         expected, abs=0.2
     )
 

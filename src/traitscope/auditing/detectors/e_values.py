@@ -9,7 +9,7 @@ the model itself, or of a mixture of nulls that is learnt from the rows before (
 nulls are
 
     - the model itself at every temperature, those between two of the grid included
-      (stats/temperatures.py), under truncations of its distribution and penalties on repeated
+      (temperatures.py), under truncations of its distribution and penalties on repeated
       tokens (samplers.py);
     - the model under plain system prompts: any prompt changes which tokens are taken;
     - the model steered by random vectors: steering in any direction may suit off-model rows.
@@ -51,7 +51,7 @@ from math import exp, inf, log
 
 import numpy as np
 
-from traitscope.auditing.detectors import fit_test
+from traitscope.auditing.detectors import fit_test, temperatures
 from traitscope.auditing.detectors.findings import (
     ByTeacher,
     EValueFinding,
@@ -62,7 +62,7 @@ from traitscope.auditing.detectors.findings import (
 from traitscope.auditing.detectors.fit_test import RATES
 from traitscope.inference.samplers import SAMPLERS
 from traitscope.inference.token_bins import BETAS, GREEDY, HOT, PLAIN, USUAL
-from traitscope.stats import mixtures, permutation, temperatures
+from traitscope.stats import mixtures, permutation
 
 TEMPERATURE_PRIOR = (
     (0.02 / len(HOT),) * len(HOT)
@@ -158,30 +158,13 @@ def null_of(
     if sorted_R is None:
         sorted_R = np.zeros(log_p_KR.shape[1], bool)
     learnt_R, _ = mixtures.predictions(log_p_KR, prior_of_nulls(len(log_p_KR)))
-    covering_KR = at_all_temperatures(log_p_KR)
+    covering_KR = temperatures.at_all_temperatures(log_p_KR)
     bound = bound_unsorted = mixtures.supremum(covering_KR, most_gap).bound
     if sorted_R.any():
         bound_unsorted = mixtures.supremum(covering_KR[:, ~sorted_R], most_gap).bound
     bound_unsorted -= int((~sorted_R).sum()) * log(1 - sorted_by_model)
     clean_CR = np.stack([log_p_KR[PLAIN], learnt_R])
     return NullHypothesis(bound, bound_unsorted, sorted_R, clean_CR)
-
-
-def at_all_temperatures(log_p_KR: np.ndarray, parts: int = temperatures.PARTS) -> np.ndarray:
-    """Log-likelihoods of columns that are, mixed, at least as likely as the nulls at any mixture of
-    inverse temperatures from the first to the last of BETAS, those between them included.
-
-    log_p_KR: The model itself at BETAS, the model under SAMPLERS, and every other null at BETAS, as
-    in `RowsUnderNulls.writers_KR`. Fewer rows than BETAS are taken as they are.
-    """
-    step = len(BETAS)
-    if len(log_p_KR) < step:
-        return log_p_KR
-    others = step + len(SAMPLERS)
-    columns = [temperatures.covering(log_p_KR[:step], BETAS, parts), log_p_KR[step:others]]
-    for start in range(others, len(log_p_KR), step):
-        columns.append(temperatures.covering(log_p_KR[start : start + step], BETAS, parts))
-    return np.concatenate(columns)
 
 
 def prior_of_nulls(n: int) -> np.ndarray:
@@ -226,7 +209,7 @@ def p_bound(log_e: float) -> float:
 def not_excluded(likelihoods: Likelihoods, n_candidates: int, alpha: float) -> tuple[str, ...]:
     """Candidates that the others do not exclude (see the module), likeliest first; one at least."""
     null = null_of_rows(likelihoods.under_nulls)
-    covering_KR = at_all_temperatures(likelihoods.under_nulls.writers_KR)
+    covering_KR = temperatures.at_all_temperatures(likelihoods.under_nulls.writers_KR)
     numerators, suprema = {}, {}
     for name, by_teacher in likelihoods.teachers.items():
         if not by_teacher:
@@ -310,7 +293,7 @@ def log_e_over_model(model_RT: np.ndarray, teacher_RT: np.ndarray) -> float:
 
     Candidates are ranked by it, and none is called: mixtures of temperatures are left out.
     """
-    bound = best_log_likelihood(model_RT.sum(0))
+    bound = temperatures.best_log_likelihood(model_RT.sum(0))
     none_sorted_R = np.zeros(len(model_RT), bool)
     null = NullHypothesis(bound, bound, none_sorted_R, model_RT[:, PLAIN][None])
     return log_e_value(null, teacher_RT)
@@ -339,28 +322,16 @@ def benign_gains(rows: RowsUnderNulls) -> dict[str, float]:
     return gains
 
 
-def best_log_likelihood(total_T: np.ndarray) -> float:
-    """The largest log-likelihood of any inverse temperature in the grid's range.
-
-    It has one maximum: a parabola through the best three points, over the logarithm of the inverse
-    temperature, finds what lies between the grid's points.
-    """
-    best = int(total_T.argmax())
-    if not 0 < best < len(total_T) - 1:
-        return float(total_T[best])
-    steps = np.log(BETAS[best - 1 : best + 2]) - np.log(BETAS[best])
-    bend, slope, middle = np.polyfit(steps, total_T[best - 1 : best + 2], 2)
-    return float(middle - slope**2 / (4 * bend)) if bend < 0 else float(total_T[best])
-
-
 def _better_context(rows: RowsUnderNulls) -> str | None:
     """The plain system prompt under which the rows are likelier than without by more than chance:
     the best one, each at its best temperature."""
-    without = best_log_likelihood(rows.model_RT.sum(0))
+    without = temperatures.best_log_likelihood(rows.model_RT.sum(0))
     gains = {}
     for null in rows.nulls:
         if null.system_prompt is not None:
-            gains[null.system_prompt] = best_log_likelihood(null.log_p_RT.sum(0)) - without
+            gains[null.system_prompt] = (
+                temperatures.best_log_likelihood(null.log_p_RT.sum(0)) - without
+            )
     if not gains:
         return None
     best = max(gains, key=gains.__getitem__)

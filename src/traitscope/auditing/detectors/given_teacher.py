@@ -23,11 +23,11 @@ from typing import Any
 
 import numpy as np
 
-from traitscope.auditing.detectors import e_values, fit_test
+from traitscope.auditing.detectors import e_values, fit_test, temperatures
 from traitscope.auditing.detectors.findings import GivenTeacherFinding, RowsUnderNulls
 from traitscope.inference.token_bins import BETAS
 from traitscope.inference.token_scores import TokenScores
-from traitscope.stats import intervals, mixtures, temperatures
+from traitscope.stats import intervals, mixtures
 
 TEACHER = "given teacher"
 "name of what this detector finds"
@@ -61,7 +61,7 @@ def detect(rows: GivenRows, error_share: float) -> GivenTeacherFinding:
     without_R, with_R = _predictions(used_KR, teacher_TR)
     of_mixtures = e_values.log_prediction(null.clean_CR[:, ~sorted_R], teacher_TR.T)
     prediction = float(np.logaddexp(with_R.sum(), of_mixtures) - log(2))
-    others_KR = e_values.at_all_temperatures(used_KR, parts=1)
+    others_KR = temperatures.at_all_temperatures(used_KR, parts=1)
     author_JR = temperatures.covering(teacher_TR, BETAS, parts=1)
     share = mixtures.share_of(others_KR, author_JR, prediction)
     fit = None if rows.teacher_scores is None else fit_test.fit_of(rows.teacher_scores)

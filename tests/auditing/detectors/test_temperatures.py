@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 
-from traitscope.auditing.detectors import e_values, predictions
+from traitscope.auditing.detectors import e_values, predictions, temperatures
 from traitscope.auditing.detectors.findings import RowsUnderNulls
 from traitscope.auditing.detectors.predictions import PredictedRows
 from traitscope.inference.samplers import SAMPLERS
 from traitscope.inference.token_bins import BETAS
-from traitscope.stats import mixtures, temperatures
+from traitscope.stats import mixtures
 from traitscope.training import prequential
 
 EARLIER = (0.1, 0.2, 0.3, 0.4, 0.5, *np.arange(0.6, 1.51, 0.05), 1.9, 2.4, 3.0, 3.8, 4.8, 6.0)

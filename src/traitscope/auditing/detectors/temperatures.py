@@ -26,6 +26,9 @@ from functools import cache
 
 import numpy as np
 
+from traitscope.inference.samplers import SAMPLERS
+from traitscope.inference.token_bins import BETAS
+
 PARTS = 4
 "parts into which a step of the grid is divided"
 NARROW = 1.5
@@ -46,6 +49,37 @@ def covering(log_p_TR: np.ndarray, betas: Sequence[float], parts: int = PARTS) -
     fine_F, weights_FT = _interpolation(tuple(betas), parts)
     log_p_FR = weights_FT @ log_p_TR
     return log_p_FR + _excess(log_p_FR, fine_F)
+
+
+def at_all_temperatures(log_p_KR: np.ndarray, parts: int = PARTS) -> np.ndarray:
+    """Log-likelihoods of columns that are, mixed, at least as likely as the nulls at any mixture of
+    inverse temperatures from the first to the last of BETAS, those between them included.
+
+    log_p_KR: The model itself at BETAS, the model under SAMPLERS, and every other null at BETAS, as
+    in `RowsUnderNulls.writers_KR`. Fewer rows than BETAS are taken as they are.
+    """
+    step = len(BETAS)
+    if len(log_p_KR) < step:
+        return log_p_KR
+    others = step + len(SAMPLERS)
+    columns = [covering(log_p_KR[:step], BETAS, parts), log_p_KR[step:others]]
+    for start in range(others, len(log_p_KR), step):
+        columns.append(covering(log_p_KR[start : start + step], BETAS, parts))
+    return np.concatenate(columns)
+
+
+def best_log_likelihood(total_T: np.ndarray) -> float:
+    """The largest log-likelihood of any inverse temperature in the grid's range.
+
+    It has one maximum: a parabola through the best three points, over the logarithm of the inverse
+    temperature, finds what lies between the grid's points.
+    """
+    best = int(total_T.argmax())
+    if not 0 < best < len(total_T) - 1:
+        return float(total_T[best])
+    steps = np.log(BETAS[best - 1 : best + 2]) - np.log(BETAS[best])
+    bend, slope, middle = np.polyfit(steps, total_T[best - 1 : best + 2], 2)
+    return float(middle - slope**2 / (4 * bend)) if bend < 0 else float(total_T[best])
 
 
 @cache
