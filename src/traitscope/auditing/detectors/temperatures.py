@@ -11,8 +11,8 @@ logarithm of the mean,
     p_b = exp(J) p_a^w p_c^(1 - w) <= exp(J) (w p_a + (1 - w) p_c),
     J = l(b) - w l(a) - (1 - w) l(c) >= 0
 
-So a mixture over *all* temperatures is nowhere likelier than some mixture over the grid whose
-columns are multiplied by exp(J), row by row, with the largest J of the two intervals beside them.
+So multiply every column of the grid by exp(J), row by row, with the larger J of the two intervals
+beside it. Then some mixture of the columns is as likely as any mixture over *all* temperatures.
 Neighbours bound J: a concave l lies below the lines through the two grid points on either side.
 
 J shrinks with the square of the step, so the grid is refined first. What is missing is
@@ -38,8 +38,9 @@ NODES = 6
 
 
 def covering(log_p_TR: np.ndarray, betas: Sequence[float], parts: int = PARTS) -> np.ndarray:
-    """Log-likelihoods [F, R] of columns of which some mixture is at least as likely as any mixture
-    over all inverse temperatures from the first to the last of `betas`.
+    """Log-likelihoods [F, R] of columns that cover all inverse temperatures in `betas`' range.
+
+    Some mixture of the columns is at least as likely as any mixture over these temperatures.
 
     log_p_TR: Log-likelihoods of rows at the inverse temperatures `betas`, which rise.
     parts: Parts into which steps are divided.
@@ -52,8 +53,9 @@ def covering(log_p_TR: np.ndarray, betas: Sequence[float], parts: int = PARTS) -
 
 
 def at_all_temperatures(log_p_KR: np.ndarray, parts: int = PARTS) -> np.ndarray:
-    """Log-likelihoods of columns that are, mixed, at least as likely as the nulls at any mixture of
-    inverse temperatures from the first to the last of BETAS, those between them included.
+    """Log-likelihoods of columns that cover the nulls at all inverse temperatures in BETAS' range.
+
+    Some mixture of the columns is at least as likely as any mixture of these.
 
     log_p_KR: The model itself at BETAS, the model under SAMPLERS, and every other null at BETAS, as
     in `RowsUnderNulls.writers_KR`. Fewer rows than BETAS are taken as they are.
