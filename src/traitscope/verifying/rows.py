@@ -190,8 +190,8 @@ def _compared(learnt: LearntRows, controls: LearntRows, base: Sequence[str]) -> 
 
 
 def _counts(learnt: LearntRows, controls: LearntRows, base: Sequence[str]) -> tuple[int, int, int]:
-    """How many rows of a control were looked up, how many are common with a student, and how many
-    are with answers of the base itself."""
+    """How many rows of a control were looked up, how many are common, and how many are with
+    answers of the base itself."""
     lookup = _Lookup(_spread(list(controls.records())))
     prompts = set()
     for record in learnt.records():
