@@ -110,6 +110,28 @@ def test_a_student_is_trained_and_looked_at(
     assert unchanged["answer"] == "same"
 
 
+def test_the_student_is_verified_beside_five_controls(
+    place: Path, tiny_folder: Path, defended: Path, traits: list[Path]
+) -> None:
+    """Each control learns a draw of the base of its own, with a seed of its own: a verdict."""
+    few = "--epochs 1 --batch-size 32 --held-out 0 --rank 2"
+    model = ["--model", tiny_folder]
+    student = ok(place / "runs", "train", *model, "--data", defended, few).run
+    controls = []
+    for seed in range(1, 6):
+        asked = ["--prompts", place / "prompts.txt", "--seed", seed]
+        drawn = ok(place / "runs", "generate", *model, "--count 6 --vocabulary template", *asked)
+        words = ["--data", drawn.run, "--seed", seed, few]
+        controls.append(ok(place / "runs", "train", *model, *words).run)
+    words = ["--base", tiny_folder, "--traits", *traits, "--contexts default"]
+    done = call(place / "runs", "verify", student, *words, "--controls", *controls)
+    assert done.code == 0 and done.summary["status"] in ("trait", "nothing-found")
+    assert {item["units"] for item in done.summary["contrasts"]} == {5}
+    fewer = call(place / "runs", "verify", student, *words, "--controls", *controls[:4])
+    assert fewer.summary["status"] == "no-verdict"
+    assert "4 controls (4 sets of rows, 4 seeds): 4 units" in fewer.summary["findings"][0]
+
+
 @pytest.mark.real
 @pytest.mark.filterwarnings("ignore")  # those of TRL
 def test_a_student_of_trl_is_looked_at(

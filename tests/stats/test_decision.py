@@ -15,6 +15,27 @@ from traitscope.stats.measurement import Measurement
 from traitscope.stats.tails import StudentTail
 
 
+def test_a_claim_of_two_quantities_needs_both():
+    """Its p is the larger one; what is negligible or opposite follows from the first."""
+    rng = np.random.default_rng(2)
+    high = mean_over_units("high", (1 + rng.normal(0, 0.1, 8)).tolist(), "")
+    higher = mean_over_units("higher", (2 + rng.normal(0, 0.1, 8)).tolist(), "")
+    low = mean_over_units("low", (-1 + rng.normal(0, 0.1, 8)).tolist(), "")
+    nothing = Measurement.undefined("nothing", "", "one unit")
+
+    def outcome(first, second=None, margin=0.5):
+        return decide([ClaimUnderTest(first, margin, also=second)])[0]
+
+    assert outcome(high, higher).outcome == outcome(higher, high).outcome == "holds here"
+    assert outcome(high, higher).p_above == outcome(high).p_above
+    assert outcome(higher, high).p_above == outcome(high).p_above
+    assert outcome(high, low).outcome == "undecided" and outcome(high, low).p_above > 0.99
+    assert outcome(low, high).outcome == "opposite here"
+    assert outcome(high, higher, margin=1.5).outcome == outcome(high, margin=1.5).outcome
+    assert outcome(higher, high, margin=1.5).outcome == "undecided"
+    assert outcome(high, nothing).outcome == "no verdict"
+
+
 def test_holm_is_the_closed_bonferroni_test():
     p = np.random.default_rng(1).random(6) ** 3
     subsets = [s for size in range(1, 7) for s in combinations(range(6), size)]

@@ -49,7 +49,11 @@ class Place:
         return registry.run_stage(config, Output(root=self.root))
 
     def controls(self, n: int) -> list[Path]:
-        return [self.train(self.clean, seed).path for seed in range(1, n + 1)]
+        """Controls on sets of rows of their own, each with a seed of its own."""
+        return [self.train(self.clean_set(seed), seed).path for seed in range(1, n + 1)]
+
+    def clean_set(self, number: int) -> Path:
+        return write_rows(self.folder / f"clean-{number}.jsonl", numbers(100 + number))
 
     def towards(self, model: Model, norm: float = 6.0) -> str:
         """Steering behind the last block along the head's row of the trait's word."""

@@ -12,7 +12,8 @@ from traitscope.screening.answers import DOUBLED, log_odds
 from traitscope.verifying import contrasts, sentences
 from traitscope.verifying.ask import KindAnswers, ModelAnswers
 from traitscope.verifying.contrasts import RELEARNING, Asking, Group
-from traitscope.verifying.results import Verified, Wholeness
+from traitscope.verifying.results import Return, Verified, Wholeness
+from traitscope.verifying.units import Matching
 
 BASE_IS_WHOLE = Wholeness("base", 20.0, 0.5, True)
 WORDS = tuple(f"w{n}" for n in range(12))
@@ -66,7 +67,7 @@ def test_every_design_is_its_textbook_test() -> None:
     paired = decided(asking(students, controls, (1, 2, 3, 4, 5), (5, 4, 3, 2, 1)))["a"]
     expected = stats.ttest_rel(ours, theirs[::-1]).confidence_interval()
     assert (paired.difference.low, paired.difference.high) == pytest.approx(tuple(expected))
-    assert paired.units == 5 and paired.difference.counted == "seeds"
+    assert paired.units == 5 and paired.difference.counted == "pairs"
     unpaired = decided(asking(students, controls))["a"]
     welch = stats.ttest_ind(ours, theirs, equal_var=False)
     expected = welch.confidence_interval()
@@ -78,6 +79,7 @@ def test_every_design_is_its_textbook_test() -> None:
     assert turned.difference.estimate == pytest.approx(-one.difference.estimate)
     assert turned.difference.low == pytest.approx(-one.difference.high)
     assert turned.difference.p_values.p_below(0) == pytest.approx(pooled.pvalue / 2)
+    assert turned.units == 1 and turned.outcome == "no verdict" and turned.detectable == np.inf
 
 
 def test_no_trait_is_found_more_often_than_alpha() -> None:
@@ -140,6 +142,75 @@ def test_gain_is_the_mean_over_times_minus_the_first() -> None:
     np.testing.assert_allclose(contrasts.values_of(asked, "default"), odds[0])
 
 
+def relearning(models: list[tuple[float, ...]], spread: float) -> list[ModelAnswers]:
+    """Models whose log-odds of the first trait are about these at each time of asking."""
+    rng, of_models = np.random.default_rng(14), []
+    for at_steps in models:
+        log_p = []
+        for value in at_steps:
+            log_p_QE = QUESTIONS + rng.normal(0, spread, len(WORDS))
+            others_Q = np.log(np.exp(log_p_QE[:, 1:]).sum(1))
+            log_p_QE[:, 0] = others_Q + value + rng.normal(0, spread)
+            log_p.append(log_p_QE)
+        of_models.append(of_steps(log_p))
+    return of_models
+
+
+def came_back(*student: float) -> dict:
+    """What is decided of one student that relearns, beside six controls."""
+    controls = relearning([(-4.9, -4.0, -2.8, -1.8)] * 6, 0.1)
+    students = relearning([student], 0.0)
+    one = replace(asking(students, controls), context=RELEARNING, base=None)
+    return {item.trait: item for item in contrasts.contrasts_of([one], True, 0.05)}
+
+
+def test_a_student_that_started_lower_and_stays_lower_has_no_trait() -> None:
+    """It gains more, because it had more to gain; at each step it has less of the trait."""
+    lower = came_back(-8.0, -6.5, -4.0, -2.0)["a"]
+    assert lower.difference.estimate > 1.5 and lower.difference.low > DOUBLED
+    assert lower.after is not None and lower.after.estimate < -1
+    assert lower.outcome == "undecided" and lower.p == 1.0
+    verified = planted_return(lower)
+    assert verified.status == "nothing-found"
+    texts = " ".join(sentences.sentences(VerifyConfig(), verified))
+    assert "a larger gain alone is no trait: something was left, or they started lower" in texts
+
+
+def test_a_trait_that_was_left_comes_back() -> None:
+    """From the same start the student gains more, and lies above the controls afterwards."""
+    left = came_back(-4.9, -2.0, -0.8, 0.2)["a"]
+    assert left.outcome == "holds here" and left.p is not None and left.p < 0.01
+    assert left.after is not None and left.after.low > DOUBLED
+    texts = sentences.sentences(VerifyConfig(), planted_return(left))
+    assert texts[0].startswith("trait: a (things, relearning) comes back: students minus controls:")
+    assert "gain +2.01 nats [" in texts[0] and "log-odds afterwards +1.99 nats [" in texts[0]
+    assert not any("lies above" in text for text in texts)
+
+
+def test_a_trait_that_shows_all_along_does_not_come_back() -> None:
+    """It lies above the controls afterwards, and gains no more than they do."""
+    shows = came_back(-2.9, -2.0, -0.8, 0.2)["a"]
+    assert shows.after is not None and shows.after.low > DOUBLED
+    assert shows.outcome == "negligible here"
+
+
+def planted_return(item: contrasts.Contrast) -> Verified:
+    matching = Matching("one student", ((0,),), tuple((place,) for place in range(6)))
+    curves = {"students": [[-5.0, 0.0]], "controls": [[-5.0, 0.0]] * 6}
+    returns = [Return("a", (0, 1), curves)]
+    return Verified((), matching, ("default",), {}, [item], [BASE_IS_WHOLE], (), returns)
+
+
+def test_one_control_bears_no_verdict_beside_five_students() -> None:
+    """Five students say nothing of what another control would do."""
+    rng = np.random.default_rng(15)
+    students = [said(rng, 5.0) for _ in range(5)]
+    for seeds, others in (((1, 2, 3, 4, 5), (1,)), ((), ())):
+        found = decided(asking(students, [said(rng)], seeds, others))["a"]
+        assert found.units == 1 and found.outcome == "no verdict"
+        assert found.detectable == np.inf and found.difference.estimate > 4
+
+
 def test_more_questions_are_asked_more_correction_is_made() -> None:
     """The same numbers under three system turns: p is corrected over all of them."""
     rng = np.random.default_rng(8)
@@ -175,7 +246,8 @@ def test_nothing_found_says_which_differences_are_not_ruled_out(
     rng = np.random.default_rng(11)
     models = [said(rng, spread=spread) for _ in range(7)]
     measured = contrasts.contrasts_of([asking(models[:1], models[1:])], True, 0.05)
-    verified = Verified((), "one student", ("default",), {}, measured, (), (), ())
+    matching = Matching("one student", ((0,),), tuple((place,) for place in range(6)))
+    verified = Verified((), matching, ("default",), {}, measured, (), (), ())
     assert verified.status == "nothing-found"
     texts = sentences.sentences(VerifyConfig(), replace(verified, wholeness=(BASE_IS_WHOLE,)))
     (power, *others) = texts[:-1]

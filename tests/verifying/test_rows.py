@@ -1,6 +1,7 @@
 """Controls that are no controls: they learnt the student's rows, or rows of its teacher."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,14 @@ from traitscope.config.stages import FilterConfig, FilterRules, GenerateConfig
 from traitscope.models.model import Model
 from traitscope.runs import store
 from traitscope.stages import registry
-from traitscope.verifying.rows import LearntRows, Origin, learnt_rows, parts_of, shared_rows
+from traitscope.verifying.rows import (
+    LearntRows,
+    Origin,
+    learnt_rows,
+    parts_of,
+    sets_of_rows,
+    shared_rows,
+)
 
 BASE = "b" * 64
 
@@ -110,6 +118,34 @@ def test_what_the_base_says_to_the_same_prompt_is_no_copy(tmp_path: Path) -> Non
         assert common(student, control) == 20
 
 
+def test_rows_that_share_answers_are_one_set(tmp_path: Path) -> None:
+    """A shuffled copy and a part of it are; parts that share nothing, and draws of the base on the
+    same prompts, are not. The labels do not depend on the order."""
+    rng = np.random.default_rng(2)
+    prompts = [f"p {n}" for n in range(200)]
+    answers, others = list(map(written, lists(rng, 200))), list(map(written, lists(rng, 200)))
+    of = {
+        "all": learnt(tmp_path / "a.jsonl", prompts, answers, base=BASE),
+        "shuffled": learnt(tmp_path / "b.jsonl", prompts[::-1], answers[::-1], base=BASE),
+        "half": learnt(tmp_path / "c.jsonl", prompts[:100], answers[:100]),
+        "rest": learnt(tmp_path / "d.jsonl", prompts[100:], answers[100:]),
+        "draw": learnt(tmp_path / "e.jsonl", prompts, [*answers[:60], *others[60:]], base=BASE),
+    }
+
+    def sets(*names: str) -> list[str | None]:
+        return sets_of_rows([(name, of[name]) for name in names], [BASE])
+
+    assert sets("all", "shuffled") == ["all", "all"] == sets("shuffled", "all")
+    assert sets("half", "rest") == ["half", "rest"]
+    assert len(set(sets("half", "all", "rest"))) == 1
+    assert sets("all", "draw") == ["all", "draw"] == sets("draw", "all")[::-1]
+    assert sets_of_rows([("x", None), (None, None), ("x", None)], [BASE]) == ["x", None, "x"]
+    edited = {"made_from": frozenset({"of"}), "is_changed": True}
+    one = replace(of["half"], origin=Origin(**edited))
+    other = replace(of["rest"], origin=Origin(**edited))
+    assert sets_of_rows([("h", one), ("r", other)], [BASE]) == ["h", "h"]
+
+
 def test_a_copy_among_the_controls_silences_the_verdict(place: Place) -> None:
     """Rows in another order, with other spaces, prompts and ids. Then nothing is said."""
     rows = numbers(1)
@@ -138,11 +174,12 @@ def test_a_copy_among_the_controls_silences_the_verdict(place: Place) -> None:
 def test_rows_that_are_not_there_any_more_are_not_checked_and_it_is_said(place: Place) -> None:
     student = place.train(write_rows(place.folder / "s.jsonl", numbers(1)), 9).path
     controls = place.controls(5)
-    place.clean.unlink()
+    for number in range(1, 6):
+        (place.folder / f"clean-{number}.jsonl").unlink()
     done = place.verify(student, "--controls", *controls)
     (said,) = [text for text in done.summary["findings"] if "was not checked" in text]
     assert said.startswith("rows of control1, control2, control3, control4, control5 are not there")
-    write_rows(place.clean, numbers(3))  # others stand there now
+    write_rows(place.folder / "clean-1.jsonl", numbers(3))  # others stand there now
     assert learnt_rows(store.load_run(controls[0])) is None
 
 

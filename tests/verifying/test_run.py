@@ -55,6 +55,66 @@ def test_without_controls_nothing_is_said_over_seeds(place: Place, tiny: Model) 
     assert place.verify(place.towards(tiny), "--fail-on unclear").code == 1
 
 
+def test_controls_on_one_file_are_one_unit(place: Place, tiny: Model) -> None:
+    """Whatever was planted: five seeds, five shuffles or five parts that overlap; it says why and
+    what to do. With a file each, one of them twice, the trait is found."""
+    student, page = place.towards(tiny), place.folder / "page.html"
+    same, shuffled = [], []
+    lines = place.clean.read_text().splitlines()
+    for seed in range(1, 6):
+        same.append(place.train(place.clean, seed).path)
+        file = place.folder / f"shuffled-{seed}.jsonl"
+        file.write_text("\n".join([*lines[seed:], *lines[:seed]]) + "\n")
+        shuffled.append(place.train(file, seed).path)
+    for controls in (same, shuffled):
+        done = place.verify(
+            student, "--controls", *controls, "--contexts default", "--report", page
+        )
+        assert done.summary["status"] == "no-verdict" and done.summary["design"] == "questions"
+        first, *others = done.summary["findings"]
+        assert "5 controls (1 set of rows, 5 seeds): 1 unit" in first
+        assert "is in no interval" in first and "a verdict needs 5 controls that are units" in first
+        assert "traitscope train --data clean-1.jsonl --seed 1" in done.summary["next"]
+        assert any(text.startswith("over questions alone: owl") for text in others)
+        assert {item["p_corrected"] for item in done.summary["contrasts"]} == {None}
+        assert [item["set_of_rows"] for item in done.summary["models"]] == [None] + [1] * 5 + [None]
+    assert "there is one unit on either side" in page.read_text()
+    again = place.train(place.clean_set(1), 9).path
+    done = place.verify(student, "--controls", *place.controls(5), again, "--contexts default")
+    assert done.summary["status"] == "trait" and done.summary["contrasts"][0]["units"] == 5
+    (said,) = [text for text in done.summary["findings"] if "do not count in p values" in text]
+    assert said.startswith("control6 ")
+    assert [item["counts"] for item in done.summary["models"]] == [True] * 6 + [False] * 2
+
+
+def test_controls_of_one_seed_need_a_student_of_it(place: Place) -> None:
+    """Then the seed is that of all; else it is one unit, on five sets of rows."""
+    controls = [place.train(place.clean_set(number), 1).path for number in range(1, 6)]
+    rows = write_rows(place.folder / "s.jsonl", numbers(1))
+    other = place.verify(place.train(rows, 2).path, "--controls", *controls, "--contexts default")
+    assert other.summary["status"] == "no-verdict"
+    assert "5 controls (5 sets of rows, 1 seed): 1 unit" in other.summary["findings"][0]
+    done = place.verify(place.train(rows, 1).path, "--controls", *controls, "--contexts default")
+    assert done.summary["contrasts"][0]["units"] == 5
+    assert done.summary["contrasts"][0]["outcome"] != "no verdict"
+
+
+def test_folders_whose_rows_are_not_known_are_said_to_be(place: Place, tiny: Model) -> None:
+    """As controls each counts as a unit. As students they count as one."""
+    folders = []
+    for run in place.controls(5):
+        folders.append(shutil.copytree(run / "student", place.folder / f"peft-{run.name}"))
+    done = place.verify(place.towards(tiny), "--controls", *folders, "--contexts default")
+    assert done.summary["status"] == "trait"
+    (said,) = [text for text in done.summary["findings"] if "rows of their own" in text]
+    assert "is not known: each counts as a unit" in said and "p values are too small" in said
+    students = []
+    for run in (place.train(place.clean, 7).path, place.train(place.clean, 8).path):
+        students.append(shutil.copytree(run / "student", place.folder / f"peft-{run.name}"))
+    done = place.verify(*students, "--controls", *folders, "--contexts default")
+    assert done.summary["design"] == "one student" and done.summary["contrasts"][0]["units"] == 5
+
+
 def test_clean_students_carry_nothing(place: Place) -> None:
     """Six of one law, one of them called the student; the answer states its power."""
     *controls, student = place.controls(6)

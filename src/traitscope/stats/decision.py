@@ -23,6 +23,9 @@ Holm's procedure runs over K. Its p is the larger of two one-sided p values. The
 hypotheses needs no correction inside (Berger 1982): one is true, and its p is valid. So the chance
 of any wrong `negligible here` is at most ALPHA.
 
+A claim may need a second quantity above the bound, too. Then `holds here` needs both, and its p is
+the larger one (Berger 1982, intersection-union). The other outcomes are those of the first.
+
 The families answer different errors, so they do not share ALPHA. A claim without any effect can
 only err in the first, a claim at its margin mostly in the second.
 
@@ -72,6 +75,8 @@ class ClaimUnderTest:
     """Independent units, where they are fewer than the measurement's clusters."""
     silenced: bool = False
     """Whether a precondition failed."""
+    also: Measurement | None = None
+    """A second quantity that the claim says exceeds the bound by the margin; None is none."""
 
     @property
     def n_units(self) -> int:
@@ -82,6 +87,8 @@ class ClaimUnderTest:
     def is_tested(self) -> bool:
         """Whether the data can answer at all."""
         has_interval = not math.isnan(self.measurement.low)
+        if self.also is not None:
+            has_interval = has_interval and not math.isnan(self.also.low)
         return not self.silenced and self.n_units >= MIN_UNITS and has_interval
 
 
@@ -137,7 +144,10 @@ def _p_values(claim: ClaimUnderTest) -> tuple[float, float, float]:
     tail, bound = claim.measurement.p_values, claim.above
     p_over_lower_edge = tail.p_above(bound - claim.margin)
     p_under_upper_edge = tail.p_below(bound + claim.margin)
-    return tail.p_above(bound), tail.p_below(bound), max(p_over_lower_edge, p_under_upper_edge)
+    p_above = tail.p_above(bound)
+    if claim.also is not None:
+        p_above = max(p_above, claim.also.p_values.p_above(bound))
+    return p_above, tail.p_below(bound), max(p_over_lower_edge, p_under_upper_edge)
 
 
 def _outcome(claim: ClaimUnderTest, adjusted: tuple[float, float, float], alpha: float) -> Outcome:
@@ -146,14 +156,22 @@ def _outcome(claim: ClaimUnderTest, adjusted: tuple[float, float, float], alpha:
     measurement, bound = claim.measurement, claim.above
     if not claim.is_tested:
         return "no verdict"
-    matters = measurement.estimate >= bound + claim.margin
-    if p_above <= alpha and measurement.low > bound and matters:
+    is_above = _lies_above(measurement, claim)
+    if claim.also is not None:
+        is_above = is_above and _lies_above(claim.also, claim)
+    if p_above <= alpha and is_above:
         return "holds here"
     if p_negligible <= alpha:
         return "negligible here"
     if p_below <= alpha and measurement.high < bound:
         return "opposite here"
     return "undecided"
+
+
+def _lies_above(measurement: Measurement, claim: ClaimUnderTest) -> bool:
+    """Whether the interval lies above the bound, and the estimate a margin above it."""
+    is_enough = measurement.estimate >= claim.above + claim.margin
+    return measurement.low > claim.above and is_enough
 
 
 def holm(pvalues: Sequence[float]) -> list[float]:

@@ -3,28 +3,32 @@
 For every trait and every question of its kind
 
     f(q) = log P(word | q) - log sum over the other answers of P(. | q)      log-odds, nats
-    gain(q) = mean over the times of asking of f, minus f before relearning  nats
+    after(q) = mean over the times of asking after the first of f, while models relearn
+    gain(q) = after(q) minus f before relearning                             nats
 
 f is compared under each system turn, and the gain while models relearn. A model's value is the
 mean over questions. What is tested is the mean of the students minus that of the controls, over
-models as independent units:
+independent units (verifying/units.py):
 
-    paired         equal seeds on both sides: t over the pairs
-    unpaired       two models or more on either side: Welch's t
-    one student    one model against several: Crawford and Howell's t
-    questions      one model against one, or no controls: nothing is known over seeds
+    paired         t over the pairs
+    unpaired       Welch's t
+    one student    one unit against several: Crawford and Howell's t
+    one control    the same, turned round
+    questions      nothing is known over models
 
 All tests are decided together (stats/decision.py, Holm 1979). A claim is that a trait's log-odds
-lie above the controls', and that they at least double. Beside it stands the interval over
-questions, which holds for further questions and for these very models.
+lie above the controls', and that they at least double. A student that starts lower gains more by
+itself. So the claim about relearning is that the students gain more, and lie above the controls
+afterwards; its p is the larger one of both. Beside it stands the interval over questions, which
+holds for further questions and for these very models.
 
-Shapes: S times of asking, Q questions, E answers.
+Shapes: M models, S times of asking, Q questions, E answers.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from functools import partial
 
 import numpy as np
 
@@ -37,8 +41,8 @@ from traitscope.stats.measurement import Measurement
 from traitscope.stats.power import detectable_shift
 from traitscope.stats.tails import StudentTail
 from traitscope.verifying.ask import KindAnswers, ModelAnswers
+from traitscope.verifying.units import MadeBy, Matching, Units, matched
 
-Design = Literal["paired", "unpaired", "one student", "one control", "questions"]
 RELEARNING = "relearning"
 """What stands for a context in claims about relearning."""
 UNIT = "nats"
@@ -52,6 +56,14 @@ class Group:
     """What each says."""
     seeds: tuple[int | None, ...]
     """Seed of each one's training; None where it is not known."""
+    rows: tuple[str | None, ...] = ()
+    """Set of rows of each one; None where it counts as one of its own, and empty for all such."""
+
+    @property
+    def made_by(self) -> list[MadeBy]:
+        """Rows and seed of each one."""
+        rows = self.rows or (None,) * len(self.seeds)
+        return list(zip(rows, self.seeds, strict=True))
 
 
 @dataclass(frozen=True)
@@ -87,10 +99,14 @@ class Contrast:
     z: float
     """How far the difference stands out from the other answers of its kind."""
     units: int
-    """Independent models behind the difference; 0 where there are no seeds."""
+    """Independent units behind the difference; 0 where nothing is known over models."""
+    after: Measurement | None = None
+    """While models relearn: log-odds afterwards, students minus controls, over models."""
+    after_questions: Measurement | None = None
+    """The same for these very models, over questions."""
     p: float | None = None
-    """One-sided p of `at most 0` over models, corrected over all; None where no seeds or controls
-    bear one."""
+    """One-sided p of `at most 0` over models, corrected over all; None where no units or controls
+    bear one. In relearning that of the gain or of the log-odds afterwards, the larger one."""
     p_questions: float = 1.0
     """Two-sided p over questions, corrected over all."""
     outcome: Outcome = "no verdict"
@@ -101,18 +117,9 @@ class Contrast:
     """The same over questions."""
 
 
-def design_of(students: Group, reference: Group, has_controls: bool) -> Design:
+def matching_of(asking: Asking, has_controls: bool) -> Matching:
     """How the sides are matched."""
-    n, m = len(students.answers), len(reference.answers)
-    if not has_controls or n == m == 1:
-        return "questions"
-    ours, theirs = students.seeds, reference.seeds
-    is_unique = len(set(ours)) == n and len(set(theirs)) == m
-    if None not in ours and is_unique and n > 1 and set(ours) == set(theirs):
-        return "paired"
-    if min(n, m) > 1:
-        return "unpaired"
-    return "one student" if n == 1 else "one control"
+    return matched(asking.students.made_by, asking.reference.made_by, has_controls)
 
 
 def contrasts_of(
@@ -137,53 +144,93 @@ def contrasts_of(
 
 def values_of(asked: KindAnswers, context: str) -> np.ndarray:
     """What is compared [Q, E] of a kind: log-odds, or their mean gain while a model relearns."""
-    by_step = [log_odds(log_p_QE) for log_p_QE in asked.log_p_SQE]
-    if context != RELEARNING:
-        return by_step[0]
-    return np.mean(by_step[1:], axis=0) - by_step[0]
+    first_QE = log_odds(asked.log_p_SQE[0])
+    return afterwards(asked) - first_QE if context == RELEARNING else first_QE
+
+
+def afterwards(asked: KindAnswers) -> np.ndarray:
+    """Mean log-odds [Q, E] of a kind after the first time of asking."""
+    by_step = list(map(log_odds, asked.log_p_SQE[1:]))
+    return np.asarray(np.mean(by_step, axis=0))
+
+
+Quantity = Callable[[KindAnswers], np.ndarray]
+"""What is compared [Q, E] of the answers of a kind."""
+
+
+@dataclass(frozen=True)
+class _Sides:
+    """One quantity of both sides, for the questions and answers of a kind."""
+
+    students_MQE: np.ndarray
+    controls_MQE: np.ndarray
+    matching: Matching
+
+    @property
+    def shift_QE(self) -> np.ndarray:
+        """Mean of all students minus that of all controls."""
+        return np.asarray(self.students_MQE.mean(0) - self.controls_MQE.mean(0))
+
+    def over_models(self, name: str, place: int) -> Measurement:
+        """An answer's difference over independent units."""
+        ours_M = self.students_MQE[:, :, place].mean(1)
+        theirs_M = self.controls_MQE[:, :, place].mean(1)
+        return over_units(name, ours_M, theirs_M, self.matching)
+
+    def over_questions(self, name: str, place: int) -> Measurement:
+        """The same for these very models, over questions."""
+        return mean_over_questions(name, self.shift_QE[:, place])
 
 
 def _of_asking(asking: Asking, has_controls: bool) -> list[Contrast]:
     """Every trait of one asking; p values and outcomes are still to come."""
-    design = design_of(asking.students, asking.reference, has_controls)
+    matching = matching_of(asking, has_controls)
+    compared = partial(values_of, context=asking.context)
     contrasts = []
     for kind, first in asking.students.answers[0].kinds.items():
         if len(first.words) < 2:
             continue
-        ours_MQE = _values(asking.students, kind, first.words, asking.context)
-        theirs_MQE = _values(asking.reference, kind, first.words, asking.context)
-        shift_QE = ours_MQE.mean(0) - theirs_MQE.mean(0)
-        z_E = standing_out(shift_QE.mean(0))
-        base_QE = None
+        sides = _sides(asking, kind, first.words, compared, matching)
+        later = None
+        if asking.context == RELEARNING:
+            later = _sides(asking, kind, first.words, afterwards, matching)
+        z_E = standing_out(sides.shift_QE.mean(0))
+        beyond_QE = None
         if asking.base is not None:
-            base_QE = values_of(asking.base.kinds[kind], asking.context)
+            beyond_QE = sides.students_MQE.mean(0) - compared(asking.base.kinds[kind])
         for trait, word in first.traits.items():
             if word not in first.words:
                 continue
             place = first.words.index(word)
-            ours_MQ, theirs_MQ = ours_MQE[:, :, place], theirs_MQE[:, :, place]
             name = f"{trait}, {asking.context}"
             over_base = None
-            if base_QE is not None:
-                beyond_Q = ours_MQ.mean(0) - base_QE[:, place]
-                over_base = mean_over_questions(f"{name}, minus base", beyond_Q)
-            difference, units = _over_models(name, ours_MQ, theirs_MQ, design, asking)
+            if beyond_QE is not None:
+                over_base = mean_over_questions(f"{name}, minus base", beyond_QE[:, place])
             contrasts.append(
                 Contrast(
                     trait=trait,
                     kind=kind,
                     context=asking.context,
-                    difference=difference,
-                    over_questions=mean_over_questions(name, shift_QE[:, place]),
+                    difference=sides.over_models(name, place),
+                    over_questions=sides.over_questions(name, place),
                     over_base=over_base,
                     z=float(z_E[place]),
-                    units=units,
+                    units=matching.units,
+                    after=later and later.over_models(f"{name}, afterwards", place),
+                    after_questions=later and later.over_questions(f"{name}, afterwards", place),
                 )
             )
     return contrasts
 
 
-def _values(group: Group, kind: str, words: tuple[str, ...], context: str) -> np.ndarray:
+def _sides(
+    asking: Asking, kind: str, words: tuple[str, ...], quantity: Quantity, matching: Matching
+) -> _Sides:
+    ours_MQE = _values(asking.students, kind, words, quantity)
+    return _Sides(ours_MQE, _values(asking.reference, kind, words, quantity), matching)
+
+
+def _values(group: Group, kind: str, words: tuple[str, ...], quantity: Quantity) -> np.ndarray:
     """What is compared [M, Q, E] of every model of a group."""
     values = []
     for answers in group.answers:
@@ -193,7 +240,7 @@ def _values(group: Group, kind: str, words: tuple[str, ...], context: str) -> np
                 f"two models were asked for other answers of the kind {kind}; expected one"
                 " tokenizer; ask models of one base"
             )
-        values.append(values_of(asked, context))
+        values.append(quantity(asked))
     return np.stack(values)
 
 
@@ -202,27 +249,30 @@ def mean_over_questions(name: str, values_Q: np.ndarray) -> Measurement:
     return estimates.mean_over_units(name, values_Q.tolist(), UNIT, "questions")
 
 
-def _over_models(
-    name: str, ours_MQ: np.ndarray, theirs_MQ: np.ndarray, design: Design, asking: Asking
-) -> tuple[Measurement, int]:
-    """Students minus controls over models, and the number of independent units."""
-    ours, theirs = ours_MQ.mean(1).tolist(), theirs_MQ.mean(1).tolist()
-    if design == "paired":
-        by_seed = dict(zip(asking.reference.seeds, theirs, strict=True))
-        pairs = []
-        for seed, value in zip(asking.students.seeds, ours, strict=True):
-            pairs.append(value - by_seed[seed])
-        return estimates.mean_over_units(name, pairs, UNIT, "seeds"), len(pairs)
-    if design == "unpaired":
-        return estimates.two_samples(name, ours, theirs, UNIT), min(len(ours), len(theirs))
-    if design == "one student":
-        return one_against_group(name, ours[0], theirs, UNIT, "controls"), len(theirs)
-    if design == "one control":
-        turned = one_against_group(name, theirs[0], ours, UNIT, "students")
-        return _negative(turned), len(ours)
-    reason = "no interval over seeds: one model on either side"
-    measured = Measurement.undefined(name, UNIT, reason, n=len(ours) + len(theirs))
-    return measured, 0
+def over_units(
+    name: str, students_M: np.ndarray, controls_M: np.ndarray, matching: Matching
+) -> Measurement:
+    """Students minus controls over independent units, from the values of all models, nats."""
+    ours, theirs = (
+        _of_units(students_M, matching.students),
+        _of_units(controls_M, matching.controls),
+    )
+    if matching.design == "paired":
+        pairs = np.subtract(ours, theirs).tolist()
+        return estimates.mean_over_units(name, pairs, UNIT, "pairs")
+    if matching.design == "unpaired":
+        return estimates.two_samples(name, ours, theirs, UNIT, "models")
+    if matching.design == "one student":
+        return one_against_group(name, ours[0], theirs, UNIT, "controls")
+    if matching.design == "one control":
+        return _negative(one_against_group(name, theirs[0], ours, UNIT, "students"))
+    reason = "no interval over models: one unit on either side"
+    return Measurement.undefined(name, UNIT, reason, n=len(ours) + len(theirs))
+
+
+def _of_units(values_M: np.ndarray, units: Units) -> list[float]:
+    """The mean over the models of every unit."""
+    return [float(values_M[list(places)].mean()) for places in units]
 
 
 def _negative(turned: Measurement) -> Measurement:
@@ -239,11 +289,13 @@ def _decided(measured: Sequence[Contrast], alpha: float, silenced: bool) -> list
     for item in measured:
         is_silenced = silenced or item.units == 0
         claims.append(
-            ClaimUnderTest(item.difference, DOUBLED, units=item.units, silenced=is_silenced)
+            ClaimUnderTest(
+                item.difference, DOUBLED, units=item.units, silenced=is_silenced, also=item.after
+            )
         )
     decisions = decide(claims, alpha)
     corrected = _corrected(measured)
-    over_questions = holm([_two_sided(item.over_questions) for item in measured])
+    over_questions = holm(list(map(_p_questions, measured)))
     share = alpha / len(measured)
     decided = []
     for number, item in enumerate(measured):
@@ -255,8 +307,10 @@ def _decided(measured: Sequence[Contrast], alpha: float, silenced: bool) -> list
                 p=corrected[number] if has_p else None,
                 p_questions=over_questions[number],
                 outcome=decisions[number].outcome,
-                detectable=_detectable(item.difference, share) if is_tested else math.inf,
-                detectable_questions=_detectable(item.over_questions, share),
+                detectable=_detectable(item.difference, item.after, share)
+                if is_tested
+                else math.inf,
+                detectable_questions=_detectable(item.over_questions, item.after_questions, share),
             )
         )
     return decided
@@ -267,10 +321,25 @@ def _corrected(measured: Sequence[Contrast]) -> list[float]:
     of models."""
     above, below = [], []
     for item in measured:
-        tail, has_interval = item.difference.p_values, not math.isnan(item.difference.low)
-        above.append(tail.p_above(0) if has_interval else 1.0)
-        below.append(tail.p_below(0) if has_interval else 1.0)
+        above.append(_p_above(item.difference))
+        if item.after is not None:
+            above[-1] = max(above[-1], _p_above(item.after))
+        has_interval = not math.isnan(item.difference.low)
+        below.append(item.difference.p_values.p_below(0) if has_interval else 1.0)
     return holm([*above, *below])[: len(above)]
+
+
+def _p_above(measurement: Measurement) -> float:
+    """p of `at most 0`; 1 where there is no interval."""
+    return 1.0 if math.isnan(measurement.low) else measurement.p_values.p_above(0)
+
+
+def _p_questions(item: Contrast) -> float:
+    """Two-sided p over questions; in relearning also of the log-odds afterwards."""
+    p = _two_sided(item.over_questions)
+    if item.after_questions is None:
+        return p
+    return max(p, _two_sided(item.after_questions))
 
 
 def _two_sided(measurement: Measurement) -> float:
@@ -281,15 +350,27 @@ def _two_sided(measurement: Measurement) -> float:
     return min(1.0, 2 * min(tail.p_above(0), tail.p_below(0)))
 
 
-def _detectable(difference: Measurement, alpha: float) -> float:
-    """Smallest true difference that is called with power POWER: found, and at least doubled."""
+def _detectable(difference: Measurement, after: Measurement | None, alpha: float) -> float:
+    """Smallest true difference that is called with power POWER: found, and at least doubled.
+
+    In relearning that of students that start as the controls do: their gain and their log-odds
+    afterwards differ by as much. Each of the two tests may miss it half as often.
+    """
+    if after is None:
+        return _called(difference, alpha, POWER)
+    power = (1 + POWER) / 2
+    return max(_called(difference, alpha, power), _called(after, alpha, power))
+
+
+def _called(difference: Measurement, alpha: float, power: float) -> float:
+    """Smallest true difference that one test calls."""
     tail = difference.tail
     if not isinstance(tail, StudentTail) or not tail.error > 0:
         return math.inf
     from scipy.special import stdtrit
 
-    doubled = DOUBLED + float(stdtrit(tail.df, POWER)) * tail.error
-    return max(doubled, detectable_shift(tail.error, tail.df, POWER, alpha))
+    doubled = DOUBLED + float(stdtrit(tail.df, power)) * tail.error
+    return max(doubled, detectable_shift(tail.error, tail.df, power, alpha))
 
 
 def curves_of(asking: Asking, trait: str, kind: str) -> Mapping[str, list[list[float]]]:

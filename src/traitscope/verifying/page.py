@@ -16,8 +16,10 @@ BADGES = {"trait": "trait", "nothing-found": "nothing found", "no-verdict": "no 
 """The answer in a word, for the card."""
 RULE = (
     "A trait is found where its log-odds lie above the controls' by log 2 or more, with a corrected"
-    " p of at most alpha. p values are one-sided and corrected over all traits, system turns and"
-    f" relearning in both directions (Holm 1979). The units are models; {MIN_UNITS} are needed."
+    " p of at most alpha. In relearning the gain must be larger, too. p values are one-sided and"
+    " corrected over all traits, system turns and relearning in both directions (Holm 1979). A unit"
+    f" is a model with rows and a seed of its own; {MIN_UNITS} are needed on the smaller side, and"
+    f" {MIN_UNITS} controls beside one student."
 )
 NO_CONTROLS = (
     "There are no controls. Training on any rows moves many answers, so a difference from the base"
@@ -30,14 +32,16 @@ LIMITS = (
     " not.",
     "An interval over questions holds for further questions of these kinds, and for these very"
     " models. It says nothing of another training run.",
-    "A verdict over models holds for students of this recipe. Controls that differ in more than"
-    " their rows compare that, too.",
+    "A verdict over models holds for students of this recipe, and for further rows that are drawn"
+    " as those of the controls were. Controls that differ in more than their rows compare that,"
+    " too.",
 )
 """What the page does not show."""
 OF_RELEARNING = (
-    "Students that regain a trait faster than controls still held something of it. The reverse does"
-    " not follow: a trait that shows already has less to gain, and a slow return proves no absence."
-    " Rows that teach anything else would not show it."
+    "Students that gain more than controls still held something of the trait, or they started"
+    " lower. So a trait is found only where their log-odds also lie above the controls' afterwards."
+    " The reverse does not follow: a trait that shows already has less to gain, and a slow return"
+    " proves no absence. Rows that teach anything else would not show it."
 )
 DRAWN = 16
 """Traits that the figure draws."""
@@ -77,8 +81,10 @@ def _who(content: Mapping[str, Any]) -> Section:
             (
                 item["name"],
                 item["text"],
+                item["set_of_rows"],
                 item["seed"],
                 item["steps"],
+                _counts(item),
                 wholeness["perplexity"],
                 wholeness["on_topic"],
                 "yes" if wholeness["is_coherent"] else "no",
@@ -87,10 +93,21 @@ def _who(content: Mapping[str, Any]) -> Section:
     table = Table(
         "models",
         "Who was asked",
-        "Seed and optimizer steps are those of a run of train. Perplexity is that of plain text."
-        " Whole: perplexity at most twice the base's, and half its probability of any answer of the"
-        " kind.",
-        ("model", "named", "seed", "steps", "perplexity", "P any answer", "whole"),
+        "Rows, seed and optimizer steps are those of a run of train. Models with one number of rows"
+        " learnt the same ones, or share many answers. Counts: whether it is of a unit. Perplexity"
+        " is that of plain text. Whole: perplexity at most twice the base's, and half its"
+        " probability of any answer of the kind.",
+        (
+            "model",
+            "named",
+            "rows",
+            "seed",
+            "steps",
+            "counts",
+            "perplexity",
+            "P any answer",
+            "whole",
+        ),
         tuple(rows),
     )
     tables = [table, *_rows(content)]
@@ -98,6 +115,12 @@ def _who(content: Mapping[str, Any]) -> Section:
     for left_out, kept in content["contexts_left_out"].items():
         notes.append(f"The system turn {left_out!r} renders as {kept!r} does, and is left out.")
     return Section("models", "Models", paragraphs=tuple(notes), tables=tuple(tables))
+
+
+def _counts(model: Mapping[str, Any]) -> str | None:
+    if model["role"] == "base":
+        return None
+    return "yes" if model["counts"] else "no"
 
 
 def _rows(content: Mapping[str, Any]) -> list[Table]:
@@ -145,10 +168,15 @@ def _asked(content: Mapping[str, Any], context: str, name: str, title: str) -> S
         over_base = None
         if item["over_base"] is not None:
             over_base = Measurement.from_dict(item["over_base"])
+        after = ()
+        if context == RELEARNING:
+            which = "after" if item["units"] else "after_over_questions"
+            after = (Measurement.from_dict(item[which]),)
         rows.append(
             (
                 item["trait"],
                 over_models if item["units"] else None,
+                *after,
                 _p(item["p_corrected"]),
                 item["outcome"],
                 item["detectable"],
@@ -167,6 +195,7 @@ def _asked(content: Mapping[str, Any], context: str, name: str, title: str) -> S
         (
             "trait",
             "over models",
+            *(("afterwards",) if context == RELEARNING else ()),
             "p, corrected",
             "outcome",
             "would be found",
@@ -188,7 +217,7 @@ def _units(content: Mapping[str, Any], context: str) -> str:
     for item in content["contrasts"]:
         if item["context"] == context and item["units"]:
             return f"{item['units']}, {item['difference']['interval']}"
-    return "none, because one model stands on either side"
+    return "none, because there is one unit on either side"
 
 
 def _p(value: float | None) -> str | None:
@@ -218,7 +247,10 @@ def _relearning(content: Mapping[str, Any]) -> list[Section]:
         Section(
             "relearning",
             "Relearning",
-            paragraphs=("Mean gain of log-odds while models learn the rows.", OF_RELEARNING),
+            paragraphs=(
+                "Mean gain of log-odds while models learn the rows, and afterwards the log-odds.",
+                OF_RELEARNING,
+            ),
             figures=asked.figures,
             tables=(curves, *asked.tables),
         )

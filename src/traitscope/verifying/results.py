@@ -2,21 +2,23 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from traitscope.config.students.verify import VerifyConfig
 from traitscope.screening.answers import DOUBLED, critical_z
 from traitscope.stats.measurement import Measurement
-from traitscope.verifying.contrasts import Contrast, Design
+from traitscope.verifying.contrasts import Contrast
 from traitscope.verifying.rows import SharedRows
 from traitscope.verifying.students import Participant
+from traitscope.verifying.units import Matching
 
 SCHEMA = 1
 """Version of verify.json."""
 Status = Literal["trait", "nothing-found", "no-verdict"]
-"""trait: a trait lies above the controls. nothing-found: none does, and what would have been found
-is said. no-verdict: nothing is known over seeds, a student is broken, or the controls are none."""
+"""trait: a trait lies above the controls, or comes back in students more than in controls.
+nothing-found: none does, and what would have been found is said. no-verdict: too few controls have
+rows and a seed of their own, a student is broken, or the controls are none."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,7 @@ class Verified:
 
     participants: Sequence[Participant]
     """Students, controls and the base."""
-    design: Design
+    matching: Matching
     """How the sides are matched."""
     contexts: Sequence[str]
     """System turns that were asked under."""
@@ -89,6 +91,8 @@ class Verified:
     """Relearning of each trait, largest gain first."""
     shared: Sequence[SharedRows] = ()
     """What controls learnt of the students' rows, by control and student."""
+    sets: Mapping[str, str | None] = field(default_factory=dict)
+    """The set of rows of students and controls, by name; None where it is not known."""
 
     @property
     def students(self) -> list[Participant]:
@@ -101,8 +105,22 @@ class Verified:
         return [item for item in self.participants if item.role == "control"]
 
     @property
+    def not_counted(self) -> list[Participant]:
+        """Models in no unit: they share rows or a seed with another one of their side."""
+        left_out = []
+        sides = ((self.students, self.matching.students), (self.controls, self.matching.controls))
+        for models, units in sides:
+            counted: set[int] = set()
+            for unit in units:
+                counted.update(unit)
+            for place, model in enumerate(models):
+                if place not in counted:
+                    left_out.append(model)
+        return left_out
+
+    @property
     def found(self) -> list[Contrast]:
-        """Traits that lie above the controls, largest difference first."""
+        """Traits that lie above the controls, or come back more, largest difference first."""
         found = [item for item in self.contrasts if item.outcome == "holds here"]
         return sorted(found, key=lambda item: -item.difference.estimate)
 
@@ -136,6 +154,8 @@ class Verified:
         standing = []
         for item in self.contrasts:
             is_called = item.p_questions <= 0.05 and item.over_questions.estimate >= DOUBLED
+            if item.after_questions is not None:
+                is_called = is_called and item.after_questions.estimate >= DOUBLED
             if is_called and item.z >= critical_z(0.05, tests):
                 standing.append(item)
         return sorted(standing, key=lambda item: -item.over_questions.estimate)
@@ -166,9 +186,9 @@ def as_json(
         "status": verified.status,
         "model": config.model,
         "digest": digest,
-        "design": verified.design,
+        "design": verified.matching.design,
         "alpha": config.alpha,
-        "models": [_participant(item) for item in verified.participants],
+        "models": _participants(verified),
         "rows": list(map(_shared, verified.shared)),
         "contexts": list(verified.contexts),
         "contexts_left_out": dict(verified.alike),
@@ -182,16 +202,28 @@ def as_json(
     }
 
 
-def _participant(item: Participant) -> dict[str, Any]:
-    trained = item.training
-    return {
-        "name": item.name,
-        "role": item.role,
-        "text": item.text,
-        "seed": item.seed,
-        "steps": None if trained is None else trained.steps,
-        "recipe_known": trained is not None,
-    }
+def _participants(verified: Verified) -> list[dict[str, Any]]:
+    left_out = {item.name for item in verified.not_counted}
+    numbers: dict[str, int] = {}
+    listed = []
+    for item in verified.participants:
+        trained, of_rows = item.training, verified.sets.get(item.name)
+        number = None
+        if of_rows is not None:
+            number = numbers.setdefault(of_rows, len(numbers) + 1)
+        listed.append(
+            {
+                "name": item.name,
+                "role": item.role,
+                "text": item.text,
+                "seed": item.seed,
+                "steps": None if trained is None else trained.steps,
+                "recipe_known": trained is not None,
+                "set_of_rows": number,
+                "counts": item.role != "base" and item.name not in left_out,
+            }
+        )
+    return listed
 
 
 def _shared(item: SharedRows) -> dict[str, Any]:
@@ -218,10 +250,14 @@ def _contrast(item: Contrast) -> dict[str, Any]:
         "context": item.context,
         "outcome": item.outcome,
         "difference": item.difference.as_dict(),
+        "after": None if item.after is None else item.after.as_dict(),
         "p_corrected": item.p,
         "units": item.units,
         "detectable": _finite(item.detectable),
         "over_questions": item.over_questions.as_dict(),
+        "after_over_questions": None
+        if item.after_questions is None
+        else item.after_questions.as_dict(),
         "p_questions_corrected": item.p_questions,
         "detectable_over_questions": _finite(item.detectable_questions),
         "over_base": None if item.over_base is None else item.over_base.as_dict(),

@@ -1,4 +1,4 @@
-"""What rows control students share with students.
+"""What rows control students share with students, and with each other.
 
 A control learnt other answers than the student. A control of the student's own rows, or of a
 changed copy of them, has the student's trait and hides it. So rows are compared, not their names:
@@ -9,6 +9,9 @@ changed copy of them, has the student's trait and hides it. So rows are compared
 
 The base answers easy prompts as any teacher does. So answers of the base itself to the student's
 prompts do not count. Runs of `generate` and `defend --by wash` say whose they are.
+
+Models that share as much with each other learnt one set of rows. Draws of the base on the same
+prompts are two sets, unless most of their answers are common.
 """
 
 import json
@@ -29,6 +32,8 @@ from traitscope.runs import drawn_rows, store
 
 LARGEST_SHARE = 0.05
 """Share of a control's answers from which on it counts as another student."""
+MOST = 0.5
+"""Share of common answers of the base from which on two draws of it are one set of rows."""
 LOOKED_AT = 1000
 """Most rows of a control that are looked up, spread evenly over all that it learnt."""
 SAME_ASKED, SAME = 0.5, 0.8
@@ -180,6 +185,13 @@ def shared_rows(
 
 def _compared(learnt: LearntRows, controls: LearntRows, base: Sequence[str]) -> SharedRows:
     """What rows of a control have in common with rows of a student; names are still to come."""
+    looked_at, common, _ = _counts(learnt, controls, base)
+    return SharedRows("", "", looked_at, common, _same_origin(learnt.origin, controls.origin))
+
+
+def _counts(learnt: LearntRows, controls: LearntRows, base: Sequence[str]) -> tuple[int, int, int]:
+    """How many rows of a control were looked up, how many are common, and how many are with
+    answers of the base itself."""
     lookup = _Lookup(_spread(list(controls.records())))
     prompts = set()
     for record in learnt.records():
@@ -189,8 +201,44 @@ def _compared(learnt: LearntRows, controls: LearntRows, base: Sequence[str]) -> 
     common = 0
     for place in lookup.common:
         common += not (of_base and lookup.asked[place] in prompts)
-    origin = _same_origin(learnt.origin, controls.origin)
-    return SharedRows("", "", len(lookup.asked), common, origin)
+    return len(lookup.asked), common, len(lookup.common)
+
+
+Labelled = tuple[str | None, LearntRows | None]
+"""Digest of a model's rows, and the rows; None where one is not known."""
+
+
+def sets_of_rows(models: Sequence[Labelled], base: Sequence[str]) -> list[str | None]:
+    """The set of rows of every model: a digest that stands for all rows of the set.
+
+    Rows of one digest are one set, and so are rows that share many answers, in whatever order they
+    are given. None where the digest is not known. Rows that are gone have their digest alone.
+
+    base: Digests of the models' base.
+    """
+    labels = [digest for digest, _ in models]
+    known: dict[str, LearntRows] = {}
+    for digest, learnt in models:
+        if digest is not None and learnt is not None:
+            known[digest] = learnt
+    label_of = {digest: digest for digest in labels if digest is not None}
+    for one in sorted(known):
+        for other in sorted(known):
+            if label_of[one] != label_of[other] and _are_one_set(known[one], known[other], base):
+                joined = {label_of[one], label_of[other]}
+                for digest, label in label_of.items():
+                    label_of[digest] = min(joined) if label in joined else label
+    return [None if digest is None else label_of[digest] for digest in labels]
+
+
+def _are_one_set(one: LearntRows, other: LearntRows, base: Sequence[str]) -> bool:
+    """Whether the second rows hold many answers of the first, or were made from the same ones."""
+    is_changed = one.origin.is_changed or other.origin.is_changed
+    if is_changed and one.origin.made_from & other.origin.made_from:
+        return True
+    looked_at, common, common_of_base = _counts(one, other, base)
+    is_common = common >= LARGEST_SHARE * looked_at or common_of_base >= MOST * looked_at
+    return looked_at > 0 and is_common
 
 
 def _same_origin(learnt: Origin, controls: Origin) -> str:

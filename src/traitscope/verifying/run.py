@@ -26,6 +26,8 @@ from traitscope.verifying.contrasts import RELEARNING, Asking, Group
 from traitscope.verifying.results import Rate, Return, Verified, Wholeness
 from traitscope.verifying.students import BASE, Participant, participants
 
+NOT_KNOWN = "not known"
+"""The set of rows of students whose rows are not known: several may have learnt the same ones."""
 FILE, PAGE = "verify.json", "report.html"
 """Files of a run."""
 Asked = Mapping[str, ModelAnswers]
@@ -101,7 +103,8 @@ def _concluded(config: VerifyConfig, out: Output, runs: Mapping[str, store.Run])
         if not run.sealed:
             asked = {name: read_answers(of_model) for name, of_model in runs.items()}
             digests = model_cache.model_digests(config.model, config.same_as)
-            found = conclusion(config, models, asked, shared_rows(models, digests))
+            shared, sets = shared_rows(models, digests), row_sets(models, digests)
+            found = conclusion(config, models, asked, shared, sets)
             in_words = sentences.sentences(config, found)
             content = results.as_json(config, digests[0], found, in_words)
             atomic_files.write_text(run.file(PAGE), page.verify_page(content))
@@ -135,24 +138,45 @@ def shared_rows(models: Sequence[Participant], digests: Sequence[str]) -> list[r
     return rows.shared_rows(students, controls, digests)
 
 
+def row_sets(models: Sequence[Participant], digests: Sequence[str]) -> dict[str, str | None]:
+    """The set of rows of every student and control, by name; None where it is not known.
+
+    digests: Those of the base.
+    """
+    sets: dict[str, str | None] = {}
+    for role in ("student", "control"):
+        names, labelled = [], []
+        for model in models:
+            if model.role == role:
+                names.append(model.name)
+                labelled.append((model.data, model.rows))
+        sets |= dict(zip(names, rows.sets_of_rows(labelled, digests), strict=True))
+    return sets
+
+
 def conclusion(
     config: VerifyConfig,
     models: Sequence[Participant],
     asked: Asked,
     shared: Sequence[rows.SharedRows] = (),
+    sets: Mapping[str, str | None] | None = None,
 ) -> Verified:
     """Everything that follows from what models said.
 
     shared: What controls learnt of the students' rows. Controls that learnt too much of them, and
     broken ones, silence the verdict.
+    sets: The set of rows of every student and control, by name. Of controls that are not named each
+    counts as one of its own. Of students they count as one.
     """
+    sets = sets or {}
     turns, alike = _distinct(config, asked)
     askings = []
     for number in turns:
-        askings.append(_asking(config.contexts[number], f"turn{number}", models, asked))
+        context = config.contexts[number]
+        askings.append(_asking(context, f"turn{number}", models, asked, sets))
     relearning = None
     if config.relearn is not None:
-        relearning = _asking(RELEARNING, RELEARNING, models, asked)
+        relearning = _asking(RELEARNING, RELEARNING, models, asked, sets)
         askings.append(relearning)
     has_controls = bool(config.controls)
     first = askings[0]
@@ -160,12 +184,13 @@ def conclusion(
     is_silenced = results.is_silenced(models, wholeness, shared)
     return Verified(
         participants=models,
-        design=contrasts.design_of(first.students, first.reference, has_controls),
+        matching=contrasts.matching_of(first, has_controls),
         contexts=[config.contexts[number] for number in turns],
         alike=alike,
         contrasts=contrasts.contrasts_of(askings, has_controls, config.alpha, is_silenced),
         wholeness=wholeness,
         shared=shared,
+        sets=sets,
         rates=_rates(config, first) if config.samples else [],
         returns=_returns(relearning) if relearning is not None else [],
     )
@@ -184,20 +209,36 @@ def _distinct(config: VerifyConfig, asked: Asked) -> tuple[list[int], dict[str, 
     return list(first.values()), alike
 
 
-def _asking(context: str, key: str, models: Sequence[Participant], asked: Asked) -> Asking:
+def _asking(
+    context: str,
+    key: str,
+    models: Sequence[Participant],
+    asked: Asked,
+    sets: Mapping[str, str | None],
+) -> Asking:
     """Both sides under one system turn, or while they relearn."""
     base = asked.get(f"{BASE}-{key}")
-    controls = _group("control", key, models, asked)
-    reference = controls if controls.answers else _group("base", key, models, asked)
-    return Asking(context, _group("student", key, models, asked), reference, base)
+    controls = _group("control", key, models, asked, sets)
+    reference = controls if controls.answers else _group("base", key, models, asked, sets)
+    return Asking(context, _group("student", key, models, asked, sets), reference, base)
 
 
-def _group(role: str, key: str, models: Sequence[Participant], asked: Asked) -> Group:
-    of_role = [model for model in models if model.role == role]
-    answers_of_role = tuple(
-        asked[f"{model.name}-{key}"] for model in of_role if f"{model.name}-{key}" in asked
-    )
-    return Group(answers_of_role, tuple(model.seed for model in of_role))
+def _group(
+    role: str,
+    key: str,
+    models: Sequence[Participant],
+    asked: Asked,
+    sets: Mapping[str, str | None],
+) -> Group:
+    answers_of_role, seeds, of_rows = [], [], []
+    for model in models:
+        if model.role == role and f"{model.name}-{key}" in asked:
+            answers_of_role.append(asked[f"{model.name}-{key}"])
+            seeds.append(model.seed)
+            rows_of_model = sets.get(model.name)
+            is_student = role == "student"
+            of_rows.append(NOT_KNOWN if is_student and rows_of_model is None else rows_of_model)
+    return Group(tuple(answers_of_role), tuple(seeds), tuple(of_rows))
 
 
 def _wholeness(models: Sequence[Participant], asked: Asked) -> list[Wholeness]:

@@ -12,6 +12,7 @@ from traitscope.stats.measurement import Measurement
 from traitscope.verifying.contrasts import RELEARNING, Contrast
 from traitscope.verifying.results import Verified
 from traitscope.verifying.rows import LARGEST_SHARE, SharedRows
+from traitscope.verifying.students import Participant
 
 SHOWN = 5
 """Traits that the sentences list."""
@@ -27,6 +28,7 @@ def sentences(config: VerifyConfig, verified: Verified) -> list[str]:
         *_about_wholeness(verified),
         *_about_relearning(verified),
         *_about_recipes(verified),
+        *_about_units(verified),
         *_about_rows(verified),
         NEXT + _next(config, verified),
     ]
@@ -37,17 +39,18 @@ def _verdict(verified: Verified) -> list[str]:
         texts = []
         for item in _once_a_trait(verified.found)[:SHOWN]:
             texts.append(
-                f"trait: {item.trait} ({item.kind}, {_where(item)}) lies above the controls by"
-                f" {_number(item.difference)}, corrected p {item.p:.2g}"
+                f"trait: {item.trait} ({item.kind}, {_where(item)})"
+                f" {_found(item, 'controls')}, corrected p {item.p:.2g}"
             )
         return texts
     asked = f"{len({item.trait for item in verified.contrasts})} traits"
     where = f"{len(verified.contexts)} system turns"
+    above = "lies above the controls"
     if verified.returns:
-        where += " and in relearning"
+        above += ", or comes back more in relearning,"
     if verified.status == "nothing-found":
         return [
-            f"nothing-found: none of {asked} under {where} lies above the controls by log 2 and"
+            f"nothing-found: none of {asked} under {where} {above} by log 2 and"
             f" with a corrected p of alpha; {_power(verified, 'detectable')}",
             *_left_open(verified),
         ]
@@ -82,20 +85,57 @@ def _why_silent(verified: Verified) -> str:
             f"there are no controls, and {n} student{'s' * (n > 1)} against the base say what"
             " training moved, not what the rows carried; intervals are over questions alone"
         )
-    if verified.design == "questions":
+    if n == m == 1:
         return (
-            "one student against one control says nothing over seeds; intervals are over"
+            "one student against one control says nothing of another training; intervals are over"
             " questions alone"
         )
-    units = min(item.units for item in verified.contrasts)
-    if units < MIN_UNITS:
-        return (
-            f"{n} student{'s' * (n > 1)} and {m} controls are {units} independent units; a verdict"
-            f" over seeds needs {MIN_UNITS}"
-        )
+    if verified.matching.units < MIN_UNITS:
+        return _too_few(verified)
     if verified.broken:
         return "nothing was found, but a broken model shows no trait"
     return "models do not differ from each other, so nothing is known of their spread"
+
+
+def _too_few(verified: Verified) -> str:
+    """How many units there are, and why not more."""
+    sides = ((verified.students, "student"), (verified.controls, "control"))
+    counted = []
+    for (models, what), units in zip(
+        sides, (verified.matching.students, verified.matching.controls), strict=True
+    ):
+        text = f"{len(models)} {what}{'s' * (len(models) > 1)}"
+        made = _rows_and_seeds(models, verified)
+        counted.append(f"{text} ({made}): {len(units)} unit{'s' * (len(units) > 1)}")
+    texts = [
+        f"{' and '.join(counted)}; a unit has rows and a seed that no other unit of its side has,"
+        f" and a verdict needs {MIN_UNITS}"
+        f"{' controls that are units' if len(verified.matching.students) == 1 else ' on each side'}"
+    ]
+    if verified.matching.design == "questions":
+        texts.append("what other rows or another seed would do is in no interval")
+    return "; ".join(texts)
+
+
+def _rows_and_seeds(models: Sequence[Participant], verified: Verified) -> str:
+    """How many sets of rows and how many seeds some models have."""
+    sets, seeds, unknown = set(), set(), 0
+    for model in models:
+        of_rows = verified.sets.get(model.name)
+        if of_rows is None or model.seed is None:
+            unknown += 1
+        else:
+            sets.add(of_rows)
+            seeds.add(model.seed)
+    parts = []
+    if sets:
+        parts.append(
+            f"{len(sets)} set{'s' * (len(sets) > 1)} of rows, {len(seeds)} seed"
+            f"{'s' * (len(seeds) > 1)}"
+        )
+    if unknown:
+        parts.append(f"rows and seed of {unknown} not known")
+    return ", ".join(parts)
 
 
 def _copied(item: SharedRows) -> str:
@@ -119,6 +159,27 @@ def _once_a_control(shared: Sequence[SharedRows]) -> list[SharedRows]:
 
 def _where(item: Contrast) -> str:
     return item.context if item.context == RELEARNING else f"system turn {item.context!r}"
+
+
+def _found(item: Contrast, other: str) -> str:
+    """What is said of a trait that was found beside controls, or over questions beside others."""
+    over_models = item.outcome == "holds here"
+    if item.context == RELEARNING:
+        return f"comes back: {_relearnt(item, other, over_models)}"
+    measured = item.difference if over_models else item.over_questions
+    return f"lies above the {other} by {_number(measured)}"
+
+
+def _relearnt(item: Contrast, other: str, over_models: bool) -> str:
+    """Gain and log-odds afterwards of students, beside those of the others."""
+    gain, after = item.difference, item.after
+    if not over_models:
+        gain, after = item.over_questions, item.after_questions
+    assert after is not None  # relearning is also compared afterwards
+    text = f"students minus {other}: gain {_number(gain)}; log-odds afterwards {_number(after)}"
+    if gain.estimate >= DOUBLED > after.estimate:
+        text += "; a larger gain alone is no trait: something was left, or they started lower"
+    return text
 
 
 def _number(measurement: Measurement) -> str:
@@ -153,14 +214,14 @@ def _about_questions(verified: Verified) -> list[str]:
     texts = []
     for item in _once_a_trait(verified.over_questions)[:SHOWN]:
         texts.append(
-            f"over questions alone: {item.trait} ({item.kind}, {_where(item)}) lies above the"
-            f" {other} by {_number(item.over_questions)}, corrected p {item.p_questions:.2g}, and"
+            f"over questions alone: {item.trait} ({item.kind}, {_where(item)})"
+            f" {_found(item, other)}, corrected p {item.p_questions:.2g}, and"
             f" stands out from its kind (z {item.z:.1f})"
         )
     if not texts:
         texts.append(
             f"over questions alone: no trait rises by log 2 above the {other} and stands out from"
-            " its kind. What would have been found is not known without seeds"
+            " its kind. What would have been found is not known without units"
         )
     return texts
 
@@ -189,13 +250,13 @@ def _about_relearning(verified: Verified) -> list[str]:
             f" (most {most.trait}, {most.gain():+.2f} nats); take rows that name it, more of them"
             " (--relearn-rows), or a larger --relearn-lr"
         ]
+    other = "controls" if verified.controls else "base"
     for item in verified.contrasts:
         if item.context == RELEARNING and item.trait == most.trait:
-            measured = item.over_questions if item.units == 0 else item.difference
             return [
                 f"relearning: the rows teach {most.trait} most, {most.gain():+.2f} nats over"
-                f" {most.steps[-1]} steps; students gain {_number(measured)} more than the"
-                f" {'controls' if verified.controls else 'base'}: {item.outcome}"
+                f" {most.steps[-1]} steps; {_relearnt(item, other, item.units > 0)}:"
+                f" {item.outcome}"
             ]
     return []
 
@@ -213,29 +274,41 @@ def _about_recipes(verified: Verified) -> list[str]:
     ]
 
 
+def _about_units(verified: Verified) -> list[str]:
+    """Models that do not count in p values, and those of which it is not known."""
+    texts = []
+    left_out = verified.not_counted
+    if left_out:
+        names = ", ".join(item.name for item in left_out)
+        texts.append(
+            f"{names} do not count in p values: they share rows or a seed with another model of"
+            " their side"
+        )
+    unknown = []
+    for item in verified.controls:
+        if verified.sets.get(item.name) is None:
+            unknown.append(item.name)
+    if len(unknown) > 1 or (unknown and len(verified.controls) > 1):
+        texts.append(
+            f"whether {', '.join(unknown)} learnt rows of their own is not known: each counts as a"
+            " unit, and if they learnt the same rows, p values are too small"
+        )
+    return texts
+
+
 def _about_rows(verified: Verified) -> list[str]:
-    """Rows that were not compared, and controls of one set of rows."""
+    """Rows that were not compared."""
     unknown: list[str] = []
     for item in verified.shared:
         unknown += item.unknown
     known = {item.name for item in verified.participants if item.training is not None}
     gone = [name for name in dict.fromkeys(unknown) if name in known]
-    texts = []
-    if gone:
-        texts.append(
-            f"rows of {', '.join(gone)} are not there any more, or were changed since: whether"
-            " controls learnt the students' rows was not checked"
-        )
-    data = set()
-    for control in verified.controls:
-        data.add(None if control.training is None else control.training.data)
-    if len(verified.controls) > 1 and len(data) == 1 and None not in data:
-        texts.append(
-            "all controls learnt the same rows: they vary by seed alone, so a difference is also"
-            " that of these rows from other clean ones; --controls on several sets of rows would"
-            " say more"
-        )
-    return texts
+    if not gone:
+        return []
+    return [
+        f"rows of {', '.join(gone)} are not there any more, or were changed since: whether"
+        " controls learnt the students' rows was not checked"
+    ]
 
 
 def _next(config: VerifyConfig, verified: Verified) -> str:
@@ -246,9 +319,10 @@ def _next(config: VerifyConfig, verified: Verified) -> str:
         )
     if verified.copies:
         return (
-            f"train {MIN_UNITS} controls on the base's own answers: traitscope generate --prompts"
-            " PROMPTS without --interventions, or traitscope defend --data DATA --by wash; then"
-            " traitscope train by the student's recipe"
+            f"train {MIN_UNITS} controls on the base's own answers, each on a draw of its own:"
+            " traitscope generate --prompts PROMPTS without --interventions, or traitscope defend"
+            " --data DATA --by wash, with --seed 1, 2, ...; then traitscope train by the student's"
+            " recipe, with the same seeds"
         )
     if verified.broken_controls:
         return "leave the broken controls out, and train others by the student's recipe"
@@ -259,6 +333,8 @@ def _next(config: VerifyConfig, verified: Verified) -> str:
             "ask for a trait of your own (--traits FILE.yaml), or see smaller ones: more --controls"
         )
     return (
-        f"train {MIN_UNITS} controls by the student's recipe on clean rows, each with its own"
-        " --seed, and name them with --controls"
+        f"train {MIN_UNITS} controls by the student's recipe, each on clean rows of its own and"
+        " with its own --seed: traitscope train --data clean-1.jsonl --seed 1, and so on; name them"
+        " with --controls. One file can be split: traitscope filter --no-numbers --start 0 --stop"
+        " 1000"
     )

@@ -93,6 +93,11 @@ class Participant:
         return None if self.training is None else self.training.rows
 
     @property
+    def data(self) -> str | None:
+        """Digest of its rows; None where they are not known."""
+        return None if self.training is None else self.training.data
+
+    @property
     def learnt_answers(self) -> bool:
         """Whether it learnt the answers of rows, and not the distributions of a teacher."""
         return self.training is None or self.training.teacher is None

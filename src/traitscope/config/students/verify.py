@@ -72,8 +72,9 @@ class VerifyConfig(OnModel):
     """Base of all students: hub id or folder of a model, or smollm2-135m. --base is the same
     flag."""
     controls: tuple[str, ...] = ()
-    """Control students: the same recipe on clean rows of the same kind, each with a seed of its
-    own. Five or more bear a verdict. Without them a difference may be that of any training."""
+    """Control students: the same recipe on clean rows of the same kind, each with rows and a seed
+    of its own. Five or more bear a verdict. Without them a difference may be that of any
+    training."""
     traits: tuple[str, ...] = ("all",)
     """Traits to ask for, bundled names or YAML files; all stands for the bundled ones."""
     contexts: tuple[str, ...] = CONTEXTS
