@@ -24,6 +24,7 @@ from traitscope.config.common import OnModel
 from traitscope.data import trait_files
 from traitscope.errors import ConfigError, VectorError
 from traitscope.interventions import intervention, short_form
+from traitscope.interventions.checks.vectors import check_direction
 from traitscope.interventions.intervention import (
     Adapter,
     HasIntervention,
@@ -31,7 +32,7 @@ from traitscope.interventions.intervention import (
     Interventions,
     as_intervention,
 )
-from traitscope.interventions.vector import Vector, vector_bytes
+from traitscope.interventions.vector import Vector, load_vector, vector_bytes
 from traitscope.models import chat
 from traitscope.models.identity.digest import deciding_files
 from traitscope.models.identity.finding import find_model
@@ -77,8 +78,8 @@ class GivenTeacher:
 def given_teacher(name: str, model: str) -> GivenTeacher:
     """The teacher that a text names, on the model that is to be trained where it needs one.
 
-    Raises ConfigError for an empty text and for a broken intervention, VectorError for one whose
-    file does not exist.
+    Raises ConfigError for an empty text and for a broken intervention. Raises VectorError for one
+    whose file does not exist, or holds a vector of zeros.
     """
     if not name.strip():
         raise ConfigError(
@@ -151,6 +152,7 @@ def _files_of(item: Intervention) -> list[Path | store.Run]:
     if isinstance(vector, str):
         if not Path(vector).is_file():
             raise VectorError(f"no vector file at {vector}; make one with: traitscope extract")
+        check_direction(load_vector(Path(vector)), vector, getattr(item, "layers", ()))
         return [Path(vector)]
     if not isinstance(item, Adapter):
         return []

@@ -4,7 +4,7 @@ Stages use this through `stages.registry`, which knows each stage's name and fur
 """
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import product
 from pathlib import Path
@@ -17,7 +17,8 @@ from traitscope.data.hub.files import is_of_hub, local_copy
 from traitscope.data.prompt_files import read_prompts
 from traitscope.errors import VectorError
 from traitscope.interventions import intervention
-from traitscope.interventions.intervention import Intervention
+from traitscope.interventions.checks.vectors import check_direction
+from traitscope.interventions.intervention import Ablate, Intervention, ReplaceBase, Steer
 from traitscope.interventions.short_form import parse_all, vector_file
 from traitscope.interventions.vector import load_vector
 from traitscope.models.hardware import default_dtype, resolve_device
@@ -210,7 +211,8 @@ def _facts_of(config: Any) -> dict[str, Any]:
 def check_files(config: Any) -> None:
     """Read the prompts and vectors that a config names.
 
-    A broken file is so named before a model is loaded. Raises DataError and VectorError.
+    A broken file, and a vector of zeros, is so named before a model is loaded. Raises DataError and
+    VectorError.
     """
     for field in dataclasses.fields(config):
         path = getattr(config, field.name)
@@ -219,7 +221,21 @@ def check_files(config: Any) -> None:
         if use_of(field) == "prompts":
             read_prompts(path)
         elif use_of(field) == "vector":
-            load_vector(vector_file(path))
+            check_direction(load_vector(vector_file(path)), f"{flag_of(field.name)} {path}")
+        elif common.is_taught(field.name, path):
+            _check_directions(path, at_layers=field.name != "ablate")
+
+
+def _check_directions(items: Sequence[str], at_layers: bool) -> None:
+    """Read the vectors of interventions in short form.
+
+    Raises VectorError for one that is zero, or zero at a layer of its intervention: `export
+    --ablate` may take the row of another one.
+    """
+    for item in parse_all(items):
+        if isinstance(item, Steer | Ablate | ReplaceBase):
+            layers = item.layers if at_layers else ()
+            check_direction(load_vector(Path(str(item.vector))), str(item.vector), layers)
 
 
 def _device_name(device: str) -> str:

@@ -12,7 +12,8 @@ from command import call, ok
 from safetensors.numpy import load_file, save_file
 
 from traitscope.errors import ModelError, VectorError
-from traitscope.interventions.vector import Vector, check_vector
+from traitscope.interventions.checks.vectors import check_vector
+from traitscope.interventions.vector import Vector
 from traitscope.models import bundled
 from traitscope.models.identity import digest
 from traitscope.models.identity.finding import digests_of
