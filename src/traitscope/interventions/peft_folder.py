@@ -20,6 +20,7 @@ from traitscope.errors import VectorError
 from traitscope.interventions.adapters import meaning, names
 from traitscope.interventions.adapters.contents import Contents, contents_of
 from traitscope.interventions.lora import LoraLinear, LoraShape
+from traitscope.models.identity import pickled
 from traitscope.models.linear_maps import is_transposed, linear_names
 from traitscope.models.model import Model
 from traitscope.plain_values import from_json
@@ -131,6 +132,8 @@ def _config_and_digest(folder: Path) -> tuple[dict[str, Any], Any]:
     from safetensors import SafetensorError, safe_open
 
     missing = [name for name in (CONFIG, WEIGHTS) if not (folder / name).is_file()]
+    if missing and (said := pickled.in_adapter(folder)):
+        raise VectorError(said)
     if missing:
         raise VectorError(
             f"{folder} is no adapter folder: {' and '.join(missing)} missing; expected both"

@@ -34,6 +34,7 @@ from traitscope.interventions.intervention import (
 )
 from traitscope.interventions.vector import Vector, load_vector, vector_bytes
 from traitscope.models import chat
+from traitscope.models.identity import pickled
 from traitscope.models.identity.digest import deciding_files
 from traitscope.models.identity.finding import find_model
 from traitscope.models.weight_noise import split_name
@@ -163,7 +164,8 @@ def _files_of(item: Intervention) -> list[Path | store.Run]:
     weights = [folder / name for name in WEIGHT_FILES if (folder / name).is_file()]
     if not weights:
         raise VectorError(
-            f"{folder} holds no student: expected a run of `train`, or a folder with"
+            pickled.in_adapter(folder)
+            or f"{folder} holds no student: expected a run of `train`, or a folder with"
             " adapter_model.safetensors; name one"
         )
     config = folder / "adapter_config.json"

@@ -22,6 +22,7 @@ from traitscope.interventions.intervention import Ablate, Intervention, ReplaceB
 from traitscope.interventions.short_form import parse_all, vector_file
 from traitscope.interventions.vector import load_vector
 from traitscope.models.hardware import default_dtype, resolve_device
+from traitscope.models.identity import pickled
 from traitscope.models.identity.finding import check_layers
 from traitscope.runs import manifests, store
 from traitscope.runs.model_cache import address_name, model_digests
@@ -307,6 +308,7 @@ def _student_at(folder: Path) -> Path:
         if (folder / name).is_file():
             return folder / name
     raise VectorError(
-        f"{folder} holds no student: expected a run of `train`, or a folder with"
+        pickled.in_adapter(folder)
+        or f"{folder} holds no student: expected a run of `train`, or a folder with"
         " adapter_model.safetensors; name one"
     )
