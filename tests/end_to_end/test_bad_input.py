@@ -351,7 +351,7 @@ CASES = {
     "broken JSON intervention": (f"{GENERATE} --interventions {{x", "is no JSON"),
     "student of another base": (
         f"{MEASURE} --interventions adapter:PLACE/other-student",
-        "was trained on a model with digest",
+        "was trained on ... other, a model with digest ... but ... or vouch that ... --same-as",
     ),
     "no student": (
         f"{MEASURE} --interventions adapter:PLACE/model",

@@ -87,9 +87,8 @@ def parse(command: Command, words: Sequence[str]) -> tuple[Any, Output]:
 def words_first(command: Command, words: Sequence[str]) -> list[str]:
     """The words with those before the flags that belong to none.
 
-    A flag of one value takes the word behind it, one of several values all words up to the next
-    flag, and one that is on or off none. So does a flag that the command has not, as one of
-    several.
+    A flag of one value takes the word behind it. One of several values takes all words up to the
+    next flag, and so does a flag that the command has not. One that is on or off takes none.
     """
     takes_one: dict[str, bool] = {}
     for config_type in (command.config, output_type_of(command)):

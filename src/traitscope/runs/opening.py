@@ -17,18 +17,21 @@ from traitscope.data.hub.files import is_of_hub, local_copy
 from traitscope.data.prompt_files import read_prompts
 from traitscope.errors import VectorError
 from traitscope.interventions import intervention
+from traitscope.interventions.adapters import origin, settings
 from traitscope.interventions.checks.vectors import check_direction
 from traitscope.interventions.intervention import Ablate, Intervention, ReplaceBase, Steer
 from traitscope.interventions.short_form import parse_all, vector_file
 from traitscope.interventions.vector import load_vector
-from traitscope.models.hardware import default_dtype, resolve_device
+from traitscope.models.hardware import NF4, default_dtype, resolve_device
 from traitscope.models.identity import pickled
-from traitscope.models.identity.finding import check_layers
+from traitscope.models.identity.finding import check_layers, short_digest
 from traitscope.runs import manifests, store
 from traitscope.runs.model_cache import address_name, model_digests
 
 Inputs = dict[str, Path | store.Run]
 """Files and sealed runs that a run is made from, by name."""
+REMARKS = "remarks"
+"""Key of a manifest: sentences on what a run was made from that its user should know."""
 WEIGHT_FILES = ("adapter_model.safetensors", intervention.FULL_WEIGHTS, intervention.TRAINED)
 """Names of the file that holds a student's weights: LoRA, full weights, one trained vector."""
 
@@ -186,15 +189,17 @@ def opened(
         try:
             if not run.sealed:
                 check_files(config)
-                recorded.update(_facts_of(config))
+                recorded.update(_facts_of(config, computation.inputs))
             yield run
         except BaseException:
             store.discard_if_empty(run)
             raise
 
 
-def _facts_of(config: Any) -> dict[str, Any]:
+def _facts_of(config: Any, inputs: Inputs) -> dict[str, Any]:
     """What a manifest says of the machine and the model behind a config; nothing without a model.
+
+    Raises VectorError for an adapter among the inputs that is one of another model.
 
     torch is imported, so this is left until something is to be computed.
     """
@@ -206,7 +211,23 @@ def _facts_of(config: Any) -> dict[str, Any]:
     if config.same_as is not None:
         own = model_digests(config.model)[0]
         facts["same_as"] = {"named": config.same_as, "own_digest": own}
+    if notes := _notes_on_adapters(config, inputs):
+        facts[REMARKS] = notes
     return facts
+
+
+def _notes_on_adapters(config: OnModel, inputs: Inputs) -> list[str]:
+    """What to know of peft folders among the inputs. They are also printed."""
+    digests = model_digests(config.model, config.same_as)
+    if config.dtype == NF4:
+        digests = tuple(short_digest(f"{digest}/{NF4}") for digest in digests)
+    notes: dict[str, None] = {}
+    for source in inputs.values():
+        if isinstance(source, Path) and source.name == settings.CONFIG:
+            notes.update(dict.fromkeys(origin.notes_on(source.parent, config.model, digests)))
+    for note in notes:
+        settings.say(note)
+    return list(notes)
 
 
 def check_files(config: Any) -> None:

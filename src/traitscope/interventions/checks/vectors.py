@@ -5,14 +5,19 @@ at strength 0 takes a real vector, and a vector of zeros is refused. What is mea
 may be zero: it says that the student is its base.
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from traitscope.errors import VectorError
 from traitscope.interventions.vector import HELD, Vector
-from traitscope.models.model import Model
+
+if TYPE_CHECKING:
+    from traitscope.models.model import Model
 
 THIS = "this vector"
 "what messages call a vector that lies in no file"

