@@ -13,7 +13,7 @@ from traitscope.config.common import Output
 from traitscope.errors import ConfigError
 from traitscope.runs import lineage, store
 from traitscope.runs.names import labels
-from traitscope.runs.opening import REMARKS
+from traitscope.runs.opening import REMARKS, TEMPLATE_DATE
 from traitscope.stages import registry
 from traitscope.workflow import failure_notes
 from traitscope.workflow.replay import input_places, replayed_config
@@ -46,8 +46,9 @@ def describe(run: store.Run) -> dict:
     }
     if "not_adapted" in manifest:
         summary["not_adapted"] = manifest["not_adapted"]
-    if REMARKS in manifest:
-        summary[REMARKS] = manifest[REMARKS]
+    for key in (TEMPLATE_DATE, REMARKS):
+        if key in manifest:
+            summary[key] = manifest[key]
     numbers = printed.numbers_of(run)
     summary |= numbers
     print(run.path)

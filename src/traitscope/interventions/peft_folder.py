@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from traitscope import array_files
+from traitscope.distributed import say
 from traitscope.errors import VectorError
 from traitscope.interventions.adapters import meaning, names, origin
 from traitscope.interventions.adapters.contents import Contents, contents_of
@@ -24,7 +25,6 @@ from traitscope.interventions.adapters.settings import (
     WEIGHTS,
     config_and_digest,
     damaged,
-    say,
 )
 from traitscope.interventions.lora import LoraLinear, LoraShape
 from traitscope.models.linear_maps import is_transposed, linear_names

@@ -10,6 +10,7 @@ from traitscope.papers.contents import Contents
 from traitscope.papers.lineage import Made
 from traitscope.papers.stage_sentences import Sentence, listed
 from traitscope.reporting import latex, markdown
+from traitscope.runs.opening import TEMPLATE_DATE
 from traitscope.stats.measurement import Measurement
 
 STAGES = (
@@ -44,7 +45,7 @@ def sentences(contents: Contents, made: Sequence[Made], reported: Sequence[Made]
 
     made: All runs behind the report. reported: The runs that were reported.
     """
-    said = _models(made)
+    said = [*_models(made), *_templates(made)]
     for stage in STAGES:
         said += stage(made)
     said += _claim(contents)
@@ -70,6 +71,18 @@ def _models(made: Sequence[Made]) -> list[Sentence]:
     what = "Models" if len(texts) > 1 else "The model"
     verb = "are" if len(texts) > 1 else "is"
     return [Sentence(f"{what} {verb} {listed(texts)}, computed in {dtypes}.", keys)]
+
+
+def _templates(made: Sequence[Made]) -> list[Sentence]:
+    """What the chat templates were given beside the turns: their variables, and the day."""
+    said = []
+    variables = listed(text for run in made for text in run.settings.get("template", ()))
+    if variables:
+        said.append(Sentence(f"The chat template was given {variables}."))
+    days = listed(filter(None, (run.manifest.get(TEMPLATE_DATE) for run in made)))
+    if days:
+        said.append(Sentence(f"The chat template reads today's date, which was set to {days}."))
+    return said
 
 
 def _has_own_networks(run: Made) -> bool:

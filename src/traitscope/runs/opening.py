@@ -10,6 +10,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+from traitscope import distributed
 from traitscope.config import common
 from traitscope.config.common import OnModel, Output
 from traitscope.config.fields import addressed, flag_of, names_layers, use_of
@@ -25,11 +26,16 @@ from traitscope.interventions.vector import load_vector
 from traitscope.models.hardware import NF4, default_dtype, resolve_device
 from traitscope.models.identity import pickled
 from traitscope.models.identity.finding import check_layers, short_digest
+from traitscope.models.templates import day
 from traitscope.runs import manifests, store
 from traitscope.runs.model_cache import address_name, model_digests
 
 Inputs = dict[str, Path | store.Run]
 """Files and sealed runs that a run is made from, by name."""
+TEMPLATE_DATE = "template_date"
+"""Key of a manifest: the day that the chat template was given, where it reads one."""
+BARE = "@none"
+"""Begins a context that has no template."""
 REMARKS = "remarks"
 """Key of a manifest: sentences on what a run was made from that its user should know."""
 WEIGHT_FILES = ("adapter_model.safetensors", intervention.FULL_WEIGHTS, intervention.TRAINED)
@@ -211,13 +217,29 @@ def _facts_of(config: Any, inputs: Inputs) -> dict[str, Any]:
     if config.same_as is not None:
         own = model_digests(config.model)[0]
         facts["same_as"] = {"named": config.same_as, "own_digest": own}
-    if notes := _notes_on_adapters(config, inputs):
-        facts[REMARKS] = notes
+    remarks = _notes_on_adapters(config, inputs)
+    day_read = _day_read(config)
+    if day_read is not None:
+        facts[TEMPLATE_DATE] = day_read
+        remarks.append(day.sentence(config.model, day_read))
+    for remark in remarks:
+        distributed.say(remark)
+    if remarks:
+        facts[REMARKS] = remarks
     return facts
 
 
+def _day_read(config: OnModel) -> str | None:
+    """The day that the model's chat template is given, where it reads one and is used."""
+    if str(getattr(config, "context", None) or "").startswith(BARE):
+        return None
+    from traitscope.models.loading import day_of_template
+
+    return day_of_template(config.model, config.template)
+
+
 def _notes_on_adapters(config: OnModel, inputs: Inputs) -> list[str]:
-    """What to know of peft folders among the inputs. They are also printed."""
+    """What to know of peft folders among the inputs."""
     digests = model_digests(config.model, config.same_as)
     if config.dtype == NF4:
         digests = tuple(short_digest(f"{digest}/{NF4}") for digest in digests)
@@ -225,8 +247,6 @@ def _notes_on_adapters(config: OnModel, inputs: Inputs) -> list[str]:
     for source in inputs.values():
         if isinstance(source, Path) and source.name == settings.CONFIG:
             notes.update(dict.fromkeys(origin.notes_on(source.parent, config.model, digests)))
-    for note in notes:
-        settings.say(note)
     return list(notes)
 
 

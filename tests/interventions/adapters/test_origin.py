@@ -11,9 +11,10 @@ from command import call, ok
 from lora_students import randomise, write
 from tiny_models import load_tiny, save_tiny, tiny_tokenizer
 
+from traitscope import distributed
 from traitscope.errors import VectorError
 from traitscope.interventions import lora, partial_lora, peft_folder
-from traitscope.interventions.adapters import origin, settings
+from traitscope.interventions.adapters import origin
 from traitscope.interventions.lora import LoraShape
 from traitscope.models.identity import finding
 from traitscope.models.loading import load_model
@@ -46,7 +47,7 @@ def adapter(tiny_folder: Path, tmp_path: Path) -> Path:
 @pytest.fixture(autouse=True)
 def _said_anew() -> Iterator[None]:
     """What was said in this process may be said again."""
-    settings.say.cache_clear()
+    distributed.say.cache_clear()
     yield
 
 

@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from traitscope.distributed import say
 from traitscope.errors import VectorError
 from traitscope.interventions.adapters import meaning, names
-from traitscope.interventions.adapters.settings import say
 from traitscope.models.linear_maps import linear_names, weight_of
 from traitscope.models.model import Model
 

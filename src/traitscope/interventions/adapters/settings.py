@@ -1,7 +1,5 @@
 """The settings file of a peft folder, and whose the adapter is; read without torch."""
 
-import sys
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -55,9 +53,3 @@ def _check_config(config: Any) -> None:
         raise ValueError(f"r is {rank!r} in {CONFIG}, expected a whole number of 1 or more")
     if type(alpha) not in (int, float) or not 0 < alpha <= meaning.LARGEST_ALPHA:
         raise ValueError(f"lora_alpha is {alpha!r} in {CONFIG}, expected a number above 0")
-
-
-@cache
-def say(text: str) -> None:
-    """Print a line on stderr, once a process."""
-    print(f"traitscope: {text}", file=sys.stderr, flush=True)
