@@ -121,7 +121,7 @@ def _flags_of_few(config_type: type) -> dict[str, bool]:
             flags[flag_of(field.name)] = flags[flag_of(f"no_{field.name}")] = False
         elif not any(get_origin(part) is tuple for part in (hint, *get_args(hint))):
             names = (field.name, field.metadata.get("alias") or field.name)
-            flags.update({flag_of(name): True for name in names})
+            flags.update(dict.fromkeys(map(flag_of, names), True))
     return flags
 
 

@@ -75,14 +75,17 @@ def _models(made: Sequence[Made]) -> list[Sentence]:
 
 def _templates(made: Sequence[Made]) -> list[Sentence]:
     """What the chat templates were given beside the turns: their variables, and the day."""
+    variables: list[str] = []
+    days: list[str] = []
+    for run in made:
+        variables += run.settings.get("template", ())
+        days += filter(None, [run.manifest.get(TEMPLATE_DATE)])
     said = []
-    variables = listed(text for run in made for text in run.settings.get("template", ()))
     if variables:
-        said.append(Sentence(f"The chat template was given {variables}."))
-    days = listed(filter(None, (run.manifest.get(TEMPLATE_DATE) for run in made)))
+        said.append(f"The chat template was given {listed(variables)}.")
     if days:
-        said.append(Sentence(f"The chat template reads today's date, which was set to {days}."))
-    return said
+        said.append(f"The chat template reads today's date, which was set to {listed(days)}.")
+    return list(map(Sentence, said))
 
 
 def _has_own_networks(run: Made) -> bool:

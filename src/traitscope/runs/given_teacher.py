@@ -79,8 +79,8 @@ class GivenTeacher:
 def given_teacher(name: str, model: str) -> GivenTeacher:
     """The teacher that a text names, on the model that is to be trained where it needs one.
 
-    Raises ConfigError for an empty text and for a broken intervention. Raises VectorError for one
-    whose file does not exist, or holds a vector of zeros.
+    Raises ConfigError for an empty text and for a broken intervention, VectorError for one whose
+    file does not exist.
     """
     if not name.strip():
         raise ConfigError(
@@ -153,7 +153,6 @@ def _files_of(item: Intervention) -> list[Path | store.Run]:
     if isinstance(vector, str):
         if not Path(vector).is_file():
             raise VectorError(f"no vector file at {vector}; make one with: traitscope extract")
-        check_direction(load_vector(Path(vector)), vector, getattr(item, "layers", ()))
         return [Path(vector)]
     if not isinstance(item, Adapter):
         return []
@@ -200,8 +199,12 @@ def check_readable(
     """Raise ConfigError unless teacher and model read and write the same tokens.
 
     Likelihoods of one row under both are compared token by token. `role` is what the message calls
-    the teacher.
+    the teacher. Raises VectorError for a teacher whose vector is zero.
     """
+    for item in teacher.interventions:
+        vector = getattr(item, "vector", None)
+        if isinstance(vector, str):
+            check_direction(load_vector(Path(vector)), vector, getattr(item, "layers", ()))
     if teacher.model == model:
         return
     from traitscope.models.loading import outline

@@ -240,9 +240,9 @@ def _day_read(config: OnModel) -> str | None:
 
 def _notes_on_adapters(config: OnModel, inputs: Inputs) -> list[str]:
     """What to know of peft folders among the inputs."""
-    digests = model_digests(config.model, config.same_as)
-    if config.dtype == NF4:
-        digests = tuple(short_digest(f"{digest}/{NF4}") for digest in digests)
+    digests = []
+    for digest in model_digests(config.model, config.same_as):
+        digests.append(short_digest(f"{digest}/{NF4}") if config.dtype == NF4 else digest)
     notes: dict[str, None] = {}
     for source in inputs.values():
         if isinstance(source, Path) and source.name == settings.CONFIG:

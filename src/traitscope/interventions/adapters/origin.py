@@ -39,7 +39,7 @@ def notes_on(folder: Path, name: str, digests: Sequence[str]) -> tuple[str, ...]
     if digest is not None:
         check_digest(str(folder), digest, config.get(BASE), name, digests)
         return ()
-    changed = tuple(_times(file) for file in (folder, folder / CONFIG))
+    changed = (_times(folder), _times(folder / CONFIG))
     return _notes(
         str(folder), _text(config.get(BASE)), _revision(config), name, tuple(digests), changed
     )

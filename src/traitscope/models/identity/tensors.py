@@ -36,10 +36,10 @@ def same_weights(left: Path, right: Path) -> bool:
         ours, theirs = _tensors(left), _tensors(right)
         if not ours or not (ours.keys() ^ theirs.keys()) <= HEADS:
             return False
-        shared = sorted(ours.keys() & theirs.keys())
-        if any(ours[name].kind != theirs[name].kind for name in shared):
-            return False
-        return all(_equal(ours[name], theirs[name]) for name in shared)
+        for name in sorted(ours.keys() & theirs.keys()):
+            if ours[name].kind != theirs[name].kind or not _equal(ours[name], theirs[name]):
+                return False
+        return True
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ModelError(
             f"the weights in {left} and {right} cannot be compared ({type(error).__name__}:"
@@ -63,7 +63,10 @@ def _tensors(folder: Path) -> dict[str, Stored]:
 
 
 def _equal(left: Stored, right: Stored) -> bool:
-    return all(a == b for a, b in zip(_pieces(left), _pieces(right), strict=True))
+    for ours, theirs in zip(_pieces(left), _pieces(right), strict=True):
+        if ours != theirs:
+            return False
+    return True
 
 
 def _pieces(stored: Stored) -> Iterator[bytes]:
