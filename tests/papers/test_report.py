@@ -236,7 +236,7 @@ REFUSED = {
     "": "--runs is missing: name one finished run or more",
     "students": "--for-paper is missing: name the folder to write into",
     "--for-paper NEW": "--runs is missing: name one finished run or more",
-    "students --for-paper": "Missing value for argument '--for-paper'",
+    "students --for-paper": "--for-paper has no value behind it; expected one; see: traitscope",
     "--for-paper students NEW": "--for-paper students is the name of the run RUN; expected a fold",
     "--for-paper RUN students": "--for-paper RUN is a finished run, or lies in one; expected a",
     "--for-paper RUN/inside students": "RUN/inside is a finished run, or lies in one; expected a",

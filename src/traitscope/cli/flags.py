@@ -7,6 +7,7 @@ Plain --help leaves out the flags of fields that are marked as advanced (config/
 import dataclasses
 import inspect
 import io
+import re
 import shlex
 from collections.abc import Sequence
 from contextlib import redirect_stderr
@@ -24,6 +25,8 @@ HELP, HELP_ALL = ("-h", "--help"), "--help-all"
 CONFIG_FILES = (".yaml", ".yml", ".json")
 CORNER = "╭"
 "begins a box that the parser draws around what it says, and the line with its title"
+NO_VALUE = re.compile(r"Missing value for argument '(--[^']+)'")
+"what the parser says of a flag at the end, or before another flag"
 BORDERS = (CORNER, "─", "╰", "----")
 "begin the lines between paragraphs"
 
@@ -172,6 +175,8 @@ def _parser_message(box: str, command: Command) -> str:
     if not paragraphs:
         return f"{command.name}: flags that cannot work; {_see_help(command)}"
     message = " ".join(paragraphs[0]).strip().removesuffix(".")
+    if match := NO_VALUE.match(message):
+        message = f"{match[1]} has no value behind it; expected one"
     near = []
     for lines in paragraphs[1:]:
         if lines[0].startswith("Perhaps you meant"):

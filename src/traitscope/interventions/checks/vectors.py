@@ -15,6 +15,7 @@ import numpy as np
 
 from traitscope.errors import VectorError
 from traitscope.interventions.vector import HELD, Vector
+from traitscope.models.identity.finding import DIGEST
 
 if TYPE_CHECKING:
     from traitscope.models.model import Model
@@ -35,9 +36,12 @@ def check_vector(
     for one whose rows are all zero unless it may be so.
     """
     if not model.is_called(vector.model):
+        vouch = ""
+        if DIGEST.fullmatch(vector.model):
+            vouch = f", or vouch that {model.name} is a copy of it: --same-as {vector.model}"
         raise VectorError(
             f"vector of model {vector.model}, but {model.name} has digest {model.digest}; name that"
-            " model, or extract it again on this one"
+            f" model, or extract it again on this one{vouch}"
         )
     if vector.rows_LD.shape != (model.n_layers, model.d_model):
         raise VectorError(
