@@ -568,7 +568,10 @@ def test_doctor_says_what_is_here(tmp_path: Path, capsys: pytest.CaptureFixture)
         ),
         ("train --lr abc", "Error parsing --lr: could not convert string to float: 'abc'; see:"),
         ("stage row_gradients --bad", "see: traitscope stage row_gradients --help"),
-        ("measure --model --seed 1", "--model has no value behind it; expected one; see: traitscope"),
+        (
+            "measure --model --seed 1",
+            "--model has no value behind it; expected one; see: traitscope",
+        ),
     ],
 )
 def test_flags_that_are_not_understood_are_a_reason(

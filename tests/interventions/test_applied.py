@@ -276,7 +276,9 @@ def test_plain_adapters_add_up(tiny: Model, adapter: Adapter, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("scale", ["raw", "unit", "residual"])
-def test_a_zero_row_is_refused_and_a_zero_strength_is_not(tiny: Model, scale: str) -> None:
+def test_a_zero_row_is_refused_and_a_zero_strength_is_not(
+    tiny: Model, scale: str, tmp_path: Path
+) -> None:
     """A zero row has no direction, so nothing would be steered without a word."""
     with applied(tiny, []) as active:
         clean = row_logits(tiny, active, [[5, 6, 7]], [2])[0]
@@ -285,15 +287,17 @@ def test_a_zero_row_is_refused_and_a_zero_strength_is_not(tiny: Model, scale: st
         assert torch.equal(row_logits(tiny, active, [[5, 6, 7]], [2])[0], clean)
     zero = Vector(0 * vector.rows_LD, tiny.digest, vector.about)
     zero_in_1 = Vector(vector.rows_LD * [[1], [0], [1]], tiny.digest, vector.about)
+    zero_in_1.save(tmp_path / "v.safetensors")
     for kind in (Ablate, ReplaceBase, partial(Steer, alpha=0.0, scale=scale)):
         with pytest.raises(VectorError, match="its 3 rows are all zero; expected rows"):
             with applied(tiny, [kind(zero, (0, 1, 2))]):
                 pass
         with pytest.raises(VectorError, match="no direction at layer 1: .* of the layers 0, 2, or"):
-            with applied(tiny, [kind(zero_in_1, (0, 1, 2))]):
+            with applied(tiny, [kind(tmp_path / "v.safetensors", (0, 1, 2))]):
                 pass
-        with applied(tiny, [kind(zero_in_1, (0, 2))]):
-            pass
+        for given, layers in ((tmp_path / "v.safetensors", (0, 2)), (zero_in_1, (0, 1, 2))):
+            with applied(tiny, [kind(given, layers)]):
+                pass
 
 
 def test_a_student_of_one_vector_that_was_not_moved_is_its_base(
