@@ -148,6 +148,21 @@ def read_rows(path: Path) -> dict[str, np.ndarray]:
     return rows
 
 
+class NotFiniteError(ValueError):
+    """A file of tensors holds NaN, infinity, or a number that float32 cannot hold."""
+
+
+def _not_finite(what: str, values: np.ndarray) -> NotFiniteError:
+    """The error for an array [rows, ...] with numbers that are not finite."""
+    with np.errstate(over="ignore"):
+        wrong = ~np.isfinite(values.astype(np.float32))
+    place = f", the first in row {int(np.argwhere(wrong)[0][0])}" if values.ndim > 1 else ""
+    return NotFiniteError(
+        f"{what} holds numbers that are not finite in float32: {int(wrong.sum())} of"
+        f" {values.size}{place}"
+    )
+
+
 def _as_float32(what: str, about: Mapping[str, Any]) -> np.ndarray:
     """A tensor of a file as float32. Raises ValueError for other numbers than finite floats."""
     letters = about["dtype"].rstrip("0123456789")
@@ -160,7 +175,7 @@ def _as_float32(what: str, about: Mapping[str, Any]) -> np.ndarray:
     else:
         array = np.frombuffer(about["data"], np.dtype(kind).newbyteorder("<"))
     if array.size and not -LARGEST <= float(array.min()) <= float(array.max()) <= LARGEST:
-        raise ValueError(f"{what} holds numbers that are not finite in float32")
+        raise _not_finite(what, array.reshape(about["shape"]))
     return array.astype(np.float32).reshape(about["shape"])
 
 

@@ -4,6 +4,8 @@ This file imports nothing heavy.
 """
 
 import os
+import sys
+from functools import cache
 
 
 def world() -> int:
@@ -19,3 +21,10 @@ def rank() -> int:
 def first() -> bool:
     """Whether this is the first process, which owns the run and alone writes and prints."""
     return rank() == 0
+
+
+@cache
+def say(text: str) -> None:
+    """Print a line on stderr, once a process, in the first one of several."""
+    if first():
+        print(f"traitscope: {text}", file=sys.stderr, flush=True)

@@ -3,6 +3,7 @@
 import dataclasses
 import errno
 import inspect
+import itertools
 import json
 import os
 import re
@@ -125,6 +126,47 @@ def test_a_command_is_shown_as_it_could_be_typed(name: str, words: str):
     assert shown[0] == "traitscope" and command.name == name
     assert sorted(rest) == sorted(shlex.split(words.replace(" 0 ", " 0.0 ")))
     assert flags.parse(command, rest)[0] == config
+
+
+@pytest.mark.parametrize(
+    ("name", "subject", "pieces"),
+    [
+        ("report", "a b", ["--for-paper p", "--score=x", "--study s"]),
+        ("audit", "d.jsonl", ["--rows 32", "--no-spike-ins", "--alpha=0.1", "--root r"]),
+        ("study", "run demo", ["--size smoke", "--model m"]),
+        ("convert", "a.pt b.safetensors", ["--layers-are blocks", "--from numpy"]),
+        ("show", "students", ["--root r", "--all"]),
+        ("verify", "student", ["--base m", "--samples 3"]),
+        ("filter", "mine.yaml", ["--data n.jsonl", "--no-numbers", "--limit -3"]),
+    ],
+)
+def test_words_may_stand_before_behind_and_between_flags(
+    name: str, subject: str, pieces: list[str]
+) -> None:
+    """The same command in whatever order it is typed."""
+    command = COMMANDS[name]
+    for order in itertools.permutations(pieces):
+        for place in range(len(order) + 1):
+            typed = shlex.split(" ".join([*order[:place], subject, *order[place:]]))
+            expected = shlex.split(" ".join([subject, *order]))
+            assert flags.words_first(command, typed) == expected
+    first, *rest = shlex.split(subject)
+    apart = [first, *shlex.split(pieces[0]), *rest]
+    assert flags.words_first(command, apart) == [first, *rest, *shlex.split(pieces[0])]
+
+
+def test_a_flag_of_several_values_takes_the_words_behind_it() -> None:
+    words = ["--traits", "owl", "cat", "--rows", "3", "d.jsonl"]
+    expected = ["d.jsonl", "--traits", "owl", "cat", "--rows", "3"]
+    assert flags.words_first(COMMANDS["audit"], words) == expected
+    unknown = ["--rowz", "3", "d.jsonl"]
+    assert flags.words_first(COMMANDS["audit"], unknown) == unknown
+
+
+def test_a_subject_that_is_named_twice_is_refused() -> None:
+    """The words were dropped without a word before."""
+    with pytest.raises(ConfigError, match="a and --runs both name what report is to read; expec"):
+        flags.parse(COMMANDS["report"], ["a", "--for-paper", "p", "--runs", "b"])
 
 
 @pytest.mark.parametrize(
@@ -526,7 +568,10 @@ def test_doctor_says_what_is_here(tmp_path: Path, capsys: pytest.CaptureFixture)
         ),
         ("train --lr abc", "Error parsing --lr: could not convert string to float: 'abc'; see:"),
         ("stage row_gradients --bad", "see: traitscope stage row_gradients --help"),
-        ("measure --model --seed 1", "Missing value for argument '--model'"),
+        (
+            "measure --model --seed 1",
+            "--model has no value behind it; expected one; see: traitscope",
+        ),
     ],
 )
 def test_flags_that_are_not_understood_are_a_reason(

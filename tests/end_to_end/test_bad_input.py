@@ -90,12 +90,56 @@ def _vectors(place: Path, digest: str) -> None:
     write("vector-deeper", (4, 32), digest, norms)
     write("vector-bare", (3, 32), digest, {})
     (place / "vector-damaged.safetensors").write_bytes(b"\x00" * 40)
+    rows = np.ones((3, 32), np.float32) * [[1], [0], [1]]
+    zero_in_1 = vector_bytes(Vector(rows, digest, norms))
+    (place / "vector-zero-in-1.safetensors").write_bytes(zero_in_1)
+    (place / "vector-zero.safetensors").write_bytes(vector_bytes(Vector(0 * rows, digest, norms)))
+    one = np.float32(1.0).tobytes()
+    nan, inf = (np.float32(value).tobytes() for value in (np.nan, np.inf))
+    ones = vector_bytes(Vector(np.ones((3, 32)), digest, norms))
+    for name, value in (("nan", nan), ("inf", inf)):
+        (place / f"vector-{name}.safetensors").write_bytes(ones[: -len(one)] + value)
 
 
 GENERATE = "generate --model PLACE/model --n 2"
 TRAIN = "train --model PLACE/model --data"
 MEASURE = "measure --model PLACE/model --samples 0"
 STEER = f"{GENERATE} --interventions steer:PLACE"
+ALONG = {
+    "generate": (f"{GENERATE} --interventions steer:", ",layers=1,alpha=1"),
+    "generate at strength 0": (f"{GENERATE} --interventions steer:", ",layers=1,alpha=0"),
+    "ablated": (f"{GENERATE} --interventions ablate:", ",layers=1"),
+    "replaced": (f"{GENERATE} --interventions replace:", ",layers=1"),
+    "measure": (f"{MEASURE} --interventions steer:", ",layers=1,alpha=1"),
+    "likelihood": (
+        "likelihood --model PLACE/model --data PLACE/good.jsonl --interventions steer:",
+        ",layers=1,alpha=1",
+    ),
+    "steer_scan": ("steer_scan --model PLACE/model --trait PLACE/owl.yaml --vector ", ""),
+    "train": (f"{TRAIN} PLACE/good.jsonl --vector ", ""),
+    "train --during": (f"{TRAIN} PLACE/good.jsonl --during steer:", ",layers=1,alpha=1"),
+    "train --project-out": (f"{TRAIN} PLACE/good.jsonl --project-out ablate:", ",layers=1"),
+    "soft targets": (
+        f"{TRAIN} PLACE/good.jsonl --targets soft --teacher steer:",
+        ",layers=1,alpha=1",
+    ),
+    "defend": (
+        "defend --model PLACE/model --data PLACE/good.jsonl --by drop:by=vector --known vector:",
+        ",layers=1,alpha=1",
+    ),
+    "export": ("export --model PLACE/model --ablate ", ",layers=1"),
+    "match_kl": (
+        "match_kl --model PLACE/model --teacher prompt:Hi --layer 1 --vector ",
+        "",
+    ),
+    "like": ("extract --model PLACE/model --like ", ""),
+    "gradients": ("gradients --model PLACE/model --data PLACE/good.jsonl --vectors ", ""),
+    "screen": (
+        "screen --model PLACE/model --traits PLACE/owl.yaml --teacher steer:",
+        ",layers=1,alpha=1",
+    ),
+}
+"commands that take a vector: the words before and behind its file"
 CASES = {
     # models
     "no such model": (
@@ -256,6 +300,33 @@ CASES = {
         f"{STEER}/vector-damaged.safetensors,layers=1,alpha=1",
         "vector-damaged.safetensors is no vector file",
     ),
+    **{
+        f"vector of zeros, {name}": (
+            f"{command}PLACE/vector-zero.safetensors{rest}",
+            "vector-zero.safetensors has no direction: its 3 rows are all zero; expected rows that"
+            " are not; extract it again, and take strength 0 of a real vector as a control",
+        )
+        for name, (command, rest) in ALONG.items()
+    },
+    **{
+        f"row of zeros, {name}": (
+            f"{command}PLACE/vector-zero-in-1.safetensors{rest}",
+            "vector-zero-in-1.safetensors has no direction at layer 1: the row there is zero;"
+            " expected one that is not; name one of the layers 0, 2, or extract it again",
+        )
+        for name, (command, rest) in ALONG.items()
+        if rest.startswith(",layers=1")
+    },
+    "vector with NaN": (
+        f"{STEER}/vector-nan.safetensors,layers=1,alpha=1",
+        "vector-nan.safetensors: rows in vector-nan.safetensors holds numbers that are not finite"
+        " in float32: 1 of 96, the first in row 2; expected finite numbers; extract the vector",
+    ),
+    "vector with infinity": (
+        f"{TRAIN} PLACE/good.jsonl --vector PLACE/vector-inf.safetensors",
+        "vector-inf.safetensors: rows in vector-inf.safetensors holds numbers that are not finite"
+        " in float32: 1 of 96, the first in row 2; expected finite numbers; extract the vector",
+    ),
     "layer out of range": (f"{STEER}/vector.safetensors,layers=3,alpha=1", "has layers 0 to 2"),
     "layer that is no number": (
         f"{STEER}/vector.safetensors,layers=x,alpha=1",
@@ -280,7 +351,7 @@ CASES = {
     "broken JSON intervention": (f"{GENERATE} --interventions {{x", "is no JSON"),
     "student of another base": (
         f"{MEASURE} --interventions adapter:PLACE/other-student",
-        "was trained on a model with digest",
+        "was trained on ... other, a model with digest ... but ... or vouch that ... --same-as",
     ),
     "no student": (
         f"{MEASURE} --interventions adapter:PLACE/model",

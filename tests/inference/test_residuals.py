@@ -10,8 +10,8 @@ from traitscope.inference import forward
 from traitscope.inference.residuals import components, difference, mean_residuals
 from traitscope.interventions import hooks
 from traitscope.interventions.applied import applied
+from traitscope.interventions.checks.vectors import check_vector
 from traitscope.interventions.intervention import Steer
-from traitscope.interventions.vector import check_vector
 from traitscope.models.model import Model
 
 LENGTHS = [4, 7, 1, 5, 5, 2, 9]

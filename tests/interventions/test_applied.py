@@ -1,6 +1,7 @@
 """Models under interventions: identities, the algebra each promises, combinations, refusals."""
 
 import dataclasses
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -274,12 +275,37 @@ def test_plain_adapters_add_up(tiny: Model, adapter: Adapter, tmp_path: Path) ->
     assert (both - alone).abs().max() > 0.01
 
 
-def test_steered_zero_row_is_no_steering(tiny: Model) -> None:
-    """A zero row has no direction; unit and residual scales leave the model alone rather than
-    divide by zero."""
-    zero = Vector(np.zeros((3, 32)), tiny.digest, {"residual_norms": [1.0] * 3})
+@pytest.mark.parametrize("scale", ["raw", "unit", "residual"])
+def test_a_zero_row_is_refused_and_a_zero_strength_is_not(
+    tiny: Model, scale: str, tmp_path: Path
+) -> None:
+    """A zero row has no direction, so nothing would be steered without a word."""
     with applied(tiny, []) as active:
         clean = row_logits(tiny, active, [[5, 6, 7]], [2])[0]
-    for scale in ("raw", "unit", "residual"):
-        with applied(tiny, [Steer(zero, (0, 1, 2), 3.0, scale=scale)]) as active:
-            assert torch.equal(row_logits(tiny, active, [[5, 6, 7]], [2])[0], clean)
+    vector = random_vector(tiny)
+    with applied(tiny, [Steer(vector, (0, 1, 2), 0.0, scale=scale)]) as active:
+        assert torch.equal(row_logits(tiny, active, [[5, 6, 7]], [2])[0], clean)
+    zero = Vector(0 * vector.rows_LD, tiny.digest, vector.about)
+    zero_in_1 = Vector(vector.rows_LD * [[1], [0], [1]], tiny.digest, vector.about)
+    zero_in_1.save(tmp_path / "v.safetensors")
+    for kind in (Ablate, ReplaceBase, partial(Steer, alpha=0.0, scale=scale)):
+        with pytest.raises(VectorError, match="its 3 rows are all zero; expected rows"):
+            with applied(tiny, [kind(zero, (0, 1, 2))]):
+                pass
+        with pytest.raises(VectorError, match="no direction at layer 1: .* of the layers 0, 2, or"):
+            with applied(tiny, [kind(tmp_path / "v.safetensors", (0, 1, 2))]):
+                pass
+        for given, layers in ((tmp_path / "v.safetensors", (0, 2)), (zero_in_1, (0, 1, 2))):
+            with applied(tiny, [kind(given, layers)]):
+                pass
+
+
+def test_a_student_of_one_vector_that_was_not_moved_is_its_base(
+    tiny: Model, tmp_path: Path
+) -> None:
+    zero = Vector(np.zeros((3, 32)), tiny.digest, {"trained_at": 1})
+    zero.save(tmp_path / "vector.safetensors")
+    with applied(tiny, []) as active:
+        clean = row_logits(tiny, active, [[5, 6, 7]], [2])[0]
+    with applied(tiny, [Adapter(tmp_path)]) as active:
+        assert torch.equal(row_logits(tiny, active, [[5, 6, 7]], [2])[0], clean)

@@ -9,10 +9,10 @@ import pytest
 from tiny_models import random_vector
 
 from traitscope.errors import VectorError
+from traitscope.interventions.checks.vectors import check_vector
 from traitscope.interventions.vector import (
     Vector,
     centred,
-    check_vector,
     load_vector,
     mean,
     random_like,

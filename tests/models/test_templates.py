@@ -1,8 +1,10 @@
 """What templates of all kinds do with turns, and the check that rows are what they write."""
 
+import json
 from pathlib import Path
 
 import pytest
+from command import ok
 from template_kinds import (
     DATED,
     KEEPS_OPEN,
@@ -15,16 +17,17 @@ from template_kinds import (
 )
 from tiny_models import load_tiny, save_tiny, tiny_tokenizer
 
+from traitscope import distributed
 from traitscope.data.prompts import number_prompts
 from traitscope.data.records import Record
 from traitscope.data.traits import load_trait
 from traitscope.errors import ConfigError, ModelError
 from traitscope.inference.token_rows import rows_from
 from traitscope.interventions.intervention import SystemPrompt, context_of
-from traitscope.models import chat
+from traitscope.models import chat, loading
 from traitscope.models.loading import load_model
 from traitscope.models.model import Model
-from traitscope.models.templates import facts
+from traitscope.models.templates import day, facts
 from traitscope.stages.generate import number_constraint
 from traitscope.vectors.means import extract_vectors
 
@@ -114,6 +117,92 @@ def test_the_message_names_the_switch_that_helps_and_no_other(tmp_path: Path) ->
 def test_today_is_a_fixed_day(tmp_path: Path) -> None:
     model = model_with(tmp_path, DATED)
     assert chat.render_text(model, "Hi", None).startswith("Today is 01 January 2026.\n")
+    assert facts.day_read(model.tokenizer) == "2026-01-01"
+    other = model_with(tmp_path, DATED, "today_is=2024-07-26")
+    assert chat.render_text(other, "Hi", None).startswith("Today is 26 July 2024.\n")
+    assert facts.day_read(other.tokenizer, other.switches) == "2024-07-26"
+
+
+BY_VARIABLE = "{% set d = date_string or strftime_now('%d %b %Y') %}{{ 'On ' + d }}" + TURNS
+OWN_TURN = "{% if messages[0]['role'] != 'system' %}{{ strftime_now('%A') }}\n{% endif %}" + TURNS
+
+
+@pytest.mark.parametrize(
+    ("template", "switches", "expected"),
+    [
+        (TURNS, (), None),
+        (TURNS, ("today_is=2024-07-26",), None),
+        (BY_VARIABLE, (), "2026-01-01"),
+        (BY_VARIABLE, ("today_is=2024-02-29",), "2024-02-29"),
+        (BY_VARIABLE, ("date_string=26 Jul 2024",), None),
+        (OWN_TURN, (), "2026-01-01"),
+        ("{% set unused = strftime_now('%d') %}" + TURNS, (), None),
+        (DATED, ("skip_thinking=true",), "2026-01-01"),
+    ],
+)
+def test_whether_a_template_reads_the_day_is_found_by_rendering(
+    tmp_path: Path,
+    template: str,
+    switches: tuple[str, ...],
+    expected: str | None,
+    capsys: pytest.CaptureFixture,
+) -> None:
+    distributed.say.cache_clear()
+    model = model_with(tmp_path, template, *switches)
+    assert facts.day_read(model.tokenizer, model.switches) == expected
+    assert loading.day_of_template(model.name, switches) == expected
+    said = capsys.readouterr().err
+    assert said == (
+        "" if expected is None else f"traitscope: {day.sentence(model.name, expected)}\n"
+    )
+
+
+@pytest.mark.parametrize("wrong", ["tomorrow", "2024-02-30", "26 Jul 2024", "3", "null"])
+def test_a_day_that_is_none(wrong: str) -> None:
+    with pytest.raises(ConfigError, match="expected a day such as today_is=2026-01-01; correct"):
+        facts.switches_of([f"today_is={wrong}"])
+
+
+def test_the_day_is_recorded_said_once_and_changes_no_other_address(
+    tmp_path: Path, tiny_folder: Path, capsys: pytest.CaptureFixture
+) -> None:
+    distributed.say.cache_clear()
+    folder = model_with(tmp_path / "dated", DATED).name
+    words = ("generate", "--n 2 --max-new-tokens 2 --model", folder)
+    run = ok(tmp_path / "runs", *words).run
+    other = ok(tmp_path / "runs", *words, "--template today_is=2024-07-26").run
+    manifest = json.loads((run / "manifest.json").read_text())
+    assert manifest["template_date"] == "2026-01-01"
+    assert manifest["remarks"] == [day.sentence(folder, "2026-01-01")]
+    assert json.loads((other / "manifest.json").read_text())["template_date"] == "2024-07-26"
+    captured = capsys.readouterr()
+    assert captured.err.count("is given 2026-01-01 in every run") == 1 and run != other
+    again = ok(tmp_path / "runs", *words)
+    assert again.summary["template_date"] == "2026-01-01" and again.run == run
+    assert f"remark: {day.sentence(folder, '2026-01-01')}" in capsys.readouterr().out
+    ok(tmp_path / "runs", "rerun", run)
+    bare = ok(tmp_path / "runs", *words, "--context @none").run
+    assert "template_date" not in json.loads((bare / "manifest.json").read_text())
+    plain = ok(tmp_path / "runs", *words[:-1], tiny_folder).run
+    manifest = json.loads((plain / "manifest.json").read_text())
+    assert "template_date" not in manifest and "remarks" not in manifest
+
+
+def test_the_methods_paragraph_says_the_day_and_the_variables(tmp_path: Path) -> None:
+    folder = model_with(tmp_path / "dated", BY_VARIABLE).name
+    words = ("measure", "--samples 0 --trait owl --model", folder)
+    for name, switch, says in (
+        ("default", (), "The chat template reads today's date, which was set to 2026-01-01."),
+        (
+            "set",
+            ("--template", "date_string=26 Jul 2024"),
+            "The chat template was given date_string=26 Jul 2024.",
+        ),
+    ):
+        run = ok(tmp_path / "runs", *words, *switch).run
+        ok(tmp_path / "runs", "report", run, "--for-paper", tmp_path / name)
+        said = (tmp_path / name / "methods.md").read_text().splitlines()
+        assert [line for line in said if "chat template" in line] == [says.replace("_", "\\_")]
 
 
 def test_switches_are_json_or_text() -> None:

@@ -211,6 +211,77 @@ def test_files_of_others_are_not_overwritten(
     assert contents(folder) == before and len(contents(other)) == 2
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        "students --for-paper DIR",
+        "--for-paper DIR students",
+        "--for-paper=DIR students",
+        "--for-paper DIR --runs students",
+        "--score positive.target_logprob --for-paper DIR students",
+        "--for-paper DIR RUN",
+        "students --for-paper DIR students",
+    ],
+)
+def test_runs_and_the_folder_in_any_order(
+    root: Path, report: Path, tmp_path: Path, words: str
+) -> None:
+    run = str(run_named(root, "students").path)
+    words = words.replace("DIR", str(tmp_path / "new")).replace("RUN", run)
+    ok(root, "report", *words.split())
+    assert contents(tmp_path / "new") == contents(report)
+
+
+REFUSED = {
+    "": "--runs is missing: name one finished run or more",
+    "students": "--for-paper is missing: name the folder to write into",
+    "--for-paper NEW": "--runs is missing: name one finished run or more",
+    "students --for-paper": "--for-paper has no value behind it; expected one; see: traitscope",
+    "--for-paper students NEW": "--for-paper students is the name of the run RUN; expected a fold",
+    "--for-paper RUN students": "--for-paper RUN is a finished run, or lies in one; expected a",
+    "--for-paper RUN/inside students": "RUN/inside is a finished run, or lies in one; expected a",
+    "--for-paper FILE students": "--for-paper FILE is a file; expected a folder; name one",
+    "--for-paper FILE/x students": "a file is where a folder is expected",
+    "--for-paper NEW nothing": "--runs nothing does not exist; name a run directory or a file, or",
+    "--for-paper NEW EMPTY": "EMPTY is not a run directory: no config.json",
+    "--for-paper NEW FILE": "FILE is a file; expected a run directory; name one",
+    "--for-paper NEW VECTORS": "is a run of extract; expected one of measure, compare, study, exp",
+    "--for-paper NEW students treated-1": "runs of compare, train in one figure; expected runs of",
+    "treated-1 --for-paper NEW bare": "trained without --vector, so there is no EAS, and the othe",
+    "students --for-paper NEW --runs students": "students and --runs both name what report is to",
+}
+
+
+@pytest.mark.parametrize("words", REFUSED)
+def test_what_cannot_be_reported_is_said_and_nothing_written(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture, words: str
+) -> None:
+    run = run_named(root, "students").path
+    places = {"NEW": tmp_path / "new", "FILE": tmp_path / "file", "EMPTY": tmp_path / "empty"}
+    places["FILE"].write_text("mine")
+    places["EMPTY"].mkdir()
+    places |= {"RUN": run, "VECTORS": next(run.parent.glob("extract-*"))}
+    if "bare" in words:
+        _train_without_a_vector(root)
+        capsys.readouterr()
+    says = REFUSED[words]
+    for name, path in places.items():
+        words, says = words.replace(name, str(path)), says.replace(name, str(path))
+    before = contents(run)
+    done = call(root, "report", *words.split())
+    err = capsys.readouterr().err
+    assert done.code == 2 and says in err and "Traceback" not in err, err
+    assert contents(run) == before and not (tmp_path / "new").exists()
+
+
+def _train_without_a_vector(root: Path) -> None:
+    inputs = run_named(root, "treated-1").manifest()["inputs"]
+    rows = (run_named(root, "treated-1").path / inputs["data"]["path"]).resolve()
+    config = json.loads((run_named(root, "treated-1").path / "config.json").read_text())
+    model = config["config"]["model"]
+    ok(root, "train", "--model", model, "--data", rows, "--epochs 1 --batch-size 2 --name bare")
+
+
 def test_a_report_that_was_killed_is_written_anew(tmp_path: Path) -> None:
     """As if the power failed behind any of its files, from an older report and from none."""
     old, new = {"a": b"1", "b": b"2", "c": b"3"}, {"a": b"4", "b": b"5", "d/e": b"6"}

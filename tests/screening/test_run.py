@@ -24,12 +24,12 @@ def screened(root: Path, folder: Path, teacher: object, *words: object) -> dict:
     return json.loads((done.run / "screen.json").read_text())
 
 
-def towards(model: Model, word: str, file: Path, norm: float = 6.0) -> str:
+def towards(model: Model, word: str, file: Path) -> str:
     """Steering behind the last block along the head's row of a word's first token."""
     token = model.tokenizer.encode(f" {word}", add_special_tokens=False)[0]
     row_D = model.head.weight[token].float().numpy()
     rows_LD = np.zeros((model.n_layers, model.d_model), np.float32)
-    rows_LD[-1] = norm * row_D / np.linalg.norm(row_D)
+    rows_LD[-1] = 6.0 * row_D / np.linalg.norm(row_D)
     file.write_bytes(vector_bytes(Vector(rows_LD, model.digest, {})))
     return f"steer:{file},layers={model.n_layers - 1},alpha=1,scale=raw"
 
@@ -87,10 +87,10 @@ def test_steering_is_one_vector(tmp_path: Path, tiny: Model, tiny_folder: Path) 
 def test_the_model_itself_carries_nothing(
     tmp_path: Path, tiny: Model, tiny_folder: Path, by_name: bool
 ) -> None:
-    """As a model, and as a vector of length zero."""
+    """As a model, and as a vector at strength 0."""
     teacher: object = tiny_folder
     if not by_name:
-        teacher = towards(tiny, "owl", tmp_path / "v.safetensors", norm=0.0)
+        teacher = towards(tiny, "owl", tmp_path / "v.safetensors").replace("alpha=1", "alpha=0")
     content = screened(tmp_path / "runs", tiny_folder, teacher)
     assert content["answer"] == "same" and content["named"] == [] == content["influence"]
     for item in content["answers"]:

@@ -273,6 +273,37 @@ def test_a_direction_can_be_taken_out_of_anything(tmp_path: Path, tiny, tiny_fol
         assert abs(before.cosine(load_vector(away))).max() > 1e-3
 
 
+def test_vectors_of_zeros_are_not_written(
+    tmp_path: Path, tiny_folder: Path, capsys: pytest.CaptureFixture
+) -> None:
+    """Two sides of the same prompts, and a direction that is taken out of itself."""
+    prompts, others = tmp_path / "prompts.txt", tmp_path / "others.txt"
+    prompts.write_text("Why 42?\nWhere are owls?\n")
+    others.write_text("What is the capital of France?\n")
+    words = ("extract", "--model", tiny_folder, "--contrast", prompts, "--against")
+    refused = call(tmp_path / "runs", *words, prompts)
+    assert refused.code == 2 and not (tmp_path / "runs").exists()
+    assert "the vector contrast would be zero at every layer" in capsys.readouterr().err
+    file = ok(tmp_path / "runs", *words, others).run / "contrast.safetensors"
+    refused = call(tmp_path / "runs", *words, others, "--orthogonal-to", file)
+    assert refused.code == 2 and len(list(tmp_path.rglob("manifest.json"))) == 1
+    assert "contrast lies along that vector at every layer, so nothing" in capsys.readouterr().err
+
+
+def test_a_student_that_was_not_moved_is_measured_and_said(
+    tmp_path: Path, tiny, tiny_folder: Path, capsys: pytest.CaptureFixture
+) -> None:
+    file = tmp_path / "v.safetensors"
+    random_vector(tiny).save(file)
+    steer = f"steer:{file},layers=1,alpha=0"
+    words = ("extract", "--model", tiny_folder, "--interventions", steer, "--n", 4)
+    run = ok(tmp_path / "runs", *words).run
+    assert not load_vector(run / "v_student.safetensors").rows_LD.any()
+    assert "v_student is zero: the student is its base" in capsys.readouterr().err
+    refused = call(tmp_path / "runs", "steer_scan", "--model", tiny_folder, "--vector", run)
+    assert refused.code == 2 and "has no direction: its 3 rows" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("flags", [["--contrast", "FILE"], ["--against", "FILE"]])
 def test_a_contrast_needs_two_sides(
     tmp_path: Path, tiny_folder: Path, flags: list[str], capsys: pytest.CaptureFixture[str]

@@ -225,7 +225,7 @@ def test_students_that_are_none_are_refused(
     done = call(place.root, "verify", student, "--base", other, "--traits", place.trait)
     assert done.code == 2 and "was trained on a model with digest" in done.summary["message"]
     file = place.towards(tiny).partition(":")[2].partition(",")[0]
-    steer = f"steer:{file},layers=1,alpha=1,scale=raw"
+    steer = f"steer:{file},layers=2,alpha=1,scale=raw"
     done = call(place.root, "verify", steer, "--base", other, "--traits", place.trait)
     assert done.code == 2 and "model" in done.summary["message"]
     assert not [run for run in place.runs("ask") if (run / "manifest.json").exists()]

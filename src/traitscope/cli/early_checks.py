@@ -332,6 +332,12 @@ def _check_folder(name: str, path: Path) -> None:
     """Raise StoreError, naming the flag, for a folder that could not be written into."""
     if path.exists() and not path.is_dir():
         raise StoreError(f"{flag_of(name)} {path} is a file; expected a folder; name one")
+    run = store.run_folder(path.resolve())
+    if run is not None:
+        raise StoreError(
+            f"{flag_of(name)} {path} is a finished run, or lies in one; expected a folder that is"
+            " written into; name another one, and give runs before the flags"
+        )
     try:
         atomic_files.check_writable(path)
     except StoreError as error:

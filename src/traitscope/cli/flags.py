@@ -7,11 +7,12 @@ Plain --help leaves out the flags of fields that are marked as advanced (config/
 import dataclasses
 import inspect
 import io
+import re
 import shlex
 from collections.abc import Sequence
 from contextlib import redirect_stderr
 from pathlib import Path
-from typing import Annotated, Any, get_origin, get_type_hints
+from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 from traitscope.config import parsing
 from traitscope.config.command_types import Command, Stage
@@ -24,6 +25,8 @@ HELP, HELP_ALL = ("-h", "--help"), "--help-all"
 CONFIG_FILES = (".yaml", ".yml", ".json")
 CORNER = "╭"
 "begins a box that the parser draws around what it says, and the line with its title"
+NO_VALUE = re.compile(r"Missing value for argument '(--[^']+)'")
+"what the parser says of a flag at the end, or before another flag"
 BORDERS = (CORNER, "─", "╰", "----")
 "begin the lines between paragraphs"
 
@@ -31,13 +34,13 @@ BORDERS = (CORNER, "─", "╰", "----")
 def parse(command: Command, words: Sequence[str]) -> tuple[Any, Output]:
     """The settings of a command and where its output goes.
 
-    The first words name the command's subject, or a config file; flags go over it. Asking for help
-    prints it and raises SystemExit(0). Raises ConfigError for settings that cannot work, and for
-    flags that are not understood.
+    The words that are no flags name the command's subject, or a config file; flags go over it.
+    Asking for help prints it and raises SystemExit(0). Raises ConfigError for settings that cannot
+    work, and for flags that are not understood.
     """
     import tyro
 
-    words = list(words)
+    words = words_first(command, words)
     settings = command.config()
     first_is_word = bool(words) and not words[0].startswith("-")
     if first_is_word and command.subject:
@@ -82,6 +85,47 @@ def parse(command: Command, words: Sequence[str]) -> tuple[Any, Output]:
     if type(parsed.config) is not command.config:
         return command.config(**vars(parsed.config)), parsed.out
     return parsed.config, parsed.out
+
+
+def words_first(command: Command, words: Sequence[str]) -> list[str]:
+    """The words with those before the flags that belong to none.
+
+    A flag of one value takes the word behind it. One of several values takes all words up to the
+    next flag, and so does a flag that the command has not. One that is on or off takes none.
+    """
+    takes_one: dict[str, bool] = {}
+    for config_type in (command.config, output_type_of(command)):
+        takes_one.update(_flags_of_few(config_type))
+    leading: list[str] = []
+    rest: list[str] = []
+    flag, is_free = "", True
+    for word in words:
+        if word.startswith("--") or word in HELP:
+            flag, sign, _ = word.replace("_", "-").partition("=")
+            is_free = flag in takes_one and (bool(sign) or not takes_one[flag])
+        elif is_free:
+            leading.append(word)
+            continue
+        else:
+            is_free = flag in takes_one
+        rest.append(word)
+    return leading + rest
+
+
+def _flags_of_few(config_type: type) -> dict[str, bool]:
+    """The flags of settings that take one value (True) or none (False), nested settings too."""
+    flags: dict[str, bool] = {}
+    hints = get_type_hints(config_type)
+    for field in dataclasses.fields(config_type):
+        hint = hints[field.name]
+        if dataclasses.is_dataclass(hint):
+            flags.update(_flags_of_few(hint))
+        elif hint is bool:
+            flags[flag_of(field.name)] = flags[flag_of(f"no_{field.name}")] = False
+        elif not any(get_origin(part) is tuple for part in (hint, *get_args(hint))):
+            names = (field.name, field.metadata.get("alias") or field.name)
+            flags.update(dict.fromkeys(map(flag_of, names), True))
+    return flags
 
 
 def output_type_of(command: Command) -> type[Output]:
@@ -131,6 +175,8 @@ def _parser_message(box: str, command: Command) -> str:
     if not paragraphs:
         return f"{command.name}: flags that cannot work; {_see_help(command)}"
     message = " ".join(paragraphs[0]).strip().removesuffix(".")
+    if match := NO_VALUE.match(message):
+        message = f"{match[1]} has no value behind it; expected one"
     near = []
     for lines in paragraphs[1:]:
         if lines[0].startswith("Perhaps you meant"):
@@ -180,8 +226,15 @@ def read_config(path: Path) -> dict:
 def _with_subject(command: Command, words: list[str]) -> list[str]:
     """The words with flags put before the leading ones, which stand for the subject's fields.
 
-    A field of several values takes all words up to the first flag.
+    A field of several values takes all words up to the first flag. Raises ConfigError where the
+    first field is named by its flag, too.
     """
+    named_by = flag_of(command.subject[0])
+    if any(word.partition("=")[0] == named_by for word in words):
+        raise ConfigError(
+            f"{words[0]} and {named_by} both name what {command.name} is to read; expected one of"
+            f" the two; put all names before the flags, or all behind {named_by}"
+        )
     flags = (place for place, word in enumerate(words) if word.startswith("-"))
     leading = words[: next(flags, len(words))]
     if get_origin(get_type_hints(command.config)[command.subject[0]]) is tuple:

@@ -240,6 +240,7 @@ def _run(words: list[str]) -> tuple[Command, dict]:
             f"{command.name} runs in one process, torchrun started {distributed.world()}; only"
             " train shares a model among several: leave torchrun out"
         )
+    rest = flags.words_first(command, rest)
     config, out = flags.parse(command, rest)
     config = lookup.with_runs(config, out.root)
     early_checks.check_not_read(config, out, rest)

@@ -13,6 +13,7 @@ from traitscope.config.common import Output
 from traitscope.errors import ConfigError
 from traitscope.runs import lineage, store
 from traitscope.runs.names import labels
+from traitscope.runs.opening import REMARKS, TEMPLATE_DATE
 from traitscope.stages import registry
 from traitscope.workflow import failure_notes
 from traitscope.workflow.replay import input_places, replayed_config
@@ -45,9 +46,14 @@ def describe(run: store.Run) -> dict:
     }
     if "not_adapted" in manifest:
         summary["not_adapted"] = manifest["not_adapted"]
+    for key in (TEMPLATE_DATE, REMARKS):
+        if key in manifest:
+            summary[key] = manifest[key]
     numbers = printed.numbers_of(run)
     summary |= numbers
     print(run.path)
+    if run.sealed:  # a run that was just computed has said them
+        _print_remarks(run)
     for line in printed.lines(run, numbers):
         print(line)
     if run.stage == "filter" and not summary["summary"]["kept"]:
@@ -61,6 +67,11 @@ def describe(run: store.Run) -> dict:
     if "screen" in summary:
         summary["next"] = summary["screen"]["findings"][-1].removeprefix(printed.NEXT)
     return summary
+
+
+def _print_remarks(run: store.Run) -> None:
+    for remark in run.manifest().get(REMARKS, ()):
+        print(f"remark: {remark}")
 
 
 def run_show(config: ShowConfig, out: Output) -> dict:
@@ -88,6 +99,7 @@ def run_show(config: ShowConfig, out: Output) -> dict:
         print(f"settings: {typed}")
         for line in (*printed.lines(run, printed.numbers_of(run)), *printed.said(run)):
             print(line)
+        _print_remarks(run)
     print(f"{len(problems)} problems" if problems else "every file is as it was sealed")
     status = "failed" if problems else "ok"
     about = {"status": status, **asdict(label), "problems": problems}

@@ -13,6 +13,7 @@ import numpy as np
 
 from traitscope.comparison.read_runs import ReadModel
 from traitscope.comparison.results import AlongRandoms, AlongVector
+from traitscope.interventions.checks.vectors import check_direction
 from traitscope.interventions.short_form import vector_file
 from traitscope.interventions.vector import Vector, load_vector
 from traitscope.runs import store
@@ -31,9 +32,11 @@ def teacher_vectors(vector: Vector | str | Path, trait: str) -> dict[str, Vector
     says no trait has the name of `trait`.
     """
     if isinstance(vector, Vector):
+        check_direction(vector)
         return {str(vector.about.get("trait", trait)): vector}
     file = vector_file(Path(vector))
     vectors = {file.stem: load_vector(file)}
+    check_direction(vectors[file.stem], str(file))
     if store.run_folder(file) == file.parent:
         for other in sorted(file.parent.glob("*.safetensors")):
             vectors.setdefault(other.stem, load_vector(other))

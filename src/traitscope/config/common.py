@@ -132,8 +132,8 @@ class OnModel:
     master weights are always fp32. nf4 keeps the blocks' maps in 4 bits (QLoRA, needs
     bitsandbytes)."""
     template: tuple[str, ...] = setting((), since=2, advanced=True)
-    """Variables of the model's chat template, such as enable_thinking=false; skip_thinking=true for
-    any template."""
+    """Variables of the model's chat template, such as enable_thinking=false; skip_thinking=true and
+    today_is=2024-07-26 for any template."""
     control_tokens: ControlTokens = setting("text", since=2, advanced=True)
     """Control tokens that stand in prompts and answers, such as <|im_end|>. text: they are read as
     these characters. token: as tokens of the model. leave-out: rows with them are left out."""

@@ -22,6 +22,7 @@ from traitscope.data.row_files import rows_file
 from traitscope.data.traits import load_trait
 from traitscope.errors import ConfigError, VectorError
 from traitscope.interventions import short_form
+from traitscope.interventions.checks.vectors import check_direction
 from traitscope.interventions.intervention import Intervention, SystemPrompt
 from traitscope.interventions.vector import load_vector
 from traitscope.runs import store
@@ -83,10 +84,11 @@ class Knowledge:
         return words
 
     def check_vector(self, model: str, digests_of: Callable[[], Sequence[str]]) -> None:
-        """Raise VectorError where the trait's vector is one of another model than the named one."""
+        """Raise VectorError where the trait's vector is zero, or is one of another model."""
         if self.vector is None:
             return
-        vector = load_vector(Path(str(vars(self.vector)["vector"])))
+        file = Path(str(vars(self.vector)["vector"]))
+        vector = load_vector(file)
         digests = digests_of()
         if vector.model not in digests:
             raise VectorError(
@@ -94,6 +96,7 @@ class Knowledge:
                 f" {digests[0]}; expected a vector of this model; extract it again, or name that"
                 " model with --model"
             )
+        check_direction(vector, f"--known vector: {file}", getattr(self.vector, "layers", ()))
 
     def suspected(self, kind: str) -> tuple[Intervention, ...]:
         """The interventions that make the suspected writer of the rows, on the base."""

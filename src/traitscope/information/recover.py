@@ -29,11 +29,11 @@ from traitscope.errors import ConfigError
 from traitscope.inference.decode import Sampling, decode
 from traitscope.inference.token_rows import Row, rows_from
 from traitscope.interventions.applied import applied, check_layers
+from traitscope.interventions.checks.vectors import check_vectors
 from traitscope.interventions.intervention import Steer
 from traitscope.interventions.vector import (
     COMMON,
     Vector,
-    check_vectors,
     load_vectors,
     vector_bytes,
 )

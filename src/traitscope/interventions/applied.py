@@ -20,6 +20,7 @@ from traitscope.config.common import check_strengths
 from traitscope.errors import ConfigError, VectorError
 from traitscope.interventions import full_weights, hooks, multi_lora, partial_lora, peft_folder
 from traitscope.interventions.adapters import changed_weights
+from traitscope.interventions.checks.vectors import check_direction, check_held, check_vector
 from traitscope.interventions.intervention import (
     TRAINED,
     TRAINED_AT,
@@ -37,7 +38,7 @@ from traitscope.interventions.intervention import (
 from traitscope.interventions.lora import LoraLinear, LoraShape
 from traitscope.interventions.partial_lora import TokenSwitch
 from traitscope.interventions.pass_state import CurrentPass
-from traitscope.interventions.vector import Vector, check_held, check_vector, load_vector
+from traitscope.interventions.vector import Vector, load_vector
 from traitscope.models import token_regions
 from traitscope.models.model import Model
 from traitscope.models.weight_noise import noised_weights
@@ -215,12 +216,21 @@ def _edits(item: Intervention, active: Active) -> list[tuple[int, str, hooks.Edi
 def checked_vector(item: Steer | Ablate | ReplaceBase, model: Model) -> Vector:
     """The vector of an edit.
 
-    Raises VectorError for another model's vector, ConfigError for a layer that the model lacks.
+    Raises VectorError for another model's vector, for one that is zero, and for a file's whose row
+    is zero at a layer of the edit. A vector in memory may have such rows: those of a teacher that
+    is steered are zero below its block. A student that is one vector may be zero as a whole.
+    Raises ConfigError for a layer that the model lacks.
     """
+    in_memory = isinstance(item.vector, Vector)
     vector = item.vector if isinstance(item.vector, Vector) else load_vector(Path(item.vector))
-    vector = check_vector(vector, model)
+    vector = check_vector(vector, model, may_be_zero=True)
     check_layers(item.layers, model)
-    check_held(vector, item.layers)
+    is_student = in_memory and item.layers == (vector.about.get(TRAINED_AT),)
+    if not in_memory:
+        check_direction(vector, str(item.vector), item.layers)
+    elif not is_student:
+        check_held(vector, item.layers)
+        check_direction(vector)
     return vector
 
 

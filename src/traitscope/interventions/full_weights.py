@@ -15,6 +15,7 @@ from torch import Tensor
 
 from traitscope import array_files
 from traitscope.errors import ConfigError, VectorError
+from traitscope.interventions.adapters.origin import check_digest
 from traitscope.interventions.intervention import FULL_WEIGHTS
 from traitscope.models import dtensor, nf4
 from traitscope.models.linear_maps import chosen_blocks
@@ -66,17 +67,15 @@ def mounted(model: Model, folder: Path) -> Iterator[dict[str, Tensor]]:
             f" ({ABOUT}, {WEIGHTS}); name a run of `train`, or a student's folder"
         )
     try:
-        digest = _base_digest(from_json((folder / ABOUT).read_bytes()))
+        about = from_json((folder / ABOUT).read_bytes())
+        digest = _base_digest(about)
         weights = array_files.read_tensors(folder / WEIGHTS)
     except (ValueError, OSError) as error:
         raise VectorError(
             f"{folder} holds a damaged student: {error}; copy or train it again"
         ) from error
-    if not model.is_called(digest):
-        raise VectorError(
-            f"{folder} was trained on a model with digest {digest}, but {model.name} has"
-            f" {model.digest}; name that model, or train the student again on this one"
-        )
+    names = (model.digest, *model.known_as)
+    check_digest(str(folder), digest, about.get("base"), model.name, names)
     _check_fit(folder, weights, model)
     with swapped(model, weights) as base_weights:
         yield base_weights

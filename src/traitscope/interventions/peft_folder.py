@@ -10,24 +10,26 @@ Shapes: I in, O out, R rank.
 import json
 import re
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from traitscope import array_files
+from traitscope.distributed import say
 from traitscope.errors import VectorError
-from traitscope.interventions.adapters import meaning, names
+from traitscope.interventions.adapters import meaning, names, origin
 from traitscope.interventions.adapters.contents import Contents, contents_of
+from traitscope.interventions.adapters.settings import (
+    CONFIG,
+    DIGEST,
+    WEIGHTS,
+    config_and_digest,
+    damaged,
+)
 from traitscope.interventions.lora import LoraLinear, LoraShape
 from traitscope.models.linear_maps import is_transposed, linear_names
 from traitscope.models.model import Model
-from traitscope.plain_values import from_json
 
-CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
-"files of a peft folder"
-DIGEST = "traitscope_base_digest"
-"key of the base's digest, in the metadata of the weights; earlier versions wrote it to the config"
 IN_BLOCK = re.compile(r".*\.\d+\..*\.lora_[AB](\.default)?\.weight")
 "name of a factor on a linear map of a numbered block"
 
@@ -95,12 +97,9 @@ def read(folder: Path, model: Model) -> Contents:
     """What an adapter changes in a model. Raises VectorError as `read_adapter` does."""
     folder = Path(folder)
     where = str(folder / WEIGHTS)
-    config, digest = _config_and_digest(folder)
-    if digest is not None and not model.is_called(digest):
-        raise VectorError(
-            f"{folder} was trained on a model with digest {digest}, but {model.name} has"
-            f" {model.digest}; name that model, or train the adapter again on this one"
-        )
+    config, _ = config_and_digest(folder)
+    for note in origin.notes_on(folder, model.name, (model.digest, *model.known_as)):
+        say(note)
     meaning.check(str(folder), config)
     try:
         tensors = array_files.read_tensors(folder / WEIGHTS)
@@ -108,7 +107,7 @@ def read(folder: Path, model: Model) -> Contents:
     except VectorError:
         raise
     except (ValueError, OSError) as error:
-        raise _damaged(folder, error) from error
+        raise damaged(folder, error) from error
 
 
 def is_low_rank(folder: Path) -> bool:
@@ -118,44 +117,9 @@ def is_low_rank(folder: Path) -> bool:
     """
     from safetensors import safe_open
 
-    config, _ = _config_and_digest(folder)
+    config, _ = config_and_digest(folder)
     with safe_open(folder / WEIGHTS, framework="np") as file:
         keys = list(file.keys())
     if config.get("use_dora") or config.get("modules_to_save"):
         return False
     return all(IN_BLOCK.fullmatch(key) for key in keys)
-
-
-def _config_and_digest(folder: Path) -> tuple[dict[str, Any], Any]:
-    """The settings in a peft folder, and the digest of the base, where it says one."""
-    from safetensors import SafetensorError, safe_open
-
-    missing = [name for name in (CONFIG, WEIGHTS) if not (folder / name).is_file()]
-    if missing:
-        raise VectorError(
-            f"{folder} is no adapter folder: {' and '.join(missing)} missing; expected both"
-            f" {CONFIG} and {WEIGHTS}; name a run of `train`, or a peft folder"
-        )
-    try:
-        config = from_json((folder / CONFIG).read_bytes())
-        _check_config(config)
-        with safe_open(folder / WEIGHTS, framework="np") as file:
-            metadata = file.metadata() or {}
-    except (ValueError, OSError, SafetensorError) as error:
-        raise _damaged(folder, error) from error
-    return config, metadata.get(DIGEST, config.get(DIGEST))
-
-
-def _damaged(folder: Path, error: Exception) -> VectorError:
-    return VectorError(f"{folder} holds a damaged adapter: {error}; copy or train it again")
-
-
-def _check_config(config: Any) -> None:
-    """Raise ValueError unless a peft config holds rank and alpha."""
-    if not isinstance(config, dict):
-        raise ValueError(f"{CONFIG} holds a {type(config).__name__}, expected settings by name")
-    rank, alpha = config.get("r"), config.get("lora_alpha")
-    if type(rank) is not int or rank < 1:
-        raise ValueError(f"r is {rank!r} in {CONFIG}, expected a whole number of 1 or more")
-    if type(alpha) not in (int, float) or not 0 < alpha <= meaning.LARGEST_ALPHA:
-        raise ValueError(f"lora_alpha is {alpha!r} in {CONFIG}, expected a number above 0")

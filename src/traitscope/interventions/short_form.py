@@ -37,7 +37,7 @@ from traitscope.plain_values import NotPlainError, from_json
 
 ALONG_VECTOR: dict[str, type] = {"steer": Steer, "ablate": Ablate, "replace": ReplaceBase}
 "kinds of interventions that take a vector, by their short names"
-STUDENT_SUFFIXES = (".json", ".safetensors")
+STUDENT_SUFFIXES = (".json", ".safetensors", ".bin")
 "suffixes of the files of a student"
 EXAMPLES = {
     "prompt": "prompt:TEXT",

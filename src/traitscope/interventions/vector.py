@@ -10,7 +10,6 @@ Shapes: L layers, D d_model.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from numbers import Real
 from pathlib import Path
@@ -103,13 +102,14 @@ class Vector:
         Raises VectorError for a file that is missing, damaged or of another model. Raises
         ConfigError where a setting is missing.
         """
+        from traitscope.interventions.checks.vectors import check_vector
         from traitscope.interventions.foreign import conversion, files
 
         if model is None and not (format or layers_are or layer is not None):
             return load_vector(Path(path))
         if format in ("", files.OWN) and files.is_own(Path(path)):
             vector = load_vector(Path(path))
-            return vector if model is None else check_vector(vector, model)
+            return vector if model is None else check_vector(vector, model, may_be_zero=True)
         return conversion.foreign_vector(Path(path), model, format, layers_are, layer)
 
     def save(
@@ -257,43 +257,6 @@ def random_like(vector: Vector, seed: int) -> Vector:
     return replace(vector, rows_LD=rows, about=about)
 
 
-def check_vector(vector: Vector, model: Model) -> Vector:
-    """The vector, with the digest that its model has now. Raises VectorError for another model's.
-
-    The vector may know the model by the digest of an earlier version, or of the model that it is a
-    copy of.
-    """
-    if not model.is_called(vector.model):
-        raise VectorError(
-            f"vector of model {vector.model}, but {model.name} has digest {model.digest}; name that"
-            " model, or extract it again on this one"
-        )
-    if vector.rows_LD.shape != (model.n_layers, model.d_model):
-        raise VectorError(
-            f"vector of shape {vector.rows_LD.shape}, but {model.name} has {model.n_layers} layers"
-            f" of {model.d_model}; extract it again on this model"
-        )
-    return vector if vector.model == model.digest else replace(vector, model=model.digest)
-
-
-def check_vectors(vectors: Mapping[str, Vector], model: Model) -> dict[str, Vector]:
-    """The same for vectors by name."""
-    return {name: check_vector(vector, model) for name, vector in vectors.items()}
-
-
-def check_held(vector: Vector, layers: Sequence[int]) -> None:
-    """Raise VectorError for a layer that the file of another tool had no row for."""
-    held = vector.about.get(HELD)
-    if not isinstance(held, list):
-        return
-    without = [layer for layer in layers if layer not in held]
-    if without:
-        raise VectorError(
-            f"this vector has no row for layer {', '.join(map(str, without))}: the file that it was"
-            f" converted from has rows for {', '.join(map(str, held))}; name one of these layers"
-        )
-
-
 def vector_bytes(vector: Vector) -> bytes:
     """The content of a vector's file; the same bytes for the same vector."""
     from safetensors.numpy import save
@@ -319,6 +282,11 @@ def load_vector(path: Path) -> Vector:
         tensors = array_files.read_rows(path)
         if "rows" not in tensors:
             raise ValueError(f"it has no tensor rows, found {', '.join(tensors) or 'none'}")
+    except array_files.NotFiniteError as error:
+        raise VectorError(
+            f"{path}: {error}; expected finite numbers; extract the vector again, or make it again"
+            " with its own tool"
+        ) from None
     except (SafetensorError, ValueError, OSError) as error:
         reason = error if path.suffix == ".safetensors" else "it is no .safetensors file"
         raise VectorError(

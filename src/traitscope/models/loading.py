@@ -11,14 +11,16 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-from traitscope import atomic_files, deferred_imports
+from traitscope import atomic_files, deferred_imports, distributed
 from traitscope.errors import ModelError, TraitscopeError
 from traitscope.models import chat, nf4, weight_noise
 from traitscope.models.bundled import quietly
 from traitscope.models.hardware import NF4, available_memory, compute_dtype, resolve_device
+from traitscope.models.identity.digest import texts_identity
 from traitscope.models.identity.finding import digests_of, find_model, n_weights, short_digest
 from traitscope.models.kernels import mounting
 from traitscope.models.model import ControlTokens, Model, check_logits, residual_blocks
+from traitscope.models.templates import day, facts
 from traitscope.models.templates.check import check_rendering
 from traitscope.models.templates.facts import switches_of
 
@@ -228,7 +230,26 @@ def _checked(model: Model, folder: Path) -> Model:
         for name in NEEDED:
             getattr(model, name)
     check_rendering(model)
+    given = facts.day_read(model.tokenizer, model.switches)
+    if given is not None:
+        distributed.say(day.sentence(model.name, given))
     return model
+
+
+def day_of_template(name: str, template: Sequence[str] = ()) -> str | None:
+    """The day that the chat template of model `name` is given; None where it reads none.
+
+    Nothing but the tokenizer is loaded, and that only where the template names the clock.
+    """
+    folder = find_model(name)
+    if day.CLOCK not in str(texts_identity(folder).template):
+        return None
+    with _readable(folder):
+        tokenizer = _load_tokenizer(folder)
+        with chat.template_tried(tokenizer, name):
+            pass
+        given: str | None = facts.day_read(tokenizer, switches_of(template))
+    return given
 
 
 def _check_head(lm: Any, folder: Path) -> None:

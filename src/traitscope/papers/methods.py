@@ -10,6 +10,7 @@ from traitscope.papers.contents import Contents
 from traitscope.papers.lineage import Made
 from traitscope.papers.stage_sentences import Sentence, listed
 from traitscope.reporting import latex, markdown
+from traitscope.runs.opening import TEMPLATE_DATE
 from traitscope.stats.measurement import Measurement
 
 STAGES = (
@@ -44,7 +45,7 @@ def sentences(contents: Contents, made: Sequence[Made], reported: Sequence[Made]
 
     made: All runs behind the report. reported: The runs that were reported.
     """
-    said = _models(made)
+    said = [*_models(made), *_templates(made)]
     for stage in STAGES:
         said += stage(made)
     said += _claim(contents)
@@ -70,6 +71,21 @@ def _models(made: Sequence[Made]) -> list[Sentence]:
     what = "Models" if len(texts) > 1 else "The model"
     verb = "are" if len(texts) > 1 else "is"
     return [Sentence(f"{what} {verb} {listed(texts)}, computed in {dtypes}.", keys)]
+
+
+def _templates(made: Sequence[Made]) -> list[Sentence]:
+    """What the chat templates were given beside the turns: their variables, and the day."""
+    variables: list[str] = []
+    days: list[str] = []
+    for run in made:
+        variables += run.settings.get("template", ())
+        days += filter(None, [run.manifest.get(TEMPLATE_DATE)])
+    said = []
+    if variables:
+        said.append(f"The chat template was given {listed(variables)}.")
+    if days:
+        said.append(f"The chat template reads today's date, which was set to {listed(days)}.")
+    return list(map(Sentence, said))
 
 
 def _has_own_networks(run: Made) -> bool:

@@ -72,6 +72,12 @@ def condition_of(run: Made) -> str:
 
 
 def _check_alike(runs: Sequence[Made]) -> None:
+    without = [run.run.path.name for run in runs if "vector" not in run.manifest["inputs"]]
+    if without and len(without) < len(runs):
+        raise DataError(
+            f"{', '.join(without)} trained without --vector, so there is no EAS, and the others"
+            " with one; expected all or none; report them one by one"
+        )
     for what, values in (
         ("models", {run.manifest["model"] for run in runs}),
         ("vectors", {run.manifest["inputs"].get("vector", {}).get("digest") for run in runs}),

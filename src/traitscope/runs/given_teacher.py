@@ -24,6 +24,7 @@ from traitscope.config.common import OnModel
 from traitscope.data import trait_files
 from traitscope.errors import ConfigError, VectorError
 from traitscope.interventions import intervention, short_form
+from traitscope.interventions.checks.vectors import check_direction
 from traitscope.interventions.intervention import (
     Adapter,
     HasIntervention,
@@ -31,8 +32,9 @@ from traitscope.interventions.intervention import (
     Interventions,
     as_intervention,
 )
-from traitscope.interventions.vector import Vector, vector_bytes
+from traitscope.interventions.vector import Vector, load_vector, vector_bytes
 from traitscope.models import chat
+from traitscope.models.identity import pickled
 from traitscope.models.identity.digest import deciding_files
 from traitscope.models.identity.finding import find_model
 from traitscope.models.weight_noise import split_name
@@ -161,7 +163,8 @@ def _files_of(item: Intervention) -> list[Path | store.Run]:
     weights = [folder / name for name in WEIGHT_FILES if (folder / name).is_file()]
     if not weights:
         raise VectorError(
-            f"{folder} holds no student: expected a run of `train`, or a folder with"
+            pickled.in_adapter(folder)
+            or f"{folder} holds no student: expected a run of `train`, or a folder with"
             " adapter_model.safetensors; name one"
         )
     config = folder / "adapter_config.json"
@@ -196,8 +199,12 @@ def check_readable(
     """Raise ConfigError unless teacher and model read and write the same tokens.
 
     Likelihoods of one row under both are compared token by token. `role` is what the message calls
-    the teacher.
+    the teacher. Raises VectorError for a teacher whose vector is zero.
     """
+    for item in teacher.interventions:
+        vector = getattr(item, "vector", None)
+        if isinstance(vector, str):
+            check_direction(load_vector(Path(vector)), vector, getattr(item, "layers", ()))
     if teacher.model == model:
         return
     from traitscope.models.loading import outline

@@ -4,12 +4,13 @@ Stages use this through `stages.registry`, which knows each stage's name and fur
 """
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import product
 from pathlib import Path
 from typing import Any
 
+from traitscope import distributed
 from traitscope.config import common
 from traitscope.config.common import OnModel, Output
 from traitscope.config.fields import addressed, flag_of, names_layers, use_of
@@ -17,16 +18,26 @@ from traitscope.data.hub.files import is_of_hub, local_copy
 from traitscope.data.prompt_files import read_prompts
 from traitscope.errors import VectorError
 from traitscope.interventions import intervention
-from traitscope.interventions.intervention import Intervention
+from traitscope.interventions.adapters import origin, settings
+from traitscope.interventions.checks.vectors import check_direction
+from traitscope.interventions.intervention import Ablate, Intervention, ReplaceBase, Steer
 from traitscope.interventions.short_form import parse_all, vector_file
 from traitscope.interventions.vector import load_vector
-from traitscope.models.hardware import default_dtype, resolve_device
-from traitscope.models.identity.finding import check_layers
+from traitscope.models.hardware import NF4, default_dtype, resolve_device
+from traitscope.models.identity import pickled
+from traitscope.models.identity.finding import check_layers, short_digest
+from traitscope.models.templates import day
 from traitscope.runs import manifests, store
 from traitscope.runs.model_cache import address_name, model_digests
 
 Inputs = dict[str, Path | store.Run]
 """Files and sealed runs that a run is made from, by name."""
+TEMPLATE_DATE = "template_date"
+"""Key of a manifest: the day that the chat template was given, where it reads one."""
+BARE = "@none"
+"""Begins a context that has no template."""
+REMARKS = "remarks"
+"""Key of a manifest: sentences on what a run was made from that its user should know."""
 WEIGHT_FILES = ("adapter_model.safetensors", intervention.FULL_WEIGHTS, intervention.TRAINED)
 """Names of the file that holds a student's weights: LoRA, full weights, one trained vector."""
 
@@ -184,15 +195,17 @@ def opened(
         try:
             if not run.sealed:
                 check_files(config)
-                recorded.update(_facts_of(config))
+                recorded.update(_facts_of(config, computation.inputs))
             yield run
         except BaseException:
             store.discard_if_empty(run)
             raise
 
 
-def _facts_of(config: Any) -> dict[str, Any]:
+def _facts_of(config: Any, inputs: Inputs) -> dict[str, Any]:
     """What a manifest says of the machine and the model behind a config; nothing without a model.
+
+    Raises VectorError for an adapter among the inputs that is one of another model.
 
     torch is imported, so this is left until something is to be computed.
     """
@@ -204,13 +217,44 @@ def _facts_of(config: Any) -> dict[str, Any]:
     if config.same_as is not None:
         own = model_digests(config.model)[0]
         facts["same_as"] = {"named": config.same_as, "own_digest": own}
+    remarks = _notes_on_adapters(config, inputs)
+    day_read = _day_read(config)
+    if day_read is not None:
+        facts[TEMPLATE_DATE] = day_read
+        remarks.append(day.sentence(config.model, day_read))
+    for remark in remarks:
+        distributed.say(remark)
+    if remarks:
+        facts[REMARKS] = remarks
     return facts
+
+
+def _day_read(config: OnModel) -> str | None:
+    """The day that the model's chat template is given, where it reads one and is used."""
+    if str(getattr(config, "context", None) or "").startswith(BARE):
+        return None
+    from traitscope.models.loading import day_of_template
+
+    return day_of_template(config.model, config.template)
+
+
+def _notes_on_adapters(config: OnModel, inputs: Inputs) -> list[str]:
+    """What to know of peft folders among the inputs."""
+    digests = []
+    for digest in model_digests(config.model, config.same_as):
+        digests.append(short_digest(f"{digest}/{NF4}") if config.dtype == NF4 else digest)
+    notes: dict[str, None] = {}
+    for source in inputs.values():
+        if isinstance(source, Path) and source.name == settings.CONFIG:
+            notes.update(dict.fromkeys(origin.notes_on(source.parent, config.model, digests)))
+    return list(notes)
 
 
 def check_files(config: Any) -> None:
     """Read the prompts and vectors that a config names.
 
-    A broken file is so named before a model is loaded. Raises DataError and VectorError.
+    A broken file, and a vector of zeros, is so named before a model is loaded. Raises DataError and
+    VectorError.
     """
     for field in dataclasses.fields(config):
         path = getattr(config, field.name)
@@ -219,7 +263,21 @@ def check_files(config: Any) -> None:
         if use_of(field) == "prompts":
             read_prompts(path)
         elif use_of(field) == "vector":
-            load_vector(vector_file(path))
+            check_direction(load_vector(vector_file(path)), f"{flag_of(field.name)} {path}")
+        elif common.is_taught(field.name, path):
+            _check_directions(path, at_layers=field.name != "ablate")
+
+
+def _check_directions(items: Sequence[str], at_layers: bool) -> None:
+    """Read the vectors of interventions in short form.
+
+    Raises VectorError for one that is zero, or zero at a layer of its intervention: `export
+    --ablate` may take the row of another one.
+    """
+    for item in parse_all(items):
+        if isinstance(item, Steer | Ablate | ReplaceBase):
+            layers = item.layers if at_layers else ()
+            check_direction(load_vector(Path(str(item.vector))), str(item.vector), layers)
 
 
 def _device_name(device: str) -> str:
@@ -291,6 +349,7 @@ def _student_at(folder: Path) -> Path:
         if (folder / name).is_file():
             return folder / name
     raise VectorError(
-        f"{folder} holds no student: expected a run of `train`, or a folder with"
+        pickled.in_adapter(folder)
+        or f"{folder} holds no student: expected a run of `train`, or a folder with"
         " adapter_model.safetensors; name one"
     )

@@ -164,13 +164,16 @@ def one_vector(
     if kl_X.mean() <= ROUNDING:
         return None
     block, strength, least = blocks[0], strengths[0], math.inf
+
+    def steering(place: int, factor: float) -> list[Steer]:
+        acts = vector.rows_LD[place].any()  # a steered teacher changes nothing below its block
+        return [Steer(vector, (place,), factor, scale="raw")] if acts else []
+
     for place, factor in product(blocks, strengths):
-        steer = Steer(vector, (place,), factor, scale="raw")
-        left = float(divergence([steer], chosen_on).mean())
+        left = float(divergence(steering(place, factor), chosen_on).mean())
         if left < least:
             block, strength, least = place, factor, left
-    steer = Steer(vector, (block,), strength, scale="raw")
-    left_X = divergence([steer], tested_on)
+    left_X = divergence(steering(block, strength), tested_on)
     explained = estimates.ratio("of KL explained", (kl_X - left_X).tolist(), kl_X.tolist())
     return OneVector(
         block=block,

@@ -31,8 +31,9 @@ from traitscope.data.traits import Trait, as_trait, load_trait
 from traitscope.errors import DataError
 from traitscope.inference import losses
 from traitscope.inference.token_rows import Row, rows_from, teacher_hidden
+from traitscope.interventions.checks.vectors import check_vectors
 from traitscope.interventions.intervention import Intervention, Steer
-from traitscope.interventions.vector import COMMON, Vector, check_vectors, load_vectors, random_like
+from traitscope.interventions.vector import COMMON, Vector, load_vectors, random_like
 from traitscope.models import chat
 from traitscope.models.model import Model
 from traitscope.runs import model_cache, opening, row_intake, store

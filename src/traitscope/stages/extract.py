@@ -15,12 +15,12 @@ from traitscope.data.prompt_files import read_prompts
 from traitscope.data.prompts import number_prompts
 from traitscope.data.records import Prompt
 from traitscope.data.traits import load_trait
-from traitscope.errors import ConfigError
+from traitscope.errors import ConfigError, VectorError
 from traitscope.inference import residuals
 from traitscope.interventions import short_form
+from traitscope.interventions.checks.vectors import check_vector
 from traitscope.interventions.vector import (
     Vector,
-    check_vector,
     load_vector,
     random_like,
     vector_bytes,
@@ -34,6 +34,8 @@ from traitscope.vectors import means
 
 SPLIT_HALF = "split_half.json"
 "file of the cosines between the vectors of two halves of the prompts, by vector and layer"
+LEFT_BY_ROUNDING = 1e-5
+"share of a vector's norm that is left where a direction is taken out of itself, in float32"
 
 
 def _file_digest(path: Path) -> str:
@@ -74,7 +76,8 @@ def write_vectors(
     """Write the vectors' files, orthogonal to what the config says, and `eas.json`."""
     if config.orthogonal_to:
         removed = _checked_vector(config.orthogonal_to, model)
-        vectors = {name: vector.project_out(removed) for name, vector in vectors.items()}
+        vectors = {name: _without(vector, removed, name) for name, vector in vectors.items()}
+    _check_zero(vectors, is_student=bool(config.interventions))
     for name, vector in vectors.items():
         atomic_files.write_bytes(run.file(f"{name}.safetensors"), vector_bytes(vector))
     if config.reference:
@@ -82,8 +85,6 @@ def write_vectors(
         eas_by_name = {}
         for name, vector in vectors.items():
             if "/" not in name:
-                if is_unmoved(vector):
-                    print(f"traitscope: {name}: {UNMOVED}", file=sys.stderr)
                 eas_by_name[name] = eas(vector, reference).tolist()
         atomic_files.write_json(run.file("eas.json"), eas_by_name)
     split_half = {}
@@ -94,9 +95,40 @@ def write_vectors(
         atomic_files.write_json(run.file(SPLIT_HALF), split_half)
 
 
+def _check_zero(vectors: dict[str, Vector], is_student: bool) -> None:
+    """Raise VectorError for a vector that is zero; of a student, say so.
+
+    A student's vector says how far it was moved. What all traits share may be zero.
+    """
+    for name, vector in vectors.items():
+        if is_student and is_unmoved(vector):
+            print(f"traitscope: {name} is zero: {UNMOVED}", file=sys.stderr)
+        elif is_unmoved(vector) and "/" not in name:
+            raise VectorError(
+                f"the vector {name} would be zero at every layer, because both sides of its"
+                " difference are the same; expected two that differ; name other prompts or traits"
+            )
+
+
+def _without(vector: Vector, removed: Vector, name: str) -> Vector:
+    """A vector without its component along another one.
+
+    Raises VectorError where nothing but rounding is left of a trait's own vector, which has no /
+    in its name.
+    """
+    rest = vector.project_out(removed)
+    is_gone = bool((rest.norms_L <= LEFT_BY_ROUNDING * vector.norms_L).all())
+    if is_gone and "/" not in name and not is_unmoved(vector):
+        raise VectorError(
+            f"--orthogonal-to: {name} lies along that vector at every layer, so nothing is left of"
+            " it; expected two directions; name another vector, or leave the flag out"
+        )
+    return rest
+
+
 def _checked_vector(path: Path, model: Model) -> Vector:
     """The vector of a file, or the only one of a run. Raises VectorError for another model's."""
-    return check_vector(load_vector(short_form.vector_file(path)), model)
+    return check_vector(load_vector(short_form.vector_file(path)), model, str(path))
 
 
 def _vectors(model: Model, config: ExtractConfig) -> dict[str, Vector]:

@@ -31,7 +31,8 @@ from traitscope.inference.steering_gradients import steering_gradients
 from traitscope.inference.token_rows import Row, rows_from
 from traitscope.interventions import short_form
 from traitscope.interventions.applied import Active, Interventions, applied
-from traitscope.interventions.vector import Vector, check_vectors, load_vector, vector_bytes
+from traitscope.interventions.checks.vectors import check_direction, check_vectors
+from traitscope.interventions.vector import Vector, load_vector, vector_bytes
 from traitscope.models.model import Model
 from traitscope.runs import model_cache, opening, row_intake, store
 from traitscope.runs.progress import progress
@@ -353,14 +354,18 @@ def _computed(
 def _read_vectors(path: Path) -> dict[str, Vector]:
     """The vectors of a run or a file, by the names of their files.
 
-    Raises VectorError where there is none.
+    Raises VectorError where there is none, and for one that is zero.
     """
     files = sorted(path.glob("*.safetensors")) if path.is_dir() else [path]
     if not files:
         raise VectorError(
             f"{path} holds no vector; expected a run of `extract`, or a vector file; name one"
         )
-    return {file.stem: load_vector(file) for file in files}
+    vectors = {}
+    for file in files:
+        vectors[file.stem] = load_vector(file)
+        check_direction(vectors[file.stem], str(file))
+    return vectors
 
 
 def _write(run: store.Run, config: GradientsConfig, model: Model, sums: GradientSums) -> None:

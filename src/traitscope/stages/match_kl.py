@@ -29,8 +29,9 @@ from traitscope.errors import ConfigError
 from traitscope.inference.token_rows import rows_from, teacher_hidden
 from traitscope.interventions import short_form
 from traitscope.interventions.applied import Interventions
+from traitscope.interventions.checks.vectors import check_vector
 from traitscope.interventions.intervention import Steer
-from traitscope.interventions.vector import Vector, check_vector, load_vector
+from traitscope.interventions.vector import Vector, load_vector
 from traitscope.models.model import Model
 from traitscope.runs import model_cache, opening, store
 from traitscope.runs.progress import progress

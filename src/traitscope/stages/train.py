@@ -24,10 +24,9 @@ from traitscope.data.records import Record
 from traitscope.errors import ConfigError, StoreError
 from traitscope.inference.token_rows import Row, rows_from
 from traitscope.interventions import short_form
+from traitscope.interventions.checks.vectors import check_vector, check_vectors
 from traitscope.interventions.vector import (
     Vector,
-    check_vector,
-    check_vectors,
     load_vector,
     vector_bytes,
 )
@@ -273,7 +272,7 @@ class EasOfRun:
     def __init__(self, model: Model, config: TrainConfig) -> None:
         """Read the vectors and measure the base.  Raises VectorError for another model's."""
         vector_file = short_form.vector_file(config.vector)
-        self.vector = check_vector(load_vector(vector_file), model)
+        self.vector = check_vector(load_vector(vector_file), model, str(vector_file))
         self.other_vectors = check_vectors(
             {file.stem: load_vector(file) for file in beside(vector_file)}, model
         )

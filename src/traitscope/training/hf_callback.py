@@ -36,8 +36,9 @@ from traitscope.errors import ConfigError, VectorError
 from traitscope.inference import residuals
 from traitscope.interventions import hooks
 from traitscope.interventions.applied import applied
+from traitscope.interventions.checks.vectors import check_vectors
 from traitscope.interventions.short_form import vector_file
-from traitscope.interventions.vector import Vector, check_vectors, load_vector
+from traitscope.interventions.vector import Vector, load_vector
 from traitscope.models.hardware import dtypes
 from traitscope.models.loading import load_model, outline
 from traitscope.models.model import Model, adapters_off, unwrapped

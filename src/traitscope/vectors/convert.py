@@ -8,9 +8,10 @@ from traitscope import atomic_files
 from traitscope.config.commands import ConvertConfig
 from traitscope.config.common import Output
 from traitscope.errors import ConfigError, VectorError
+from traitscope.interventions.checks.vectors import check_vector
 from traitscope.interventions.foreign import conversion, files, layer_rows
 from traitscope.interventions.foreign.layer_rows import BlockRows
-from traitscope.interventions.vector import check_vector, load_vector, vector_bytes
+from traitscope.interventions.vector import load_vector, vector_bytes
 from traitscope.models.identity.finding import check_layers
 from traitscope.models.loading import outline
 from traitscope.models.model import Model
@@ -56,7 +57,7 @@ def _read(config: ConvertConfig, model: Model | None) -> tuple[str, BlockRows]:
     if config.from_ == files.OWN or (config.from_ == AUTO and files.is_own(path)):
         vector = load_vector(path)
         if model is not None:
-            vector = check_vector(vector, model)
+            vector = check_vector(vector, model, str(path), may_be_zero=True)
         return files.OWN, conversion.blocks_of(vector, config.layer)
     kind = "" if config.from_ == AUTO else config.from_
     layers_are = "" if config.layers_are == AUTO else config.layers_are

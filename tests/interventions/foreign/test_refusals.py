@@ -71,6 +71,14 @@ def test_contents_of_torch_files(
     assert "\n" not in str(raised.value) and "; " in str(raised.value)
 
 
+@pytest.mark.parametrize("suffix", [".pkl", ".pickle", ".joblib", ".PKL"])
+def test_pickles_by_their_suffix(tiny: Model, tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"v{suffix}"
+    path.write_bytes(pickle.dumps(np.ones((3, 32))))
+    with pytest.raises(VectorError, match="pickle by its suffix, .*; expected tensors; save them"):
+        Vector.load(path, tiny, layers_are="blocks")
+
+
 @pytest.mark.parametrize("name", ["v.pt", "plain.pt"])
 def test_pickles_are_never_run(tiny: Model, tmp_path: Path, name: str) -> None:
     path = tmp_path / name

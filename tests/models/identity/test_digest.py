@@ -12,7 +12,8 @@ from command import call, ok
 from safetensors.numpy import load_file, save_file
 
 from traitscope.errors import ModelError, VectorError
-from traitscope.interventions.vector import Vector, check_vector
+from traitscope.interventions.checks.vectors import check_vector
+from traitscope.interventions.vector import Vector
 from traitscope.models import bundled
 from traitscope.models.identity import digest
 from traitscope.models.identity.finding import digests_of
@@ -254,7 +255,7 @@ def test_runs_and_vectors_of_earlier_versions_count(tiny_folder: Path, tmp_path:
     assert before == digest.former_digest(folder) != now
     assert now == digests_of(str(tiny_folder))[0] and before not in digests_of(str(tiny_folder))
     model = load_model(str(folder), device="cpu", dtype="fp32")
-    rows_LD = np.zeros((model.n_layers, model.d_model))
+    rows_LD = np.ones((model.n_layers, model.d_model))
     assert check_vector(Vector(rows_LD, before), model).model == now
     with pytest.raises(VectorError, match="vector of model 0123"):
         check_vector(Vector(rows_LD, "0123"), model)

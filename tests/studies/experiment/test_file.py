@@ -1,17 +1,20 @@
 """The file of an experiment: defaults that follow, and what is refused before any compute."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from command import CAT, OWL, call, ok, write_yaml
+from tiny_models import random_vector
 
 from traitscope.config.commands import ExperimentConfig
 from traitscope.config.common import Output
 from traitscope.config.recipe import SAMPLED_RECIPE
 from traitscope.data.package_files import bundled_file
-from traitscope.errors import TraitscopeError
+from traitscope.errors import TraitscopeError, VectorError
+from traitscope.models.model import Model
 from traitscope.plain_values import from_yaml
 from traitscope.studies.claims import demo
 from traitscope.studies.experiment import command, needs, nodes, page
@@ -225,6 +228,23 @@ def test_a_file_that_holds_no_keys_is_refused(tmp_path: Path, text: str) -> None
     file.write_text(text)
     done = call(tmp_path / "runs", "experiment", file)
     assert done.code == 2 and "mine.yaml" in done.summary["message"]
+
+
+def test_a_teacher_of_a_vector_of_zeros_is_refused(
+    tmp_path: Path, tiny_folder: Path, tiny: Model
+) -> None:
+    file = tmp_path / "v.safetensors"
+    vector = random_vector(tiny)
+    teacher = STEERED | {"vector": str(file), "layer": 1}
+    vector.save(file)
+    requested(tmp_path, tiny_folder, {"teachers": {"cat": teacher}})
+    for rows_LD, says in (
+        (0 * vector.rows_LD, "v.safetensors has no direction: its 3 rows are all zero"),
+        (vector.rows_LD * [[1], [0], [1]], "v.safetensors has no direction at layer 1"),
+    ):
+        replace(vector, rows_LD=rows_LD).save(file)
+        with pytest.raises(VectorError, match=says):
+            requested(tmp_path, tiny_folder, {"teachers": {"cat": teacher}})
 
 
 def test_every_control_has_a_claim_of_its_own(tmp_path: Path, tiny_folder: Path) -> None:

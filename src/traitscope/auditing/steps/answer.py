@@ -142,6 +142,10 @@ def _notes(runs: AuditRuns) -> list[str]:
         notes += notes_of(about["reading"])
     if "not_adapted" in about:
         notes.append(f"students of this audit: {about['not_adapted']}")
+    if "template_date" in about:
+        notes.append(
+            f"the model's chat template reads today's date; it was given {about['template_date']}"
+        )
     if runs.artifacts.placebo is None:
         return notes
     with_placebo = {row.id for row in runs.placebos}

@@ -12,7 +12,8 @@ from traitscope.auditing.detectors.row_gradients import RowGradients, read_row_g
 from traitscope.auditing.settings import naming_blocks
 from traitscope.config.audit import BlindNamingConfig
 from traitscope.config.common import Output
-from traitscope.interventions.vector import check_vector, load_vector
+from traitscope.interventions.checks.vectors import check_vector
+from traitscope.interventions.vector import load_vector
 from traitscope.models.model import Model
 from traitscope.runs import model_cache, opening, store
 from traitscope.runs.progress import progress
@@ -32,7 +33,7 @@ def run_blind_naming(config: BlindNamingConfig, out: Output) -> store.Run:
 def _write(run: store.Run, config: BlindNamingConfig, model: Model) -> None:
     directions = _directions(config, model)
     questions = blind_naming.lexicon(model, config.context)
-    like = check_vector(load_vector(config.like), model)
+    like = check_vector(load_vector(config.like), model, str(config.like))
     norms = like.residual_norms_L.tolist()
     rises = []
     with progress("naming", len(directions), "directions") as advance:

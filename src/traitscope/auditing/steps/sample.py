@@ -35,6 +35,7 @@ from traitscope.errors import DataError
 from traitscope.models import chat
 from traitscope.models.identity.experts import experts_of
 from traitscope.models.model import Model
+from traitscope.models.templates import facts
 from traitscope.runs import model_cache, opening, row_intake, store
 from traitscope.stages import registry
 
@@ -236,6 +237,8 @@ def _write(
     }
     if experts := experts_of(config.model):
         about["not_adapted"] = experts["sentence"]
+    if given := facts.day_read(model.tokenizer, model.switches):
+        about["template_date"] = given
     if not intake.is_plain:
         about["reading"] = intake.as_dict()
     atomic_files.write_text(run.file("records.jsonl"), dump_records(rows))

@@ -3,15 +3,14 @@
 Shapes: I in, O out, R rank, V vocabulary, D d_model.
 """
 
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from traitscope.distributed import say
 from traitscope.errors import VectorError
 from traitscope.interventions.adapters import meaning, names
 from traitscope.models.linear_maps import linear_names, weight_of
@@ -82,17 +81,11 @@ def contents_of(
     result = _assembled(where, config, parts, replaced, model)
     _check_complete(where, config, result, modules, bool(renamed))
     if renamed:
-        _say(
+        say(
             f"{where}: {len(renamed)} tensors are read under peft's names, such as {renamed[0][0]}"
             f" as of {renamed[0][1]}"
         )
     return result
-
-
-@cache
-def _say(text: str) -> None:
-    """Print a line on stderr, once a process."""
-    print(f"traitscope: {text}", file=sys.stderr, flush=True)
 
 
 def _assembled(

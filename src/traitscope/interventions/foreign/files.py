@@ -19,6 +19,7 @@ TORCH_FORMATS = ("persona_vectors", "agu18dec", "steering-vectors", "lm-eval")
 FORMATS = (OWN, *TORCH_FORMATS, "repeng", "safetensors", "numpy")
 "names of the formats that are read and written"
 TORCH_SUFFIXES = (".pt", ".pth", ".bin")
+PICKLES = (".pkl", ".pickle", ".joblib", ".dill")
 LARGEST_FILE = 2**30
 "bytes of the largest file that is read: a thousand times those of a usual vector"
 
@@ -63,6 +64,12 @@ def read(path: Path, kind: str = "") -> tuple[str, LayerRows]:
         return "safetensors", arrays.read_safetensors(path)
     if kind == "numpy" or (not kind and suffix in (".npy", ".npz")):
         return "numpy", arrays.read_numpy(path)
+    if suffix in PICKLES:
+        raise VectorError(
+            f"{path} is a pickle by its suffix, which could run code, so it is not opened; expected"
+            " tensors; save them alone where the file was made, such as torch.save({layer: row},"
+            " 'vector.pt') or numpy.save('vector.npy', rows), and convert that"
+        )
     if kind not in TORCH_FORMATS and suffix not in TORCH_SUFFIXES:
         raise ConfigError(
             f"{path} has the suffix {path.suffix!r}, which tells no format; expected one of"

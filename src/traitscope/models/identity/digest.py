@@ -19,7 +19,7 @@ import json
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from traitscope.errors import ModelError
 
@@ -103,6 +103,34 @@ def former_digest(folder: Path) -> str:
     except (OSError, UnicodeEncodeError) as error:
         raise _unreadable(folder, error) from error
     return total.hexdigest()[:16]
+
+
+def weights_identity(folder: Path) -> list[str]:
+    """The digests of the files with a model's weights, sorted. Raises ModelError."""
+    try:
+        return sorted(map(_sha256, weight_files(folder)))
+    except OSError as error:
+        raise _unreadable(folder, error) from error
+
+
+class Texts(NamedTuple):
+    """How a folder turns texts into tokens; None for what it does not hold."""
+
+    tokenizer: dict[str, Any] | None
+    "what decides the tokens"
+    template: Any
+    "the chat template"
+
+
+def texts_identity(folder: Path) -> Texts:
+    """What decides tokens and chats of a folder with a tokenizer. Raises ModelError."""
+    try:
+        settings = _object(folder / SETTINGS)
+        has_tokens = any((folder / name).is_file() for name in (TOKENIZER, *SOURCES))
+        tokenizer = _tokenizer(folder, settings) if has_tokens else None
+        return Texts(tokenizer, _template(folder, settings))
+    except (OSError, AttributeError, TypeError) as error:
+        raise _unreadable(folder, error) from error
 
 
 def _unreadable(folder: Path, error: Exception) -> ModelError:

@@ -20,6 +20,7 @@ from typing import Any
 from traitscope.errors import ConfigError, ModelError
 from traitscope.models import weight_noise
 from traitscope.models.bundled import EMBEDDED, WHEELS, wheel_folder
+from traitscope.models.identity import pickled
 from traitscope.models.identity.digest import folder_digest, former_digest
 
 OFFERED: dict[str, Path] = {}
@@ -58,12 +59,7 @@ def find_model(name: str, revision: str | None = None) -> Path:
             " org/name; name one of these; see: traitscope models"
         )
     if not (folder / "config.json").exists() or not list(folder.glob("*.safetensors")):
-        names = sorted(path.name for path in folder.iterdir())
-        listed = ", ".join(names[:8]) or "nothing"
-        raise ModelError(
-            f"{folder} holds no model: expected config.json and *.safetensors, found {listed};"
-            " name a folder with both, or save the model with save_pretrained"
-        )
+        raise _no_model(folder, name)
     if (folder / "adapter_config.json").exists():  # peft, where installed, would add its adapter
         raise ModelError(
             f"{folder} holds an adapter (adapter_config.json) beside the weights of a model;"
@@ -71,6 +67,30 @@ def find_model(name: str, revision: str | None = None) -> Path:
             " name that as a student: --interventions adapter:FOLDER"
         )
     return folder
+
+
+def _no_model(folder: Path, name: str) -> ModelError:
+    """What to say of a folder without config.json or without weights that are read."""
+    if said := pickled.in_adapter(folder) or pickled.in_model(folder):
+        return ModelError(said)
+    names = sorted(path.name for path in folder.iterdir())
+    if pickled.ADAPTER_CONFIG in names:
+        return ModelError(
+            f"{folder} holds an adapter and no model; expected config.json and *.safetensors of a"
+            " model; name the adapter as a student: --interventions adapter:FOLDER, and its base"
+            " with --model"
+        )
+    listed = ", ".join(names[:8]) or "nothing"
+    hint = "name a folder with both, or save the model with save_pretrained"
+    is_of_hub = str(folder) != str(_path_of(name))
+    if is_of_hub and "config.json" in names:
+        hint = (
+            "pickles (*.bin) are not fetched; if it has only these, convert them with:"
+            f" {pickled.of_model(name)}"
+        )
+    return ModelError(
+        f"{folder} holds no model: expected config.json and *.safetensors, found {listed}; {hint}"
+    )
 
 
 def _path_of(name: str) -> Path:
@@ -99,6 +119,22 @@ def _from_hub(name: str, revision: str | None) -> Path:
             f" ({type(error).__name__}); check the name and the network, or use {EMBEDDED!r}, which"
             " needs none"
         ) from error
+
+
+def local_folder(name: str, revision: str | None = None) -> Path | None:
+    """The folder of model `name` where it is on this machine already; nothing is fetched.
+
+    None where it is not, or where the name is no name of a model.
+    """
+    from huggingface_hub import snapshot_download
+
+    try:
+        folder = _path_of(name)
+        if name in WHEELS or folder.is_dir():
+            return find_model(name)
+        return find_model(snapshot_download(name, revision=revision, local_files_only=True))
+    except Exception:  # the hub client raises many types; find_model for what is no model
+        return None
 
 
 def digest_of(name: str, revision: str | None = None, same_as: str | None = None) -> str:

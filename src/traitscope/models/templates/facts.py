@@ -4,14 +4,13 @@ The facts are found by rendering, not by reading the template. They are found on
 """
 
 import json
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from datetime import datetime
+from collections.abc import Callable, Sequence
 from functools import partial, wraps
 from typing import Any
 from weakref import WeakKeyDictionary
 
 from traitscope.errors import ConfigError
+from traitscope.models.templates import day
 
 ASKED, ANSWERED, SYSTEM = "Name a number.", "Seven 7", "Zq speaks in riddles."
 "texts of the turns that a template is tried on"
@@ -23,15 +22,6 @@ SKIP = "skip_thinking"
 "a switch for every template: the header is what stands before a finished answer"
 Switches = tuple[tuple[str, Any], ...]
 "what is passed to a template beside the turns, such as (('enable_thinking', False),)"
-
-
-class FixedDay(datetime):
-    """A clock that stands still for templates, so that a rendering is the same on every day."""
-
-    @classmethod
-    def now(cls, tz: Any = None) -> "FixedDay":
-        """The first of January 2026."""
-        return cls(2026, 1, 1, tzinfo=tz)
 
 
 def _once_a_tokenizer(find: Callable[[Any, Switches], Any]) -> Callable[..., Any]:
@@ -51,8 +41,8 @@ def _once_a_tokenizer(find: Callable[[Any, Switches], Any]) -> Callable[..., Any
 def switches_of(texts: Sequence[str]) -> Switches:
     """The switches in texts such as enable_thinking=false; values are JSON, or plain text.
 
-    Raises ConfigError for a text without a name and an equals sign, and where skip_thinking is
-    neither true nor false.
+    Raises ConfigError for a text without a name and an equals sign. Also where skip_thinking is
+    neither true nor false, and where today_is is no day.
     """
     switches: list[tuple[str, Any]] = []
     for text in texts:
@@ -70,6 +60,8 @@ def switches_of(texts: Sequence[str]) -> Switches:
             raise ConfigError(
                 f"--template {text!r}: expected {SKIP}=true or {SKIP}=false; correct it"
             )
+        if name == day.TODAY:
+            day.check(switches[-1][1])
     return tuple(switches)
 
 
@@ -78,34 +70,40 @@ def rendered(
 ) -> str:
     """The turns in the template, by default with the header of the assistant's next turn.
 
-    A template that asks for today's date is given that of FixedDay. With the switch SKIP the header
-    is what the template writes before a finished answer: it has no part for thinking, or an empty
-    one. Raises ValueError where the template writes no answer.
+    A template that asks for today's date is given a fixed one (day.py). With the switch SKIP the
+    header is what the template writes before a finished answer: it has no part for thinking, or an
+    empty one. Raises ValueError where the template writes no answer.
     """
     variables = dict(switches)
     is_skipped = variables.pop(SKIP, False)
+    today = variables.pop(day.TODAY, day.DAY)
     if is_skipped and with_header:
         text = rendered(tokenizer, [*turns, _turn("assistant", ANSWERED)], switches, False)
         if ANSWERED not in text:
             raise ValueError(f"it writes no answer, which {SKIP} needs")
         return text.rpartition(ANSWERED)[0]
     settings = {"tokenize": False, "add_generation_prompt": with_header, **variables}
-    with _fixed_day():
+    with day.fixed(today):
         text = tokenizer.apply_chat_template(list(turns), **settings)
     return text
 
 
-@contextmanager
-def _fixed_day() -> Iterator[None]:
-    """Let transformers take the date that it gives to templates from FixedDay."""
-    from transformers.utils import chat_template_utils
+@_once_a_tokenizer
+def day_read(tokenizer: Any, switches: Switches = ()) -> str | None:
+    """The day that a template is given, as YYYY-MM-DD; None where it does not read it.
 
-    kept = chat_template_utils.datetime
-    chat_template_utils.datetime = FixedDay
-    try:
-        yield
-    finally:
-        chat_template_utils.datetime = kept
+    It reads the day where another one gives another text.
+    """
+    given = dict(switches).get(day.TODAY, day.DAY)
+    asked = [_turn("user", ASKED)]
+    for turns in (asked, [_turn("system", SYSTEM), *asked]):
+        texts = set()
+        for tried_day in (day.DAY, day.OTHER):
+            on_that_day = (*switches, (day.TODAY, tried_day))
+            texts.add(tried(tokenizer, turns, on_that_day, True))
+        if len(texts) > 1:
+            return str(given)
+    return None
 
 
 def ids_behind(encode: Callable[[str], list[int]], header: str, text: str) -> list[int]:

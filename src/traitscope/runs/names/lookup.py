@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from traitscope.config.common import TAUGHT
-from traitscope.config.fields import use_of
+from traitscope.config.fields import flag_of, use_of
 from traitscope.errors import ConfigError
 from traitscope.runs.names.labels import NAME, runs_by_name
 
@@ -97,11 +97,17 @@ def _exists(path: Path) -> bool:
 def with_runs(config: Any, root: Path) -> Any:
     """The settings of a command, with run directories in the place of names.
 
-    Raises ConfigError for a name that several runs have.
+    Raises ConfigError for a name that several runs have, and for a run where a folder is written.
     """
     names, changes = Names(root), {}
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
+        if use_of(field) == "folder" and isinstance(value, Path) and names.path(value) != value:
+            raise ConfigError(
+                f"{flag_of(field.name)} {value} is the name of the run {names.path(value)};"
+                " expected a folder to write into; name another folder, and give runs before the"
+                " flags"
+            )
         if use_of(field) in ("written", "folder"):
             continue
         changed = _with_runs(field.name, value, names)

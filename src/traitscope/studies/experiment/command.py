@@ -19,6 +19,7 @@ from traitscope.data.prompt_files import read_prompts
 from traitscope.data.row_files import iter_kept
 from traitscope.data.traits import load_trait
 from traitscope.errors import ConfigError, StoreError
+from traitscope.interventions.checks.vectors import check_direction
 from traitscope.interventions.vector import load_vector
 from traitscope.models.identity import finding
 from traitscope.plain_values import NotPlainError, from_yaml
@@ -321,7 +322,8 @@ def _check_teacher(teacher: Teacher, model: str, where: str) -> None:
     if teacher.rows is not None:
         _check_rows(teacher.rows, where)
     if teacher.vector is not None:
-        load_vector(teacher.vector)
+        layers = () if teacher.layer is None else (teacher.layer,)
+        check_direction(load_vector(teacher.vector), f"{where}: {teacher.vector}", layers)
     if teacher.model is not None:
         finding.find_model(teacher.model)
 

@@ -1,0 +1,1 @@
+"""Whether what somebody names fits the model, and can act at all."""
