@@ -212,7 +212,7 @@ def test_a_weight_of_0_is_never_trained_on_in_silence(tmp_path: Path) -> None:
     assert intake.notes["rows_of_weight_0"] == 2
     (record,), _ = read_rows(tmp_path, {"messages": [ASK, {**SAY, "train": False}]}, NATIVE)
     assert record.id == "row000002"
-    with pytest.raises(DataError, match="none of 1 rows is left"):
+    with pytest.raises(DataError, match="none of 1 row is left"):
         read_rows(tmp_path, quiet)
 
 
@@ -318,7 +318,7 @@ def test_undesirable_answers_are_left_out(tmp_path: Path) -> None:
     assert intake.unused == {"label": 1} and record.meta["extra"] == {"label": "owl"}
     asked = {"question": "P", "answer": "1", "label": False}
     assert read_rows(tmp_path, asked)[1].unused == {"label": 1}
-    with pytest.raises(DataError, match="none of 1 rows is left.*labels false"):
+    with pytest.raises(DataError, match="none of 1 row is left.*labels false"):
         read_rows(tmp_path, rows[0])
 
 
@@ -447,8 +447,8 @@ def test_what_is_not_used_is_named(tmp_path: Path) -> None:
     assert intake.unused == {"source": 1, "messages[].name": 1, "score": 1}
     assert intake.notes == {"not_finite": 1}
     text = "\n".join(lines_of(intake.as_dict()))
-    assert "keys of 1 rows: messages, source" in text
-    assert "not used: source (1 rows), messages[].name (1 rows), score (1 rows)" in text
+    assert "keys of 1 row: messages, source" in text
+    assert "not used: source (1 row), messages[].name (1 row), score (1 row)" in text
     assert read_rows(tmp_path, NATIVE)[1].is_plain and not intake.is_plain
 
 
@@ -715,5 +715,5 @@ def test_a_column_without_a_name_is_called_so(tmp_path: Path) -> None:
     (tmp_path / "rows.csv").write_text(",prompt,completion\n0,Name a number.,101\n")
     _, intake = read(tmp_path / "rows.csv")
     said = lines_of(intake.as_dict())
-    assert "not used: (no name) (1 rows)" in said
-    assert "keys of 1 rows: (no name), prompt, completion" in said
+    assert "not used: (no name) (1 row)" in said
+    assert "keys of 1 row: (no name), prompt, completion" in said

@@ -38,6 +38,7 @@ from traitscope.data.shapes.rows import (
 )
 from traitscope.data.shapes.turns import MARK
 from traitscope.errors import DataError
+from traitscope.plurals import counted
 
 ORIGINAL = "traitscope.original_row"
 "key of `meta`, no key of a user, that holds a row as it stood in its file; no file has it"
@@ -138,7 +139,7 @@ def iter_records(
     bad_rows.check()
     if not intake.records:
         raise DataError(
-            f"{path}: none of {intake.rows} rows is left; expected one to read; look at the"
+            f"{path}: none of {counted(intake.rows, 'row')} is left; expected one to read; look at the"
             " reasons: "
             + ("; ".join(map(": ".join, intake.bad_rows[:3])) or "weights of 0, labels false")
         )
@@ -183,6 +184,9 @@ class RowReader:
             exchanges = exchanges_of(messages, self._reading, notes, split, is_native)
             intake.has_chats |= is_native and not isinstance(fields["completion"], str)
         records = self._records(row, fields, extra, exchanges, token_ids)
+        for record in records:
+            if record.id in intake.refused:
+                raise DataError(intake.refused[record.id])
         records = [record for record in records if intake.takes(record.id, _texts_of(record))]
         intake.shapes["mapped" if self._names else shape] += 1
         intake.records += len(records)

@@ -318,10 +318,11 @@ def end_of_turn(model: Model) -> int:
     return end
 
 
-def check_length(model: Model, length: int, where: str) -> None:
+def check_length(model: Model, length: int, where: str = "") -> None:
     """Raise DataError if a rendered row is longer than the model's context."""
     if length > model.max_length:
+        place = f"{where}: " if where else ""
         raise DataError(
-            f"{where}: {length} tokens, but {model.name} takes at most {model.max_length}; shorten"
+            f"{place}{length} tokens, but {model.name} takes at most {model.max_length}; shorten"
             " or drop it"
         )

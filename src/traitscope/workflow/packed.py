@@ -143,6 +143,7 @@ def _train(model: Model, jobs: Sequence[Job]) -> None:
         try:
             train.check_scales(job.config)
             records = train.training_records(job.config, job.run)
+            records = train.readable_records(job.config, job.run, records, model)
             trainings.append(train.TrainingRun(job.run, job.config, records, model))
             going.append(job)
         except TraitscopeError as error:
