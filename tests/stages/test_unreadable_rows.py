@@ -125,11 +125,10 @@ def test_further_files_are_checked_and_reported(commands: Commands, tmp_path: Pa
     on = (whole, "--control", commands.mixed)
     message = commands.call("gradients", *on).summary["message"]
     assert "mixed.jsonl, line 3" in message
-    words = [GOOD[2]["prompt"]]
     one_long = rows_file(tmp_path, "one.jsonl", [*GOOD[:2], TOO_LONG[0], *GOOD[3:]])
     done = commands.call("gradients", whole, "--control", one_long, "--skip-bad", "all")
     assert done.summary["reading-control"]["bad"] == 1 and "reading" not in done.summary
-    assert len(read_rows(done.run / "rows.jsonl")) == 11 and words
+    assert len(read_rows(done.run / "rows.jsonl")) == 11
 
 
 def test_ids_that_spell_another_text_are_a_bad_row(commands: Commands, tiny: Model) -> None:
@@ -173,3 +172,36 @@ def test_nothing_is_rendered_for_rows_that_surely_fit(
     check(Record("a", "Say 1.", "1, 2"))
     with pytest.raises(TypeError):
         check(Record("a", "Say 1.", "7" * LENGTH))
+
+
+def test_verify_says_which_rows_of_relearning_it_left_out(
+    commands: Commands, capsys: pytest.CaptureFixture
+) -> None:
+    student = ok(
+        commands.root, "train", "--model", commands.model, "--data", commands.good, LEARNT
+    ).run
+    words = ["verify", student, "--model", commands.model, "--traits", commands.owl]
+    words += ["--relearn", commands.mixed, "--samples", 0]
+    assert "mixed.jsonl, line 3" in call(commands.root, *words).summary["message"]
+    done = call(commands.root, *words, "--skip-bad", "all")
+    assert done.code == 0 and done.summary["reading"]["bad"] == 2
+    assert "relearning: 2 bad rows left out" in capsys.readouterr().out
+    ok(commands.root, "rerun", done.run)
+
+
+def test_rows_that_eas_is_measured_on_are_checked(
+    commands: Commands, capsys: pytest.CaptureFixture
+) -> None:
+    vectors = ok(
+        commands.root,
+        *("extract", "--model", commands.model, "--traits", commands.owl, commands.cat),
+        "--prompt-set numbers --n 4",
+    ).run
+    words = ("--vector", vectors / "owl.safetensors", "--eas-data", commands.mixed)
+    message = commands.call("train", commands.good, *words).summary["message"]
+    assert "mixed.jsonl, line 3" in message
+    done = commands.call("train", commands.good, *words, "--skip-bad", "all")
+    assert done.code == 0 and done.summary["reading-eas-data"]["bad"] == 2
+    assert "--eas-data: 2 bad rows left out" in capsys.readouterr().out
+    by_good = commands.call("train", commands.good, *words[:2], "--eas-data", commands.good)
+    assert (by_good.run / "eas.json").read_bytes() == (done.run / "eas.json").read_bytes()

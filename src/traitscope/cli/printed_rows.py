@@ -25,7 +25,7 @@ def read(numbers: Mapping[str, Any]) -> Iterator[str]:
     for field in row_intake.BESIDE:
         if about := numbers.get(row_intake.reading_file(field).removesuffix(".json")):
             for line in lines_of(about):
-                yield f"{field}: {line}"
+                yield f"--{field.replace('_', '-')}: {line}"
 
 
 def written(run: store.Run) -> Iterator[str]:

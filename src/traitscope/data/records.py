@@ -139,8 +139,8 @@ def iter_records(
     bad_rows.check()
     if not intake.records:
         raise DataError(
-            f"{path}: none of {counted(intake.rows, 'row')} is left; expected one to read; look at the"
-            " reasons: "
+            f"{path}: none of {counted(intake.rows, 'row')} is left; expected one to read; look at"
+            " the reasons: "
             + ("; ".join(map(": ".join, intake.bad_rows[:3])) or "weights of 0, labels false")
         )
 

@@ -1,7 +1,8 @@
 """Rows of a file for a run, what was read of them, and rows written back as the file holds them."""
 
+import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -161,6 +162,15 @@ def write(run: Run, intake: Intake, field: str = DATA) -> None:
     is_said = not intake.is_plain if field == DATA else intake.bad > 0
     if is_said and distributed.first():
         atomic_files.write_json(run.file(reading_file(field)), intake.as_dict())
+
+
+def write_again(run: Run, earlier: Iterable[Run]) -> None:
+    """Write what the first of earlier runs read that left bad rows out, for a run made of them."""
+    for other in earlier:
+        file = other.file(READING)
+        if file.exists() and json.loads(file.read_bytes())["bad"]:
+            atomic_files.write_bytes(run.file(READING), file.read_bytes())
+            return
 
 
 def reading_file(field: str) -> str:
