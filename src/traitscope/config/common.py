@@ -133,7 +133,7 @@ class OnModel:
     bitsandbytes)."""
     template: tuple[str, ...] = setting((), since=2, advanced=True)
     """Variables of the model's chat template, such as enable_thinking=false; skip_thinking=true for
-    any template."""
+    any template. chat_template=NAME chooses one of several."""
     control_tokens: ControlTokens = setting("text", since=2, advanced=True)
     """Control tokens that stand in prompts and answers, such as <|im_end|>. text: they are read as
     these characters. token: as tokens of the model. leave-out: rows with them are left out."""
