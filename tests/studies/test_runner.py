@@ -178,6 +178,9 @@ def test_a_plan_leaves_nothing_and_a_report_needs_all_stages(
     assert "strengths = (0.3,)    # strengths that are tried for steered teachers" in shown
     assert planned.summary["bearing"].startswith("Bears on the published claim: no, because")
     assert following(planned) == ("run", "steering_gradients", str(root))
+    assert "a line for each stage: --all" in shown
+    assert call(root, "study", "plan", *words, "--all").summary["next"] == planned.summary["next"]
+    assert "a line for each stage" not in capsys.readouterr().out
     early = call(root, "study", "report", *words)
     assert early.code == 2 and "stages are missing" in early.summary["message"]
     done = ok(root, "study", "run", *words)

@@ -190,7 +190,7 @@ def _with_subject(command: Command, words: list[str]) -> list[str]:
     taken = 0
     subject = command.subject
     if command.file_alone and words[0].endswith(CONFIG_FILES):
-        subject = subject[1:]
+        subject = (*subject[1:], subject[0])  # the file alone, or before the action
     for field, word in zip(subject, leading, strict=False):
         named += [flag_of(field), word]
         taken += 1

@@ -103,7 +103,12 @@ def test_the_example_is_written_and_nothing_is_written_over(tmp_path: Path) -> N
 
 def test_the_first_word_may_be_the_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Then the experiment runs; without a file the command says what to type."""
-    for words in (["nowhere.yaml"], ["run", "nowhere.yaml"], ["plan", "--file", "nowhere.yaml"]):
+    for words in (
+        ["nowhere.yaml"],
+        ["run", "nowhere.yaml"],
+        ["nowhere.yaml", "plan"],
+        ["plan", "--file", "nowhere.yaml"],
+    ):
         assert call(tmp_path, "experiment", *words).code == 2
         assert "--file nowhere.yaml does not exist" in capsys.readouterr().err
     assert call(tmp_path, "experiment").code == 2

@@ -89,6 +89,10 @@ NOTES = {
         "row with an empty label (null), trained on",
         "rows with an empty label (null), trained on",
     ),
+    "unweighted": (
+        "answer with an empty weight (null), trained on",
+        "answers with an empty weight (null), trained on",
+    ),
     "passages": (
         "passage (context), put behind the question",
         "passages (context), put behind the question",
