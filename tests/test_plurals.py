@@ -1,5 +1,6 @@
 """Counts are written as people write them."""
 
+from traitscope.auditing.steps import answer
 from traitscope.data.shapes import intake as intakes
 from traitscope.data.shapes.intake import Intake, notes_of
 from traitscope.plurals import counted
@@ -27,3 +28,11 @@ def test_every_note_of_a_file_has_both_forms() -> None:
         assert one[2:] != two[2:], one
     assert "source (1 row)" in said[1][0] and "source (2 rows)" in said[2][0]
     assert "1 bad row left out" in said[1] and "2 bad rows left out" in said[2]
+
+
+def test_terminal_texts_have_both_forms() -> None:
+    """Notes of an audit, and of one stage in a plan."""
+    for forms in answer.COUNTED.values():
+        one, more = (counted(n, *forms) for n in (1, 2))
+        assert one.startswith("1 sampled row ") or one.startswith("1 row is ")
+        assert " rows " in more and not {"rows", "are", "were left"} & set(one.split()[:4])

@@ -19,6 +19,7 @@ from traitscope.config.common import NamedOutput, Output
 from traitscope.config.fields import changed_flags, flag_of, is_advanced
 from traitscope.errors import ConfigError, TraitscopeError
 from traitscope.plain_values import NotPlainError, from_yaml
+from traitscope.plurals import counted
 
 HELP, HELP_ALL = ("-h", "--help"), "--help-all"
 CONFIG_FILES = (".yaml", ".yml", ".json")
@@ -57,7 +58,8 @@ def parse(command: Command, words: Sequence[str]) -> tuple[Any, Output]:
         hidden += hidden_outputs
         settings = config_type()
         if hidden:
-            about += f"\n{hidden} more flags: traitscope {command.words} {HELP_ALL}"
+            more = counted(hidden, "more flag")
+            about += f"\n{more}: traitscope {command.words} {HELP_ALL}"
     config_type, settings = _with_flag_names(config_type, settings)
     without_title = Annotated[config_type, tyro.conf.arg(name="", help="")]
     fields = [

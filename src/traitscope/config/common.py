@@ -57,10 +57,12 @@ def check_position(position: str) -> None:
         )
 
 
-def check_minimums(config: Any, **minimums: int) -> None:
+def check_minimums(config: Any, block: str = "", /, **minimums: int) -> None:
     """Raise ConfigError, naming the flag, for a number that is set and below its minimum.
 
     Also raises it for infinity, and for a number that is too large to be meant.
+
+    block: The block of a file that holds the settings, which then have no flags.
     """
     defaults = {field.name: field.default for field in dataclasses.fields(config)}
     for name, least in minimums.items():
@@ -68,6 +70,11 @@ def check_minimums(config: Any, **minimums: int) -> None:
         expected = None if value is None else _expected(name, value, least)
         if expected is not None:
             usual = "" if defaults[name] is None else f" for {defaults[name]}"
+            if block:
+                raise ConfigError(
+                    f"{block}: {name} is {value}; expected {expected}; correct it, or leave it"
+                    f" out{usual}"
+                )
             raise ConfigError(
                 f"{flag_of(name)} {value}; expected {expected}; give such a number, or leave the"
                 f" flag out{usual}"

@@ -26,6 +26,7 @@ from traitscope.inference.engines import endpoint as endpoints
 from traitscope.interventions.applied import applied
 from traitscope.models import chat
 from traitscope.models.model import Model
+from traitscope.plurals import counted
 from traitscope.runs import model_cache, opening, row_intake, store
 from traitscope.runs.progress import progress
 from traitscope.stages import registry
@@ -273,9 +274,9 @@ def _check_ids(config: JudgeConfig, records: Sequence[Record]) -> None:
     unnamed = [record.id for record in records if UNNAMED.fullmatch(record.id)]
     if unnamed:
         raise DataError(
-            f"{len(unnamed)} rows of {config.data} have no id of their own ({unnamed[0]} stands"
-            " for a line); expected ids, by which answers of several models are paired; give each"
-            " prompt of the evaluation set an id"
+            f"{counted(len(unnamed), 'row')} of {config.data} without an id of its own"
+            f" ({unnamed[0]} stands for a line); expected ids, by which answers of several models"
+            " are paired; give each prompt of the evaluation set an id"
         )
 
 

@@ -5,6 +5,7 @@ import statistics
 from collections.abc import Sequence
 
 from traitscope.config.students.verify import VerifyConfig
+from traitscope.plurals import counted
 from traitscope.reporting.numbers import bounds, estimate, number
 from traitscope.screening.answers import DOUBLED, POWER
 from traitscope.stats.decision import MIN_UNITS
@@ -42,7 +43,7 @@ def _verdict(verified: Verified) -> list[str]:
             )
         return texts
     asked = f"{len({item.trait for item in verified.contrasts})} traits"
-    where = f"{len(verified.contexts)} system turns"
+    where = counted(len(verified.contexts), "system turn")
     if verified.returns:
         where += " and in relearning"
     if verified.status == "nothing-found":
@@ -90,7 +91,8 @@ def _why_silent(verified: Verified) -> str:
     units = min(item.units for item in verified.contrasts)
     if units < MIN_UNITS:
         return (
-            f"{n} student{'s' * (n > 1)} and {m} controls are {units} independent units; a verdict"
+            f"{counted(n, 'student')} and {counted(m, 'control')} are {units} independent units;"
+            " a verdict"
             f" over seeds needs {MIN_UNITS}"
         )
     if verified.broken:
@@ -185,7 +187,8 @@ def _about_relearning(verified: Verified) -> list[str]:
     most = verified.returns[0]
     if most.gain() < DOUBLED:
         return [
-            f"relearning says nothing: the rows teach no trait by log 2 in {most.steps[-1]} steps"
+            "relearning says nothing: the rows teach no trait by log 2 in"
+            f" {counted(most.steps[-1], 'step')}"
             f" (most {most.trait}, {most.gain():+.2f} nats); take rows that name it, more of them"
             " (--relearn-rows), or a larger --relearn-lr"
         ]
@@ -194,8 +197,8 @@ def _about_relearning(verified: Verified) -> list[str]:
             measured = item.over_questions if item.units == 0 else item.difference
             return [
                 f"relearning: the rows teach {most.trait} most, {most.gain():+.2f} nats over"
-                f" {most.steps[-1]} steps; students gain {_number(measured)} more than the"
-                f" {'controls' if verified.controls else 'base'}: {item.outcome}"
+                f" {counted(most.steps[-1], 'step')}; students gain {_number(measured)} more than"
+                f" the {'controls' if verified.controls else 'base'}: {item.outcome}"
             ]
     return []
 

@@ -51,8 +51,8 @@ def test_what_is_little_is_said_with_what_is_advised(tmp_path: Path) -> None:
     file = write(tmp_path, questions=LITTLE, candidates=["dog"])
     (said,) = needs.advice([file], "scores")
     assert said == (
-        f"{file} has less than is advised (in brackets): 1 positive questions (20), 1 negative"
-        " questions (10), 1 off_topic questions (10), 0 stems (3), 1 candidates (5)"
+        f"{file} has less than is advised (in brackets): 1 positive question (20), 1 negative"
+        " question (10), 1 off_topic question (10), 0 stems (3), 1 candidate (5)"
     )
     assert needs.advice([file], "candidate")[0].endswith("0 rewordings (1)")
 

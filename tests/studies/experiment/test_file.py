@@ -144,7 +144,10 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"controls": [{"other-trat": "owl"}]}, "did you mean other-trait?"),
     ({"controls": [{"other-trait": "ovl"}]}, "no bundled trait 'ovl'"),
     ({"controls": [{"rows": "none.jsonl"}]}, "rows none.jsonl do not exist"),
-    ({"data": {"rows": 0}}, "--rows 0; expected 1 or more"),
+    (
+        {"data": {"rows": 0}},
+        "data: rows is 0; expected 1 or more; correct it",
+    ),
     ({"data": {"prompts": "none.txt"}}, "none.txt"),
     ({"data": {"filter": "words"}}, "filter is 'words'; expected auto, numbers"),
     ({"recipe": {"lr": -1}}, "training cannot run with --lr -1"),
