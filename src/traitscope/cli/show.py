@@ -127,8 +127,9 @@ def _list_runs(config: ShowConfig, root: Path) -> dict:
     for line in listing.table(rows) if rows else ():
         print(line)
     if left_out := len(runs) - len(shown):
-        stages = counted(left_out, "stage")
-        print(f"without {stages} of audits, studies and experiments; all: --all")
+        whose = "of audits, studies and experiments"
+        stages = counted(left_out, f"stage {whose} is", f"stages {whose} are")
+        print(f"{stages} not listed: --all")
     for path in aside:
         print(f"moved aside {path}")
     for folder, notes in failed.items():

@@ -186,7 +186,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
         "has no distributions for recipe.targets soft",
     ),
     ({"data": {"pooled": True, "shared": True}}, "data is pooled, with prompts numbers and shared"),
-    ({"data": {"matched_rows": 1}}, "--matched-rows 1; expected 2 or more"),
+    ({"data": {"matched_rows": 1}}, "data: matched_rows is 1; expected 2 or more"),
     (
         {"traits": ["cat"], "teachers": {"rows a": STEERED}, "controls": [{"rows": "ROWS"}]},
         "name a teacher and a control",

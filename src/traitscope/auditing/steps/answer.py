@@ -36,8 +36,10 @@ COUNTED = {
         "rows are copies of others and count once",
     ),
     "too_long": (
-        "sampled row is longer than the model's context and was left out",
-        "sampled rows are longer than the model's context and were left out",
+        "sampled row is longer than the model's context, or leaves no room in it for a candidate's"
+        " prompt, and was left out",
+        "sampled rows are longer than the model's context, or leave no room in it for a candidate's"
+        " prompt, and were left out",
     ),
     "unreadable": (
         "sampled row holds characters that the model's tokenizer loses and was left out",
