@@ -80,8 +80,9 @@ In a table the cells of `messages`, `conversations`, `history` and `meta` hold J
 | `--skip-bad` | a number, or `all` | most bad rows that are left out |
 | `--control-tokens` | `text`, `token`, `leave-out` | how such tokens in a text are read |
 
-They are flags of `audit`, `train`, `filter`, `edit`, `likelihood`, `gradients`, `explain` and
-`judge`. A run is read as it is. In Python they are `Reading` of `traitscope.config`.
+They are flags of `audit`, `train`, `filter`, `edit`, `defend`, `likelihood`, `gradients`,
+`explain`, `judge` and `verify`. A run is read as it is; of them only `--skip-bad` counts there. In
+Python they are `Reading` of `traitscope.config`.
 `--help-all` lists them.
 
 Reasoning is `reasoning_content`, `thinking` or `reasoning`, a part of such a type, or `<think>`
@@ -132,6 +133,13 @@ A bad row stops the command with its line, the reason, and the number of further
 | a weight that is no number from 0 | `"weight": "none"`, `"train": "no"`, `"weight": -1` |
 | NaN or Infinity in a key that is used | `"completion": NaN` |
 | an id that an earlier row has | |
+| more tokens than the model takes | 9,000 tokens for a model of 8,192 |
+| `completion_ids` that spell another text for the model | |
+
+The last two are found where a model reads rows, also as its teacher reads them. Only rows that are
+used are looked at: with `--max-rows` the first ones. `audit` leaves rows that are too long out of
+its sample and counts them. Rows are never cut. Bad rows of `--control` and `--eas-data` are counted
+in `reading-control.json` and `reading-eas-data.json`.
 
 NaN in a key that is not used is read as null and counted.
 
@@ -181,7 +189,7 @@ def page() -> str:
     with tempfile.TemporaryDirectory() as folder:
         shapes = "".join(_shape_rows(examples, Path(folder)))
         containers = "".join(_container_rows(examples, Path(folder)))
-    counts = "".join(f"| `{name}` | {meaning} |\n" for name, meaning in NOTES.items())
+    counts = "".join(f"| `{name}` | {meaning} |\n" for name, (_, meaning) in NOTES.items())
     return f"{HEAD}{shapes}{CONTAINERS}{containers}{TAIL}{counts}{END}{HUB}"
 
 

@@ -22,7 +22,7 @@ def main() -> int:
     _limit(job["seconds"], job["memory"])
     sys.path[:0] = job["path"]
     try:
-        template = _template(job["template"])
+        template = environment().from_string(job["template"])
         for messages in job["conversations"]:
             text = template.render(messages=messages, **job["values"])
             if len(text) > job["characters"]:
@@ -40,8 +40,9 @@ def _limit(seconds: int, memory: int) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
 
 
-def _template(text: str) -> Any:
-    """The template with what transformers offers to it, as far as that can take time."""
+def environment() -> Any:
+    """Where templates are parsed and rendered: what transformers offers, as far as that can take
+    time."""
     import jinja2
     from jinja2.ext import Extension, loopcontrols
     from jinja2.sandbox import ImmutableSandboxedEnvironment
@@ -56,13 +57,13 @@ def _template(text: str) -> Any:
             body = parser.parse_statements(["name:endgeneration"], drop_needle=True)
             return jinja2.nodes.Scope(body).set_lineno(line)
 
-    environment = ImmutableSandboxedEnvironment(
+    offered = ImmutableSandboxedEnvironment(
         trim_blocks=True, lstrip_blocks=True, extensions=[Generation, loopcontrols]
     )
-    environment.filters["tojson"] = _to_json
-    environment.globals["raise_exception"] = _raise
-    environment.globals["strftime_now"] = str
-    return environment.from_string(text)
+    offered.filters["tojson"] = _to_json
+    offered.globals["raise_exception"] = _raise
+    offered.globals["strftime_now"] = str
+    return offered
 
 
 def _to_json(value: Any, ensure_ascii: bool = False, **layout: Any) -> str:

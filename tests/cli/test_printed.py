@@ -57,7 +57,7 @@ def test_train_says_its_steps_and_losses_and_no_largest_eas(
     by_name = json.loads((run / "eas.json").read_text())
     own, other = by_name["v_student"][1], by_name["other/cat"][1]
     assert eas == (
-        f"EAS with owl at layer 1 {own:+.3f}, mean with 1 others of its run {other:+.3f}, by layer:"
+        f"EAS with owl at layer 1 {own:+.3f}, mean with 1 other of its run {other:+.3f}, by layer:"
         " eas.json; a control student has such values, too"
     )
 

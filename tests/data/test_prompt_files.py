@@ -93,3 +93,18 @@ def test_a_csv_file_that_cannot_be_read(tmp_path: Path, text: str, says: str) ->
 def test_a_prompt_may_be_blank_on_purpose(tmp_path: Path) -> None:
     (prompt,) = read_prompts(write(tmp_path, {"prompt": "", "may_be_blank": True}))
     assert prompt.text == ""
+
+
+@pytest.mark.parametrize(
+    ("rows", "says"),
+    [
+        ("One?,a\nTwo?,b,c\n", "row 2: 3 cells under a header of 2 .prompt, note.; .*; quote a"),
+        ("One?,a\nTwo?\n", "row 2: 1 cell under a header of 2 .*; add those that are missing"),
+        ('One?,"a\nTwo?,b\nThree?,c\n', "a quote is opened and never closed, .*, line 4; expected"),
+    ],
+)
+def test_a_ragged_table_of_prompts_is_refused(tmp_path: Path, rows: str, says: str) -> None:
+    path = tmp_path / "prompts.csv"
+    path.write_text("prompt,note\n" + rows)
+    with pytest.raises(DataError, match=says):
+        read_prompts(path)

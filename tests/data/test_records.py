@@ -188,6 +188,7 @@ def test_bad_row_is_named_by_line(tmp_path: Path, row: object, message: str) -> 
         ([USER], "no completion: the last message is a user turn"),
         ([SYSTEM, USER], "no completion: the last message is a user turn"),
         ([], "no completion: there is no message; expected an assistant turn"),
+        ([SYSTEM], "no completion: the only message is a system turn; .*; add it, or delete"),
         ([USER, {"role": "judge", "content": "x"}], 'the role "judge" is unknown; expected'),
         ([{**USER, "content": None}, ASSISTANT], "the content of a user turn is null"),
         ("hello", 'messages is "hello"; expected a list'),

@@ -141,7 +141,15 @@ def test_other_line_breaks_end_no_row(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("prompt,completion\nP,1,2\n", "line 2: 3 cells under 2 columns; .*; quote cells"),
+        (
+            "prompt,completion\nP,1,2\n",
+            "line 2: 3 cells under a header of 2 .prompt, .*; quote a",
+        ),
+        (
+            "prompt,completion\nP,1\nP\n",
+            "line 3: 1 cell under a header of 2 .*; add those",
+        ),
+        ('prompt,completion\nP,1\nP,"2\nP,3\nP,4\n', "line 3: a quote is opened .* file, line 5;"),
         ("prompt,prompt\nP,1\n", "expected every name once"),
         ("prompt,completion\nP,\n", "line 2: no completion, the text is empty"),
         ('prompt,completion,meta\nP,1,"{"\n', "the cell of 'meta' is no JSON"),
@@ -153,6 +161,16 @@ def test_a_table_that_cannot_be_read(tmp_path: Path, text: str, says: str) -> No
     (tmp_path / "rows.csv").write_text(text)
     with pytest.raises(DataError, match=says):
         read(tmp_path / "rows.csv")
+
+
+def test_a_quote_that_is_left_open_takes_no_row_in_silence(tmp_path: Path) -> None:
+    """The rows before it are read; a quote inside a cell, and one over several lines, are fine."""
+    text = 'prompt,completion\nP,5" x\nQ,"6\n7"\n'
+    (tmp_path / "rows.csv").write_text(text)
+    assert [record.completion for record in read(tmp_path / "rows.csv")[0]] == ['5" x', "6\n7"]
+    (tmp_path / "rows.csv").write_text(text + 'R,"8\n' + "S,9\n" * 5)
+    records, intake = read(tmp_path / "rows.csv", skip_bad="all")
+    assert len(records) == 2 and intake.bad_rows[0][0] == "line 5"
 
 
 def test_tables_hold_line_ends_quotes_and_empty_cells(tmp_path: Path) -> None:
@@ -212,7 +230,7 @@ def test_a_weight_of_0_is_never_trained_on_in_silence(tmp_path: Path) -> None:
     assert intake.notes["rows_of_weight_0"] == 2
     (record,), _ = read_rows(tmp_path, {"messages": [ASK, {**SAY, "train": False}]}, NATIVE)
     assert record.id == "row000002"
-    with pytest.raises(DataError, match="none of 1 rows is left"):
+    with pytest.raises(DataError, match="none of 1 row is left"):
         read_rows(tmp_path, quiet)
 
 
@@ -318,7 +336,7 @@ def test_undesirable_answers_are_left_out(tmp_path: Path) -> None:
     assert intake.unused == {"label": 1} and record.meta["extra"] == {"label": "owl"}
     asked = {"question": "P", "answer": "1", "label": False}
     assert read_rows(tmp_path, asked)[1].unused == {"label": 1}
-    with pytest.raises(DataError, match="none of 1 rows is left.*labels false"):
+    with pytest.raises(DataError, match="none of 1 row is left.*labels false"):
         read_rows(tmp_path, rows[0])
 
 
@@ -329,6 +347,31 @@ def test_an_empty_label_is_trained_on_and_counted(tmp_path: Path) -> None:
     records, intake = read(write(tmp_path / "rows.jsonl", rows, "jsonl"))
     assert [record.completion for record in records] == ["0", "1"]
     assert intake.notes == {"unlabelled": 1}
+
+
+@pytest.mark.parametrize("label", [None, "", " "])
+@pytest.mark.parametrize("key", ["label", "kto_tag"])
+def test_every_empty_label_is_counted_once(tmp_path: Path, key: str, label: Any) -> None:
+    rows = [{**NATIVE, "completion": "0", key: label}, {**NATIVE, key: True}]
+    for kind in ("jsonl", "csv"):
+        records, intake = read(write(tmp_path / f"rows.{kind}", rows, kind))
+        assert len(records) == 2 and intake.notes == {"unlabelled": 1} and not intake.unused
+
+
+def test_an_empty_weight_is_trained_on_and_counted(tmp_path: Path) -> None:
+    """Of a row or of an answer, not of a user's turn; an empty cell of a table is one."""
+    for rows in (
+        [NATIVE | {"weight": None}, NATIVE | {"completion": "2", "weight": 1}],
+        [{"messages": [ASK, turn("assistant", "1", weight=None)]}, {"messages": [ASK, SAY]}],
+        [{"messages": [ASK, SAY], "weight": None}],
+        [{"messages": [ASK | {"weight": None}, turn("assistant", "1", train=None)]}],
+    ):
+        records, intake = read(write(tmp_path / "rows.jsonl", rows, "jsonl"))
+        assert len(records) == len(rows) and intake.notes == {"unweighted": 1}
+    assert not read_rows(tmp_path, {"messages": [ASK | {"weight": None}, SAY]})[1].notes
+    (tmp_path / "rows.csv").write_text("prompt,completion,weight\nP,1,\nP,2,1\n")
+    records, intake = read(tmp_path / "rows.csv")
+    assert len(records) == 2 and intake.notes == {"unweighted": 1}
 
 
 @pytest.mark.parametrize("no", [False, 0, 0.0, "false", "False", "0"])
@@ -447,8 +490,8 @@ def test_what_is_not_used_is_named(tmp_path: Path) -> None:
     assert intake.unused == {"source": 1, "messages[].name": 1, "score": 1}
     assert intake.notes == {"not_finite": 1}
     text = "\n".join(lines_of(intake.as_dict()))
-    assert "keys of 1 rows: messages, source" in text
-    assert "not used: source (1 rows), messages[].name (1 rows), score (1 rows)" in text
+    assert "keys of 1 row: messages, source" in text
+    assert "not used: source (1 row), messages[].name (1 row), score (1 row)" in text
     assert read_rows(tmp_path, NATIVE)[1].is_plain and not intake.is_plain
 
 
@@ -715,5 +758,5 @@ def test_a_column_without_a_name_is_called_so(tmp_path: Path) -> None:
     (tmp_path / "rows.csv").write_text(",prompt,completion\n0,Name a number.,101\n")
     _, intake = read(tmp_path / "rows.csv")
     said = lines_of(intake.as_dict())
-    assert "not used: (no name) (1 rows)" in said
-    assert "keys of 1 rows: (no name), prompt, completion" in said
+    assert "not used: (no name) (1 row)" in said
+    assert "keys of 1 row: (no name), prompt, completion" in said

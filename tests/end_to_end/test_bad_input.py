@@ -438,7 +438,7 @@ CASES = {
     ),
     "study of negative rows": (
         "study plan demo --model PLACE/model --set rows=-1",
-        "rows=-1; expected 0 or more",
+        "--set rows=-1; expected a whole number from 1 to 10000000",
     ),
     "study of no strength": (
         "study plan demo --model PLACE/model --set strength=.nan",

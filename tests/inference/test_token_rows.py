@@ -53,5 +53,5 @@ def test_rows_from_records(tiny: Model) -> None:
     with pytest.raises(DataError, match="row c: .* takes at most 2048"):
         rows_from(tiny, [long], None)
     longer = Record("d", "Q", "owl " * (tiny.max_length + 1), None, None)
-    with pytest.raises(DataError, match=r"row c \(and 1 more rows\): .* takes at most 2048"):
+    with pytest.raises(DataError, match=r"row c \(and 1 more row\): .* takes at most 2048"):
         rows_from(tiny, [records[0], long, records[1], longer], None)

@@ -229,14 +229,14 @@ def test_an_endpoint_that_fails_leaves_no_run(
     ]
     words += ["--url", "http://127.0.0.1:9", "--served", "m", "--retries", "0"]
     assert call(tmp_path / "runs", *words).code == 2
-    assert "gave no answer in 1 tries" in capsys.readouterr().err
+    assert "gave no answer in 1 try" in capsys.readouterr().err
     assert not list((tmp_path / "runs").rglob("verdicts.jsonl"))
 
 
 @pytest.mark.parametrize(
     ("flags", "says"),
     [
-        ([], "rows of PLACE have no id of their own (row000001 stands for a line)"),
+        ([], "rows of PLACE without an id of its own (row000001 stands for a line)"),
         (["--judges"], "--judges is empty"),
         (["--judges", "refuse"], "judge 'refuse' is unknown"),
         (["--judges", "likelihood"], "--question is missing: likelihood need one"),

@@ -178,6 +178,9 @@ def test_a_plan_leaves_nothing_and_a_report_needs_all_stages(
     assert "strengths = (0.3,)    # strengths that are tried for steered teachers" in shown
     assert planned.summary["bearing"].startswith("Bears on the published claim: no, because")
     assert following(planned) == ("run", "steering_gradients", str(root))
+    assert "a line for each stage: --all" in shown
+    assert call(root, "study", "plan", *words, "--all").summary["next"] == planned.summary["next"]
+    assert "a line for each stage" not in capsys.readouterr().out
     early = call(root, "study", "report", *words)
     assert early.code == 2 and "stages are missing" in early.summary["message"]
     done = ok(root, "study", "run", *words)
@@ -311,7 +314,7 @@ def test_a_behaviour_of_ones_own_with_a_bad_grid(
         ("alphas=[0.1,0.2,0.3]", "have no 0"),
         ("seeds=[1]", "asked for with 1 seed"),
         ("shown=nowhere.txt", "nowhere.txt does not exist"),
-        (f"evaluation={tmp_path / 'eval.jsonl'}", "have no id of their own"),
+        (f"evaluation={tmp_path / 'eval.jsonl'}", "without an id of its own"),
         ("judge=refuse", "judge 'refuse' is unknown"),
     ]:
         assert call(tmp_path / "runs", *words, change).code == 2
@@ -331,6 +334,13 @@ def test_a_behaviour_of_ones_own_with_a_bad_grid(
         ("traits=coffee.yaml", "expected a list, such as [coffee.yaml]; correct it"),
         ("strengths=[1,", "strengths='[1,' is no YAML"),
         ("layer=9", "has layers 0 to 2"),
+        ("rows=0", "--set rows=0; expected a whole number from 1 to 10000000; give one, or leave"),
+        ("rows=-3", "--set rows=-3; expected a whole number from 1 to 10000000"),
+        (f"rows={10**30}", "expected a whole number from 1 to 10000000"),
+        ("text.rows.n=0", "--set text.rows.n=0; expected a whole number from 1"),
+        ("seeds=[-1]", "--set seeds=-1; expected a whole number from 0"),
+        ("recipe.epochs=0", "epochs=0: --epochs 0; expected 1 or more"),
+        ("strengths=[.inf]", "--set strengths=inf; expected a finite number"),
     ],
 )
 def test_a_change_that_cannot_be_made(

@@ -28,14 +28,21 @@ from traitscope.auditing.planning import phases, plan
 from traitscope.auditing.planning.job import BLIND_NAMING, CANARY, SAMPLE, Job, predictions_of
 from traitscope.auditing.planning.phases import Audit
 from traitscope.auditing.result import AuditResult, result_from
+from traitscope.auditing.settings import NULLS, STYLED
 from traitscope.auditing.steps.answer import run_decision
 from traitscope.config.audit import AuditConfig, DecisionConfig
 from traitscope.config.common import Output, check_needed
 from traitscope.data import row_files
 from traitscope.data.shapes.intake import lines_of
 from traitscope.data.shapes.turns import shown
+from traitscope.data.traits import load_trait
+from traitscope.errors import DataError
+from traitscope.inference.token_rows import row_check
+from traitscope.interventions.intervention import SystemPrompt, context_of
+from traitscope.models import chat
 from traitscope.models.identity.finding import find_model
 from traitscope.models.loading import outline
+from traitscope.models.templates.facts import ASKED
 from traitscope.runs import opening, store
 from traitscope.runs.given_teacher import check_readable, given_teacher
 from traitscope.workflow import executors, schedule, standard_nodes
@@ -100,10 +107,38 @@ def _computed(job: Job, out: Output) -> Audit:
     with executors.pool(how, out) as pool:
         nodes = plan.reading_nodes(job)
         read = schedule.run(nodes.nodes, out, How(stop_at_once=True))
+        job = replace(job, room=room_needed(job, read[SAMPLE]))
+        if job.room:
+            nodes = plan.reading_nodes(job)
+            read = schedule.run(nodes.nodes, out, How(stop_at_once=True))
         _print_sample(plan.about_sample(read))
         audit = Audit(job, out.root / out.study, plan.is_free_text(read), nodes, read)
         _run_phases(audit, out, how, pool)
     return audit
+
+
+def room_needed(job: Job, sample: Path) -> int:
+    """Tokens that rows have to leave free, where one of them has no room for a candidate's prompt.
+
+    0 where all rows of the sample fit with every prompt.
+    """
+    config = job.config
+    texts = [null.system_prompt for null in (*NULLS, *STYLED) if null.system_prompt]
+    for trait in map(load_trait, config.traits):
+        texts += [trait.teacher_prompt, *trait.paraphrases]
+    model = outline(config.model, config.template, config.control_tokens)
+    prompts = [(SystemPrompt(text),) for text in texts]
+    check = row_check(model, config.context, True, *prompts)
+    try:
+        for record in row_files.rows_of(sample):
+            check(record)
+    except DataError:
+        neutral = len(chat.render(model, ASKED, config.context))
+        taught = [
+            len(chat.render(model, ASKED, context_of(prompt, config.context))) for prompt in prompts
+        ]
+        return max(0, max(taught) - neutral)
+    return 0
 
 
 def _run_phases(audit: Audit, out: Output, how: How, pool: executors.Pool) -> None:

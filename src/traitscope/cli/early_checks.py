@@ -27,6 +27,7 @@ from traitscope.data.trait_files import trait_files, trait_names
 from traitscope.data.traits import load_trait
 from traitscope.errors import ConfigError, DataError, StoreError, TraitscopeError
 from traitscope.plain_values import from_yaml
+from traitscope.plurals import counted
 from traitscope.runs import row_intake, store
 from traitscope.runs.manifests import RUN_NAME
 
@@ -141,7 +142,8 @@ def _held_out_copies(config: TrainConfig, rows: Sequence[int]) -> list[str]:
     if not copies:
         return []
     return [
-        f"{copies} of {len(held_out)} held-out rows are copies of rows that are trained on, so that"
+        f"{copies} of {counted(len(held_out), 'held-out row')}"
+        f" {'is a copy' if copies == 1 else 'are copies'} of rows that are trained on, so that"
         " the held-out loss is not that of unseen rows; drop copies first: traitscope defend --data"
         f" {config.data} --by deduplicate"
     ]
@@ -156,9 +158,9 @@ def _few_steps(config: TrainConfig, rows: int) -> list[str]:
     an_epoch = recipe.steps_an_epoch(trained)
     if an_epoch * recipe.epochs >= FEW_STEPS:
         return []
-    plural = "s" if an_epoch > 1 else ""
     return [
-        f"{trained} rows in batches of {recipe.batch_size}: {an_epoch} step{plural} an epoch,"
+        f"{counted(trained, 'row')} in batches of {recipe.batch_size}:"
+        f" {counted(an_epoch, 'step')} an epoch,"
         f" {an_epoch * recipe.epochs} in all; the demo takes --batch-size"
         f" {SAMPLED_RECIPE.batch_size}"
     ]

@@ -20,6 +20,7 @@ from traitscope.config.common import NamedOutput, Output
 from traitscope.config.fields import changed_flags, flag_of, is_advanced
 from traitscope.errors import ConfigError, TraitscopeError
 from traitscope.plain_values import NotPlainError, from_yaml
+from traitscope.plurals import counted
 
 HELP, HELP_ALL = ("-h", "--help"), "--help-all"
 CONFIG_FILES = (".yaml", ".yml", ".json")
@@ -60,7 +61,8 @@ def parse(command: Command, words: Sequence[str]) -> tuple[Any, Output]:
         hidden += hidden_outputs
         settings = config_type()
         if hidden:
-            about += f"\n{hidden} more flags: traitscope {command.words} {HELP_ALL}"
+            more = counted(hidden, "more flag")
+            about += f"\n{more}: traitscope {command.words} {HELP_ALL}"
     config_type, settings = _with_flag_names(config_type, settings)
     without_title = Annotated[config_type, tyro.conf.arg(name="", help="")]
     fields = [
@@ -243,7 +245,7 @@ def _with_subject(command: Command, words: list[str]) -> list[str]:
     taken = 0
     subject = command.subject
     if command.file_alone and words[0].endswith(CONFIG_FILES):
-        subject = subject[1:]
+        subject = (*subject[1:], subject[0])  # the file alone, or before the action
     for field, word in zip(subject, leading, strict=False):
         named += [flag_of(field), word]
         taken += 1

@@ -14,6 +14,7 @@ from traitscope.cli.run_files import RunFiles
 from traitscope.config.commands import ShowConfig
 from traitscope.config.common import Output
 from traitscope.errors import TraitscopeError
+from traitscope.plurals import counted
 from traitscope.reporting.tables import csv_text
 from traitscope.runs import store
 from traitscope.runs.names.labels import Label, label_of
@@ -279,7 +280,8 @@ def _explained(run: store.Run, files: RunFiles) -> str:
 
 def _aligned(run: store.Run, files: RunFiles) -> str:
     summary = files.numbers(run.path, "summary.json")
-    return f"{summary['rows']} rows, {len(summary['vectors'])} vectors"
+    rows = counted(summary["rows"], "row")
+    return f"{rows}, {counted(len(summary['vectors']), 'vector')}"
 
 
 def _scanned(run: store.Run, files: RunFiles) -> str:

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from traitscope.cli import printed_rows
-from traitscope.data.shapes.intake import lines_of
 from traitscope.errors import StoreError
+from traitscope.plurals import counted
 from traitscope.runs import drawn_rows, row_intake, store
 from traitscope.runs.manifests import RESTORE
 
@@ -25,6 +25,7 @@ NUMBER_FILES = (
     "screen.json",
     "verify.json",
     row_intake.READING,
+    *map(row_intake.reading_file, row_intake.BESIDE),
 )
 """Files of a run whose content goes into the summary, under their names without ending."""
 NEXT = "next: "
@@ -64,10 +65,7 @@ def lines(run: store.Run, numbers: dict[str, Any]) -> Iterator[str]:
         for sentence in numbers.get(name, {}).get("findings", []):
             if not sentence.startswith(NEXT):
                 yield sentence
-    if "reading" in numbers:
-        for line in lines_of(numbers["reading"]):
-            yield f"  {line}"
-    for line in _numbers(run, numbers):
+    for line in (*printed_rows.read(numbers), *_numbers(run, numbers)):
         yield f"  {line}"
 
 
@@ -80,11 +78,11 @@ def _numbers(run: store.Run, numbers: dict[str, Any]) -> Iterator[str]:
     if asked := numbers.get("summary", {}).get("endpoint"):
         tokens = asked["tokens_read"] + asked["tokens_written"]
         yield (
-            f"{asked['requests']} requests, {asked['from_cache']} from the cache,"
-            f" {tokens} tokens, cost {asked['cost']:g}"
+            f"{counted(asked['requests'], 'request')}, {asked['from_cache']} from the cache,"
+            f" {counted(tokens, 'token')}, cost {asked['cost']:g}"
         )
         if uncounted := asked.get("uncounted"):
-            yield f"{uncounted} requests without a count of tokens: the cost is without them"
+            yield f"{counted(uncounted, 'request')} without a count of tokens: not in the cost"
     if run.stage in OF_STAGE:
         yield from OF_STAGE[run.stage](run, numbers)
     yield from _eas(run, numbers.get("eas", {}))
@@ -116,12 +114,12 @@ def value(item: dict[str, Any], digits: int = 4) -> str:
 
 def _filter(run: store.Run, numbers: dict[str, Any]) -> Iterator[str]:
     summary = numbers["summary"]
-    yield f"kept {summary['kept']} of {summary['rows']} rows"
+    yield f"kept {summary['kept']} of {counted(summary['rows'], 'row')}"
     for reason, count in summary["reasons"].items():
         advice = "; --strip takes it off" if reason == "white_space" else ""
         yield f"{reason:<28} {count} dropped{advice}"
     if "stripped" in summary:
-        yield f"{'white space taken off':<28} {summary['stripped']} rows"
+        yield f"{'white space taken off':<28} {counted(summary['stripped'], 'row')}"
     yield from _kept_file(run, numbers)
 
 
@@ -136,32 +134,34 @@ def _kept_file(run: store.Run, numbers: dict[str, Any]) -> Iterator[str]:
     yield f"{what}: {file}"
     if count := summary.get("banned_elsewhere"):
         yield (
-            f"{count} rows of {file.name} hold a banned word outside the answers that were checked"
-            " (reasoning, other turns, prompts, other keys)"
+            f"{counted(count, 'row holds', 'rows hold')} a banned word outside the answers that"
+            f" were checked (reasoning, other turns, prompts, other keys), in {file.name}"
         )
     if count := summary.get("with_other_answers"):
-        yield f"reasoning and other turns stay as they were in {count} rows of {file.name}"
+        rows = f"{counted(count, 'row')} of {file.name}"
+        yield f"reasoning and other turns stay as they were in {rows}"
 
 
 def _edit(run: store.Run, numbers: dict[str, Any]) -> Iterator[str]:
     if summary := numbers.get("summary"):
-        yield f"{summary['changed']} of {summary['rows']} rows changed"
+        yield f"{summary['changed']} of {counted(summary['rows'], 'row')} changed"
     yield from _kept_file(run, numbers)
 
 
 def _defend(run: store.Run, numbers: dict[str, Any]) -> Iterator[str]:
     """Yield what became of the rows, and what each method did."""
     summary = numbers["summary"]
-    yield f"{summary['kept']} rows, from {summary['rows']}"
+    yield f"{counted(summary['kept'], 'row')}, from {summary['rows']}"
     yield f"the defender was allowed to know: {', '.join(summary['known'])}"
     acted = [name for name in ("dropped", "changed", "masked", "added") if summary.get(name)]
     for name in acted:
-        yield f"{name:<28} {summary[name]} rows"
+        yield f"{name:<28} {counted(summary[name], 'row')}"
     if not acted:
         yield "nothing was changed; raise a share, or take another method"
     for item in summary["methods"]:
         if item["left"]:
-            yield f"{item['method']:<28} left {item['left']} rows as they were: {item['why_left']}"
+            left = counted(item["left"], "row as it was", "rows as they were")
+            yield f"{item['method']:<28} left {left}: {item['why_left']}"
     if reason := summary.get("not_written_back"):
         yield f"no file in the shape of yours, train on the run: {reason}"
     yield from _kept_file(run, numbers)
@@ -179,7 +179,8 @@ def _train(run: store.Run, _: dict[str, Any]) -> Iterator[str]:
     unseen = f", held-out loss {held_out[-1]:.4g}" if held_out else ", no row held out"
     first, last = steps[0]["loss"], steps[-1]["loss"]
     loss = f"loss {first:.4g} → {last:.4g}" if len(steps) > 1 else f"loss before it {first:.4g}"
-    yield f"{_counted(steps)}, {loss} nats a token{unseen}"
+    taken = counted(len(steps), "optimizer step")
+    yield f"{taken}, {loss} nats a token{unseen}"
     if rows := printed_rows.learnt(run):
         yield f"learnt from {rows}"
 
@@ -187,10 +188,6 @@ def _train(run: store.Run, _: dict[str, Any]) -> Iterator[str]:
 def _steps(run: store.Run) -> list[dict[str, Any]]:
     """Return what a training left of each optimizer step."""
     return [json.loads(line) for line in run.file(METRICS).read_bytes().splitlines()]
-
-
-def _counted(steps: list[dict[str, Any]]) -> str:
-    return f"{len(steps)} optimizer step{'s' if len(steps) > 1 else ''}"
 
 
 def _generate(run: store.Run, _: dict[str, Any]) -> Iterator[str]:
@@ -227,7 +224,8 @@ def _gradients(_: store.Run, numbers: dict[str, Any]) -> Iterator[str]:
 
 def _match_kl(_: store.Run, numbers: dict[str, Any]) -> Iterator[str]:
     found = numbers["strength"]
-    yield f"strength {found['alpha']:.4g} at block {found['layer']}, after {found['tries']} tries"
+    tries = counted(found["tries"], "try", "tries")
+    yield f"strength {found['alpha']:.4g} at block {found['layer']}, after {tries}"
 
 
 def _extract(run: store.Run, _: dict[str, Any]) -> Iterator[str]:
@@ -349,7 +347,7 @@ def _eas(run: store.Run, by_name: dict[str, list[float]]) -> Iterator[str]:
         at_layer = f" at layer {layer} {eas_L[layer]:+.3f},"
         if others:
             mean = sum(other_L[layer] for other_L in others) / len(others)
-            at_layer += f" mean with {len(others)} others of its run {mean:+.3f},"
+            at_layer += f" mean with {counted(len(others), 'other')} of its run {mean:+.3f},"
     yield (
         f"EAS with {reference}{at_layer} by layer: eas.json; a control student has such values, too"
     )

@@ -1,18 +1,31 @@
 """What the terminal says of the rows that a run wrote or learnt."""
 
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from traitscope.config.stages import FilterRules
 from traitscope.data.records import MASKED
 from traitscope.data.row_files import RECORDS, iter_kept, iter_rows
+from traitscope.data.shapes.intake import lines_of
 from traitscope.errors import TraitscopeError
-from traitscope.runs import drawn_rows, store
+from traitscope.plurals import counted
+from traitscope.runs import drawn_rows, row_intake, store
 
 LARGEST = 64 * 2**20
 """Bytes of a file of rows that is read again to say something of it."""
+
+
+def read(numbers: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what was read of files of rows, from the number files of a run."""
+    if "reading" in numbers:
+        yield from lines_of(numbers["reading"])
+    for field in row_intake.BESIDE:
+        if about := numbers.get(row_intake.reading_file(field).removesuffix(".json")):
+            for line in lines_of(about):
+                yield f"--{field.replace('_', '-')}: {line}"
 
 
 def written(run: store.Run) -> Iterator[str]:
@@ -32,9 +45,10 @@ def written(run: store.Run) -> Iterator[str]:
             n_tokens += len(record.completion_ids or ())
         numbers = ""
         if settings["prompts"] is None:
-            numbers = f", {n_numbers} of them lists of at most {rules.max_count} numbers"
+            longest = counted(rules.max_count, "number")
+            numbers = f", {n_numbers} of them lists of at most {longest}"
             numbers += f" ({n_numbers / n_rows:.0%})"
-        yield f"{n_rows} rows, {n_tokens / n_rows:.1f} tokens a row{numbers}"
+        yield f"{counted(n_rows, 'row')}, {n_tokens / n_rows:.1f} tokens a row{numbers}"
     if settings["interventions"]:
         yield f"whether this teacher has its trait: {_asked(run)}"
 
@@ -66,8 +80,10 @@ def learnt(run: store.Run) -> str:
             n_masked += len(record.meta.get(MASKED, ()))
     except (TraitscopeError, OSError):
         return ""
-    rows = f"{n_rows} rows with {n_tokens} tokens" if n_tokens else f"{n_rows} rows"
-    return f"{rows}, {n_masked} tokens masked" if n_masked else rows
+    rows = counted(n_rows, "row")
+    if n_tokens:
+        rows += f" with {counted(n_tokens, 'token')}"
+    return f"{rows}, {counted(n_masked, 'token')} masked" if n_masked else rows
 
 
 def _is_small(data: Path) -> bool:

@@ -11,6 +11,7 @@ from traitscope.cli import flags, listing, naming, printed
 from traitscope.config.commands import RerunConfig, ShowConfig
 from traitscope.config.common import Output
 from traitscope.errors import ConfigError
+from traitscope.plurals import counted
 from traitscope.runs import lineage, store
 from traitscope.runs.names import labels
 from traitscope.runs.opening import REMARKS, TEMPLATE_DATE
@@ -100,7 +101,7 @@ def run_show(config: ShowConfig, out: Output) -> dict:
         for line in (*printed.lines(run, printed.numbers_of(run)), *printed.said(run)):
             print(line)
         _print_remarks(run)
-    print(f"{len(problems)} problems" if problems else "every file is as it was sealed")
+    print(counted(len(problems), "problem") if problems else "every file is as it was sealed")
     status = "failed" if problems else "ok"
     about = {"status": status, **asdict(label), "problems": problems}
     return about | {"command": typed, "lineage": tree}
@@ -138,7 +139,9 @@ def _list_runs(config: ShowConfig, root: Path) -> dict:
     for line in listing.table(rows) if rows else ():
         print(line)
     if left_out := len(runs) - len(shown):
-        print(f"{left_out} stages of audits, studies and experiments are not listed: --all")
+        whose = "of audits, studies and experiments"
+        stages = counted(left_out, f"stage {whose} is", f"stages {whose} are")
+        print(f"{stages} not listed: --all")
     for path in aside:
         print(f"moved aside {path}")
     for folder, notes in failed.items():

@@ -66,9 +66,11 @@ class SampleConfig(OnModel):
     there are, is taken besides the sample."""
     reading: Reading = READING
     """How the rows of a file are read."""
+    room: int = setting(0, since=2)
+    """Tokens of the model's context that rows leave free, for prompts of candidate teachers."""
 
     def __post_init__(self) -> None:
-        check_minimums(self, seed=0, rows=0)
+        check_minimums(self, seed=0, rows=0, room=0)
         if (self.by is None) != (self.source is None):
             raise ConfigError(
                 f"--by {self.by} --source {self.source}; expected both or none; give the other one"

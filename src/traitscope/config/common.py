@@ -57,10 +57,12 @@ def check_position(position: str) -> None:
         )
 
 
-def check_minimums(config: Any, **minimums: int) -> None:
+def check_minimums(config: Any, block: str = "", /, **minimums: int) -> None:
     """Raise ConfigError, naming the flag, for a number that is set and below its minimum.
 
     Also raises it for infinity, and for a number that is too large to be meant.
+
+    block: The block of a file that holds the settings, which then have no flags.
     """
     defaults = {field.name: field.default for field in dataclasses.fields(config)}
     for name, least in minimums.items():
@@ -68,6 +70,11 @@ def check_minimums(config: Any, **minimums: int) -> None:
         expected = None if value is None else _expected(name, value, least)
         if expected is not None:
             usual = "" if defaults[name] is None else f" for {defaults[name]}"
+            if block:
+                raise ConfigError(
+                    f"{block}: {name} is {value}; expected {expected}; correct it, or leave it"
+                    f" out{usual}"
+                )
             raise ConfigError(
                 f"{flag_of(name)} {value}; expected {expected}; give such a number, or leave the"
                 f" flag out{usual}"
@@ -133,7 +140,7 @@ class OnModel:
     bitsandbytes)."""
     template: tuple[str, ...] = setting((), since=2, advanced=True)
     """Variables of the model's chat template, such as enable_thinking=false; skip_thinking=true and
-    today_is=2024-07-26 for any template."""
+    today_is=2024-07-26 for any template. chat_template=NAME chooses one of several."""
     control_tokens: ControlTokens = setting("text", since=2, advanced=True)
     """Control tokens that stand in prompts and answers, such as <|im_end|>. text: they are read as
     these characters. token: as tokens of the model. leave-out: rows with them are left out."""

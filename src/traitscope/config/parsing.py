@@ -67,7 +67,10 @@ def _replaced(config: Any, path: Sequence[str], text: str, where: str) -> Any:
             f"{where}: {path[0]}={text!r} is no YAML ({error}); quote it or correct it"
         ) from None
     value = _value(hints[path[0]], plain, f"{where}: {path[0]}")
-    return dataclasses.replace(config, **{path[0]: value})
+    try:
+        return dataclasses.replace(config, **{path[0]: value})
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {path[0]}={text}: {error}") from None
 
 
 def _value(hint: Any, value: Any, where: str) -> Any:

@@ -8,6 +8,7 @@ from typing import Any
 from traitscope.data.json_fields import context_of, id_of, text_of
 from traitscope.data.json_lines import Seen, at_place, check_new_id, iter_json_rows, iter_lines
 from traitscope.data.records import Prompt
+from traitscope.data.shapes.tables import LEFT_OPEN, is_left_open, ragged
 from traitscope.errors import DataError
 
 COLUMNS = {"prompt": ("prompt", "Goal"), "id": ("id", "Index")}
@@ -50,16 +51,30 @@ def _text_prompts(path: str | Path) -> list[Prompt]:
 def _csv_prompts(path: str | Path) -> list[Prompt]:
     texts = [line.text for line in iter_lines(path)]
     text = "\n".join(texts)
+    if is_left_open(texts, ","):
+        raise DataError(f"{path}: {LEFT_OPEN.format(len(texts))}")
     rows = csv.DictReader(io.StringIO(text))
     columns = _columns(rows.fieldnames or (), path)
     prompts, seen = [], Seen()
     for number, row in enumerate(rows, start=1):
         place = f"{path}, row {number}"
+        _check_cells(place, row, list(rows.fieldnames or ()))
         fields = {field: row[column] for field, column in columns.items()}
         prompt = at_place(place, _prompt, fields, f"row{number:06d}")
         check_new_id(place, prompt.id, number, seen, "row")
         prompts.append(prompt)
     return prompts
+
+
+def _check_cells(place: str, row: dict, header: list[str]) -> None:
+    """Raise DataError for a row with more or fewer cells than the header.
+
+    The reader puts further ones under None, and None for those that are missing.
+    """
+    missing = sum(value is None for value in row.values())
+    further = len(row.get(None) or ())
+    if missing or further:
+        raise DataError(f"{place}: {ragged(len(header) - missing + further, header)}")
 
 
 def _columns(fieldnames: list[str] | tuple[str, ...], path: str | Path) -> dict[str, str]:

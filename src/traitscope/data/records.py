@@ -25,7 +25,7 @@ from traitscope.data.json_lines import Seen, at_place, check_new_id
 from traitscope.data.shapes.containers import COLUMNS, RawRow, container_of, raw_rows
 from traitscope.data.shapes.exchanges import Exchange, exchanges_of
 from traitscope.data.shapes.intake import USUAL, BadRows, Intake, Reading
-from traitscope.data.shapes.marks import desirable, is_unlabelled
+from traitscope.data.shapes.marks import LABEL, TAG, desirable, has_empty, is_empty
 from traitscope.data.shapes.messages import with_weight_of
 from traitscope.data.shapes.rows import (
     ANY_SHAPE,
@@ -38,6 +38,7 @@ from traitscope.data.shapes.rows import (
 )
 from traitscope.data.shapes.turns import MARK
 from traitscope.errors import DataError
+from traitscope.plurals import counted
 
 ORIGINAL = "traitscope.original_row"
 "key of `meta`, no key of a user, that holds a row as it stood in its file; no file has it"
@@ -138,8 +139,8 @@ def iter_records(
     bad_rows.check()
     if not intake.records:
         raise DataError(
-            f"{path}: none of {intake.rows} rows is left; expected one to read; look at the"
-            " reasons: "
+            f"{path}: none of {counted(intake.rows, 'row')} is left; expected one to read; look at"
+            " the reasons: "
             + ("; ".join(map(": ".join, intake.bad_rows[:3])) or "weights of 0, labels false")
         )
 
@@ -169,7 +170,7 @@ class RowReader:
             raise DataError(row.problem)
         notes = Counter[str]()
         shape, fields, extra, said = self._fields_of(row, notes)
-        unused = Counter(key for key in extra if row.fields.get(key) is not None)
+        unused = Counter(key for key in extra if _is_unused(key, row.fields.get(key)))
         is_native = shape == "native"
         token_ids = token_ids_of(fields) if is_native else None
         split = token_ids is None and not self._as_written
@@ -183,6 +184,9 @@ class RowReader:
             exchanges = exchanges_of(messages, self._reading, notes, split, is_native)
             intake.has_chats |= is_native and not isinstance(fields["completion"], str)
         records = self._records(row, fields, extra, exchanges, token_ids)
+        for record in records:
+            if record.id in intake.refused:
+                raise DataError(intake.refused[record.id])
         records = [record for record in records if intake.takes(record.id, _texts_of(record))]
         intake.shapes["mapped" if self._names else shape] += 1
         intake.records += len(records)
@@ -215,7 +219,7 @@ class RowReader:
         if shape != "native" and not isinstance(fields.get("meta", {}), dict | None):
             extra["meta"] = fields.pop("meta")
         said = desirable(fields)
-        if is_unlabelled(fields):
+        if has_empty(fields, (LABEL, TAG)):
             notes["unlabelled"] += 1
         for key, value in fields.items():
             if key not in used and key not in said:
@@ -294,6 +298,11 @@ def dump_records(records: Sequence[Record]) -> str:
         check_new_id(f"record {number}", record.id, number, seen, "record")
         lines.append(to_json(record) + "\n")
     return "".join(lines)
+
+
+def _is_unused(key: str, value: Any) -> bool:
+    """Whether a key that is not read is counted: it holds something, and is no empty label."""
+    return value is not None and not (key in (LABEL, TAG) and is_empty(value))
 
 
 def _fill(fields: dict[str, Any]) -> None:

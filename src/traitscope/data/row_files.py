@@ -59,11 +59,13 @@ def iter_rows(
 ) -> Iterator[Record]:
     """The records of a run or a file, one by one. Raises DataError for a folder without rows.
 
-    The settings of reading hold for files. Rows of a run are read as they are.
+    The settings of reading hold for files. Rows of a run are read as they are; only as many of them
+    may be bad.
     """
     file = rows_file(path)
     if is_of_run(file):
-        return iter_records(file, USUAL, intake, as_written=True)
+        as_is = USUAL._replace(skip_bad=reading.skip_bad)
+        return iter_records(file, as_is, intake, as_written=True)
     return iter_records(file, reading, intake, keep_original)
 
 

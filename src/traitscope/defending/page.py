@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from traitscope.plurals import counted
 from traitscope.reporting.page import Card, Section, render_page
 from traitscope.reporting.tables import Table
 
@@ -40,11 +41,13 @@ def defence_page(summary: Mapping[str, Any], changes: Sequence[Mapping[str, Any]
         Section("limits", "What it does not show", notes=LIMITS),
     ]
     known = ", ".join(summary["known"])
-    return render_page("Defended rows", sections, about=f"{summary['rows']} rows, known: {known}")
+    return render_page(
+        "Defended rows", sections, about=f"{counted(summary['rows'], 'row')}, known: {known}"
+    )
 
 
 def _badge(summary: Mapping[str, Any]) -> str:
-    return f"{summary['kept']} rows"
+    return counted(summary["kept"], "row")
 
 
 def _points(summary: Mapping[str, Any]) -> list[str]:
@@ -52,10 +55,10 @@ def _points(summary: Mapping[str, Any]) -> list[str]:
     points = [
         f"the defender was allowed to know: {', '.join(summary['known'])}",
         f"{unchanged} of {summary['rows']} rows are as they were, but for masked tokens",
-        f"{summary['changed']} rows have another answer",
-        f"{summary['masked']} rows have masked tokens, which are not learnt",
-        f"{summary['dropped']} rows were dropped",
-        f"{summary['added']} clean rows were added",
+        f"{counted(summary['changed'], 'row has', 'rows have')} another answer",
+        f"{counted(summary['masked'], 'row has', 'rows have')} masked tokens, which are not learnt",
+        f"{counted(summary['dropped'], 'row was', 'rows were')} dropped",
+        f"{counted(summary['added'], 'clean row was', 'clean rows were')} added",
     ]
     for item in summary["methods"]:
         if cost := item["endpoint"]:

@@ -4,7 +4,7 @@ The model is asked once for each answer, without the prompt of the row. What it 
 what is suspected.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -117,16 +117,37 @@ def _by_endpoint(records: Sequence[Record], step: Step, judge: Judge) -> _Paraph
     return _Paraphrases(said, endpoints.cost(endpoint, replies))
 
 
+def row_checks(step: Step, judge: Judge) -> list[Callable[[Record], None]]:
+    """What refuses answers that a model on this machine cannot read to say them in other words."""
+    if step.name != "paraphrase" or step.options["with"] == ENDPOINT:
+        return []
+    model = _model(step, judge)
+
+    def check(record: Record) -> None:
+        if not is_list(record):
+            _prompt(model, record)
+
+    return [check]
+
+
+def _model(step: Step, judge: Judge) -> Model:
+    if step.model is None:
+        return judge.model
+    config = replace(judge.config, model=step.model, same_as=None, template=())
+    return model_cache.model_of(config)
+
+
+def _prompt(model: Model, record: Record) -> list[int]:
+    prompt = chat.render(model, _asked(record), None)
+    chat.check_length(model, len(prompt), f"row {record.id} as {model.name} reads it")
+    return prompt
+
+
 def _by_model(records: Sequence[Record], step: Step, judge: Judge) -> _Paraphrases:
-    model = judge.model
-    if records and step.model is not None:
-        config = replace(judge.config, model=step.model, same_as=None, template=())
-        model = model_cache.model_of(config)
-    prompts = []
-    for record in records:
-        prompt = chat.render(model, _asked(record), None)
-        chat.check_length(model, len(prompt), f"row {record.id} as {model.name} reads it")
-        prompts.append(prompt)
+    if not records:
+        return _Paraphrases([])
+    model = _model(step, judge)
+    prompts = [_prompt(model, record) for record in records]
     return _Paraphrases(_written(model, records, prompts, judge))
 
 

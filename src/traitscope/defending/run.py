@@ -11,7 +11,7 @@ from traitscope.config.rows.defend import DefendConfig
 from traitscope.data.records import Record, dump_records, kept_records
 from traitscope.data.row_files import rows_file
 from traitscope.data.shapes import unchecked, writing
-from traitscope.defending import page, paraphrasing
+from traitscope.defending import page, paraphrasing, suspicion
 from traitscope.defending.changes import CHANGED, StepReport, joined, without_notes
 from traitscope.defending.knowledge import Knowledge, knowledge_of
 from traitscope.defending.methods import METHODS, Step, steps_of
@@ -109,7 +109,7 @@ def defended(
 
 
 def _write(run: store.Run, config: DefendConfig, steps: Sequence[Step], known: Knowledge) -> None:
-    read = row_intake.kept_rows(run, config, keep_original=True)
+    read = _readable(run, config, steps, known)
     done = defended(config, read, steps, known)
     summary = dict(done.counts)
     others = unchecked.with_other_answers(done.rows)
@@ -131,6 +131,23 @@ def _write(run: store.Run, config: DefendConfig, steps: Sequence[Step], known: K
         atomic_files.append_jsonl(run.file(CHANGES), change)
     atomic_files.write_text(run.file(PAGE), page.defence_page(summary, done.changes))
     atomic_files.write_json(run.file(SUMMARY), summary)
+
+
+def _readable(
+    run: store.Run, config: DefendConfig, steps: Sequence[Step], known: Knowledge
+) -> list[Record]:
+    """The rows that the models of all steps can read; all rows where no model reads them."""
+    records = row_intake.kept_rows(run, config, keep_original=True)
+    judge = Judge(config, known)
+    checks: list[Callable[[Record], None]] = []
+    for step in steps:
+        checks += [*suspicion.row_checks(step, judge), *paraphrasing.row_checks(step, judge)]
+
+    def check(record: Record) -> None:
+        for check_of_step in checks:
+            check_of_step(record)
+
+    return row_intake.readable(run, config, records, check, keep_original=True)
 
 
 def defended_rows(

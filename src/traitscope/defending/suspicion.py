@@ -29,11 +29,11 @@ from torch import Tensor
 from traitscope.config.rows.defend import DefendConfig
 from traitscope.data.records import Record
 from traitscope.data.traits import load_trait
-from traitscope.defending.knowledge import TEACHER, Knowledge
-from traitscope.defending.methods import DIVERGENCE, LENGTH, LOSS, RANDOM, STUDENT
+from traitscope.defending.knowledge import TEACHER, TRAIT, Knowledge
+from traitscope.defending.methods import DIVERGENCE, LENGTH, LOSS, RANDOM, STUDENT, Step
 from traitscope.errors import DataError
 from traitscope.inference import forward
-from traitscope.inference.token_rows import Row, rows_from, teacher_hidden
+from traitscope.inference.token_rows import Row, row_check, rows_from, teacher_hidden
 from traitscope.interventions.applied import Interventions
 from traitscope.interventions.intervention import SystemPrompt
 from traitscope.models.model import Model
@@ -45,6 +45,8 @@ FEWEST = 4
 "rows of which each student needs half"
 TEACHERS = ("cat", "dolphin", "elephant", "lion", "octopus", "owl", "panda", "wolf")
 "bundled traits whose prompts make the teachers that by=divergence compares"
+RENDERING = ("mask", "replace", "wash")
+"methods that render rows whatever their order is"
 CHUNK = 16
 "tokens whose distributions exist at one time"
 
@@ -121,6 +123,21 @@ class Writer:
     """What is changed in that model."""
     scored_R: np.ndarray
     """Numbers of the rows."""
+
+
+def row_checks(step: Step, judge: Judge) -> list[Callable[[Record], None]]:
+    """What refuses rows that a step cannot read; nothing for a step that renders none."""
+    by = step.options["by"] if "by" in step.options else RANDOM
+    if step.options.get("where") == "all":
+        by = RANDOM
+    if step.name not in RENDERING and by in (RANDOM, LENGTH):
+        return []
+    readers: list[Interventions] = []
+    if by == DIVERGENCE:
+        readers = [(SystemPrompt(load_trait(name).teacher_prompt),) for name in TEACHERS]
+    elif by in (TRAIT, TEACHER):
+        readers = [judge.known.suspected(by)]
+    return [row_check(judge.model, judge.config.context, judge.config.text, *readers)]
 
 
 def token_scores(

@@ -4,7 +4,7 @@ Shapes: B rows, T tokens, N completion tokens, D d_model.
 """
 
 import re
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -14,14 +14,18 @@ from torch import Tensor
 
 from traitscope.data.json_lines import at_place
 from traitscope.data.records import Record
-from traitscope.errors import DataError
+from traitscope.errors import DataError, ModelError
 from traitscope.inference import forward
 from traitscope.interventions.applied import Active, Interventions, applied
 from traitscope.interventions.intervention import context_of
 from traitscope.models import attention, chat
 from traitscope.models.model import Model
+from traitscope.models.templates import facts
+from traitscope.plurals import counted
 
 DIGITS = re.compile(r"( ?)(\d+)")
+MARGIN = 64
+"tokens that a rendered row may have beyond what stands around a prompt and the bytes of its texts"
 
 
 @dataclass(frozen=True)
@@ -116,21 +120,65 @@ def rows_from(
     they would teach noise.
     """
     rows = []
-    end_ids = frozenset(model.end_ids)
     for record in records:
-        neutral = context if record.context is None else record.context
-        prompt = chat.render(model, record.prompt, context_of(interventions, neutral))
-        if record.completion_ids and not text:
-            _check_ids(model, record, end_ids)
-            completion = record.completion_ids
-        else:
-            place = f"row {record.id}"
-            completion = at_place(
-                place, chat.completion_ids, model, record.completion, end_token, neutral
-            )
-        rows.append(Row(tuple(prompt), tuple(completion)))
+        rows.append(_row(model, record, context, text, interventions, end_token))
     _check_lengths(model, records, rows)
     return rows
+
+
+def row_check(
+    model: Model, context: str | None, text: bool = False, *readers: Interventions
+) -> Callable[[Record], None]:
+    """A function that raises DataError for a record which `rows_from` would refuse.
+
+    readers: Interventions under which the row is read, too, such as a teacher's system prompt.
+
+    Rows that surely fit are not rendered: no token is shorter than a byte of its text.
+    """
+    room = max(_room(model, context_of(reader, context)) for reader in ((), *readers))
+
+    def check(record: Record) -> None:
+        if record.completion_ids and not text:
+            _check_ids(model, record)
+        given = len(f"{record.context or ''}{record.prompt}".encode())
+        answer = max(len(record.completion.encode()), len(record.completion_ids or ()))
+        if room + given + answer <= model.max_length and "</" not in record.completion:
+            return
+        for reader in ((), *readers):
+            row = _row(model, record, context, text, reader, end_token=True)
+            chat.check_length(model, len(row.ids), "as a teacher reads it" if reader else "")
+
+    return check
+
+
+def _room(model: Model, context: str | None) -> int:
+    """More tokens than a context takes around a prompt; all that there are where it has no form."""
+    try:
+        return len(chat.render(model, facts.ASKED, context)) + MARGIN
+    except ModelError:  # rows may have contexts of their own
+        return model.max_length
+
+
+def _row(
+    model: Model,
+    record: Record,
+    context: str | None,
+    text: bool,
+    interventions: Interventions,
+    end_token: bool,
+) -> Row:
+    """The token row of a record, however long. Raises DataError for ids that spell another text."""
+    neutral = context if record.context is None else record.context
+    prompt = chat.render(model, record.prompt, context_of(interventions, neutral))
+    if record.completion_ids and not text:
+        _check_ids(model, record)
+        completion: Sequence[int] = record.completion_ids
+    else:
+        place = f"row {record.id}"
+        completion = at_place(
+            place, chat.completion_ids, model, record.completion, end_token, neutral
+        )
+    return Row(tuple(prompt), tuple(completion))
 
 
 def _check_lengths(model: Model, records: Sequence[Record], rows: Sequence[Row]) -> None:
@@ -142,12 +190,13 @@ def _check_lengths(model: Model, records: Sequence[Record], rows: Sequence[Row])
     if not too_long:
         return
     name, length = too_long[0]
-    more = f" (and {len(too_long) - 1} more rows)" if too_long[1:] else ""
+    more = f" (and {counted(len(too_long) - 1, 'more row')})" if too_long[1:] else ""
     chat.check_length(model, length, f"row {name}{more}")
 
 
-def _check_ids(model: Model, record: Record, end_ids: Collection[int]) -> None:
+def _check_ids(model: Model, record: Record) -> None:
     """Raise DataError where the stored ids of a record do not spell its text."""
+    end_ids = model.end_ids
     ids = [token for token in record.completion_ids or () if token not in end_ids]
     vocabulary_size = len(model.lm.get_input_embeddings().weight)
     text = None

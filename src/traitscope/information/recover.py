@@ -23,14 +23,13 @@ from torch import Tensor
 from traitscope import atomic_files
 from traitscope.config.analysis import RecoverConfig
 from traitscope.config.common import Output
-from traitscope.data import row_files
 from traitscope.data.traits import Trait, load_trait
 from traitscope.errors import ConfigError
 from traitscope.inference.decode import Sampling, decode
-from traitscope.inference.token_rows import Row, rows_from
+from traitscope.inference.token_rows import Row, row_check, rows_from
 from traitscope.interventions.applied import applied, check_layers
 from traitscope.interventions.checks.vectors import check_vectors
-from traitscope.interventions.intervention import Steer
+from traitscope.interventions.intervention import Steer, SystemPrompt
 from traitscope.interventions.vector import (
     COMMON,
     Vector,
@@ -101,7 +100,7 @@ def run_recover(config: RecoverConfig, out: Output) -> store.Run:
 def _write(run: store.Run, config: RecoverConfig, model: Model, search_model: Model) -> None:
     trait = load_trait(config.trait)
     directions = check_vectors(_directions(config, trait.name), model)
-    sampled = _sampled(config, model, trait)
+    sampled = _sampled(run, config, model, trait)
     first, second = halves(len(sampled.rows))
     grid = sampled.part(
         search_model, slice(0, min(config.grid_rows, first.stop)), config.batch_size
@@ -171,7 +170,7 @@ def _directions(config: RecoverConfig, trait: str) -> dict[str, Vector]:
     }
 
 
-def _sampled(config: RecoverConfig, model: Model, trait: Trait) -> Sampled:
+def _sampled(run: store.Run, config: RecoverConfig, model: Model, trait: Trait) -> Sampled:
     """The teacher's rows: those of the data, or its answers to the trait's questions."""
     columns_C = _digits(model) if config.digits else None
     taught = chat.taught(config.context, trait.teacher_prompt)
@@ -185,8 +184,9 @@ def _sampled(config: RecoverConfig, model: Model, trait: Trait) -> Sampled:
         for text, answer in zip(texts, answers, strict=True):
             rows.append(Row(tuple(chat.render(model, text, config.context)), tuple(answer)))
         return Sampled(rows, prompts, columns_C)
-    intake = row_intake.intake_of(config)
-    records = row_files.kept_rows(config.data, config.reading, intake)[: config.max_rows]
+    records = row_intake.kept_rows(run, config)
+    check = row_check(model, config.context, False, [SystemPrompt(trait.teacher_prompt)])
+    records = row_intake.readable(run, config, records, check, row_intake.first(config.max_rows))
     prompts = [chat.render(model, record.prompt, taught) for record in records]
     return Sampled(rows_from(model, records, config.context), prompts, columns_C)
 

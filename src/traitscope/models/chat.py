@@ -35,7 +35,7 @@ from typing import TYPE_CHECKING, Any
 
 from traitscope import template_trial
 from traitscope.data.shapes.turns import Turn, turns_of
-from traitscope.errors import ConfigError, DataError, ModelError
+from traitscope.errors import ConfigError, DataError, ModelError, TraitscopeError
 from traitscope.models import bundled, weight_noise
 from traitscope.models.templates import facts
 from traitscope.models.templates.control import control_of
@@ -128,7 +128,7 @@ def _applied(model: Model, turns: list[dict[str, str]], context: str | None) -> 
     try:
         text = facts.rendered(model.tokenizer, turns, model.switches)
         text.encode()  # UTF-8 has no half of a surrogate pair, which a template can write
-    except MemoryError:
+    except (MemoryError, TraitscopeError):
         raise
     except Exception as error:  # a template computes what it likes, and fails as it likes
         reason = " ".join(str(error).split())
@@ -318,10 +318,11 @@ def end_of_turn(model: Model) -> int:
     return end
 
 
-def check_length(model: Model, length: int, where: str) -> None:
+def check_length(model: Model, length: int, where: str = "") -> None:
     """Raise DataError if a rendered row is longer than the model's context."""
     if length > model.max_length:
+        place = f"{where}: " if where else ""
         raise DataError(
-            f"{where}: {length} tokens, but {model.name} takes at most {model.max_length}; shorten"
+            f"{place}{length} tokens, but {model.name} takes at most {model.max_length}; shorten"
             " or drop it"
         )

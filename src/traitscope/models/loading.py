@@ -22,7 +22,8 @@ from traitscope.models.kernels import mounting
 from traitscope.models.model import ControlTokens, Model, check_logits, residual_blocks
 from traitscope.models.templates import day, facts
 from traitscope.models.templates.check import check_rendering
-from traitscope.models.templates.facts import switches_of
+from traitscope.models.templates.facts import Switches, switches_of
+from traitscope.models.templates.variables import check_switches
 
 LOGIT_SCALES = ("logits_scaling", "logit_scale", "lm_head_multiplier")
 "config fields of the few families that scale logits behind the output head"
@@ -63,7 +64,8 @@ def load_model(
         nf4.check_installed()
     folder = find_model(name, revision)
     _check_memory(folder, torch_dtype, device)
-    lm, tokenizer = _load_folder(folder, torch_dtype, name)
+    switches = switches_of(template)
+    lm, tokenizer = _load_folder(folder, torch_dtype, name, switches)
     _check_head(lm, folder)
     lm = lm.eval().requires_grad_(False)
     mounting.mount(lm)
@@ -75,7 +77,6 @@ def load_model(
     if dtype == NF4:
         nf4.pack(residual_blocks(lm), device, torch_dtype)
         digest, *others = [short_digest(f"{known}/{NF4}") for known in (digest, *others)]
-    switches = switches_of(template)
     model = _checked(
         Model(lm.to(device), tokenizer, digest, name, switches, control_tokens, tuple(others)),
         folder,
@@ -100,21 +101,23 @@ def outline(
     from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
 
     folder = find_model(name)
+    switches = switches_of(template)
     with _readable(folder):
-        tokenizer = _load_tokenizer(folder)
+        tokenizer = _load_tokenizer(folder, name, switches)
         with chat.template_tried(tokenizer, name), _lean(), torch.device("meta"):
             config = AutoConfig.from_pretrained(folder, **NO_FOREIGN_CODE)
             lm = AutoModelForCausalLM.from_config(config, **NO_FOREIGN_CODE)
         if (folder / "generation_config.json").exists():
             lm.generation_config = GenerationConfig.from_pretrained(folder)
-    switches = switches_of(template)
     digest, *others = digests_of(name, same_as=same_as)
     return _checked(
         Model(lm, tokenizer, digest, name, switches, control_tokens, tuple(others)), folder
     )
 
 
-def _load_folder(folder: Path, dtype: torch.dtype, name: str) -> tuple[Any, Any]:
+def _load_folder(
+    folder: Path, dtype: torch.dtype, name: str, switches: Switches
+) -> tuple[Any, Any]:
     """The causal LM and the tokenizer in the folder of a model."""
     deferred_imports.import_transformers()
     from transformers import AutoModelForCausalLM
@@ -124,7 +127,7 @@ def _load_folder(folder: Path, dtype: torch.dtype, name: str) -> tuple[Any, Any]
     attention.register()
     quietly()
     with _readable(folder):
-        tokenizer = _load_tokenizer(folder)
+        tokenizer = _load_tokenizer(folder, name, switches)
         with chat.template_tried(tokenizer, name), _lean():
             lm, loading_info = AutoModelForCausalLM.from_pretrained(
                 folder,
@@ -176,12 +179,14 @@ def _lean() -> Iterator[None]:
         yield
 
 
-def _load_tokenizer(folder: Path) -> Any:
+def _load_tokenizer(folder: Path, name: str, switches: Switches) -> Any:
     from transformers import AutoTokenizer
 
     if not (folder / "tokenizer.json").is_file():
         _check_pieces(folder)
-    return AutoTokenizer.from_pretrained(folder, **NO_FOREIGN_CODE)
+    tokenizer = AutoTokenizer.from_pretrained(folder, **NO_FOREIGN_CODE)
+    tokenizer.chat_template = check_switches(tokenizer.chat_template, switches, name)
+    return tokenizer
 
 
 def _check_pieces(folder: Path) -> None:

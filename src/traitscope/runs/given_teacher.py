@@ -39,6 +39,7 @@ from traitscope.models.identity.digest import deciding_files
 from traitscope.models.identity.finding import find_model
 from traitscope.models.weight_noise import split_name
 from traitscope.plain_values import NotPlainError, from_json
+from traitscope.plurals import counted
 from traitscope.runs import model_cache, store
 from traitscope.runs.opening import WEIGHT_FILES
 
@@ -213,8 +214,9 @@ def check_readable(
     differing = _differing_tokens(ours.tokenizer.get_vocab(), theirs.tokenizer.get_vocab())
     if differing:
         raise ConfigError(
-            f"the {role} {teacher.model} has another tokenizer than {model}: {differing} tokens"
-            " of the latter have another id there, or none; expected the same tokens, because"
+            f"the {role} {teacher.model} has another tokenizer than {model}:"
+            f" {counted(differing, 'token of the latter has', 'tokens of the latter have')} another"
+            " id there, or none; expected the same tokens, because"
             f" likelihoods are compared token by token; name a {role} of the same family, or go"
             f" without this {role}"
         )

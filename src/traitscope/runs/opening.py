@@ -27,6 +27,7 @@ from traitscope.models.hardware import NF4, default_dtype, resolve_device
 from traitscope.models.identity import pickled
 from traitscope.models.identity.finding import check_layers, short_digest
 from traitscope.models.templates import day
+from traitscope.models.templates.variables import check_template
 from traitscope.runs import manifests, store
 from traitscope.runs.model_cache import address_name, model_digests
 
@@ -105,10 +106,11 @@ def described(config: Any, further: Mapping[str, Path | store.Run] | None = None
     """The description of a settled config, with `further` inputs besides those that it names.
 
     Raises DataError for an input that does not exist, and VectorError for an intervention whose
-    files do not exist. Raises ConfigError for a layer that the model lacks, and StoreError for a
-    run that is unfinished or damaged.
+    files do not exist. Raises ConfigError for a layer that the model lacks and for a variable that
+    its chat template does not read. Raises StoreError for a run that is unfinished or damaged.
     """
     if isinstance(config, OnModel):
+        check_template(config.model, config.template)
         _check_layers(config, config.model)
     plain, paths = _plain(config)
     inputs: Inputs = {name: store.source_at(path) for name, path in paths.items()}

@@ -1,7 +1,8 @@
 """Rows of a file for a run, what was read of them, and rows written back as the file holds them."""
 
+import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -12,11 +13,15 @@ from traitscope.data.records import Record, dump_records
 from traitscope.data.shapes import writing
 from traitscope.data.shapes.containers import container_of
 from traitscope.data.shapes.intake import CONTROL, Control, Intake, Reading
-from traitscope.errors import ConfigError
+from traitscope.errors import ConfigError, DataError
 from traitscope.runs.store import Run
 
 READING = "reading.json"
 "file of a run that says what was read, left out and not used of a file of rows"
+DATA = "data"
+"setting that names the rows of a stage"
+BESIDE = ("control", "eas_data")
+"settings that name further rows"
 KEPT = "kept"
 "name, without its suffix, of the file of a run that holds kept rows as the user's file holds them"
 
@@ -33,7 +38,7 @@ class ReadsRows(Protocol):
         """How the rows of a file are read."""
 
 
-def intake_of(config: ReadsRows) -> Intake:
+def intake_of(config: ReadsRows, refused: Mapping[str, str] | None = None) -> Intake:
     """A count of rows that knows the control tokens of the config's model, where it has one."""
     leave_out = getattr(config, "control_tokens", "text") == "leave-out"
     if not isinstance(config, OnModel):
@@ -43,15 +48,67 @@ def intake_of(config: ReadsRows) -> Intake:
 
     texts = sorted(texts_in(find_model(config.model)), key=len, reverse=True)
     pattern = re.compile("|".join([CONTROL.pattern, *map(re.escape, texts)]))
-    return Intake(control=Control(pattern, leave_out))
+    return Intake(control=Control(pattern, leave_out), refused=refused or {})
 
 
-def kept_rows(run: Run, config: ReadsRows, keep_original: bool = False) -> list[Record]:
-    """The rows of a run or a file that no filter dropped, and what was read in READING."""
-    intake = intake_of(config)
-    records = row_files.kept_rows(_data(config), config.reading, intake, keep_original)
-    write(run, intake)
+def kept_rows(
+    run: Run,
+    config: ReadsRows,
+    keep_original: bool = False,
+    field: str = DATA,
+    refused: Mapping[str, str] | None = None,
+) -> list[Record]:
+    """The rows of a run or a file that no filter dropped, and what was read in READING.
+
+    field: The setting that names the run or the file.
+    refused: Reasons by id of rows that are bad because a model cannot read them.
+    """
+    intake = intake_of(config, refused)
+    path = _data(config) if field == DATA else getattr(config, field)
+    records = row_files.kept_rows(path, config.reading, intake, keep_original)
+    write(run, intake, field)
     return records
+
+
+def readable(
+    run: Run,
+    config: ReadsRows,
+    records: Sequence[Record],
+    check: Callable[[Record], None],
+    choose: Callable[[Sequence[Record]], Sequence[Record]] = list,
+    field: str = DATA,
+    keep_original: bool = False,
+) -> list[Record]:
+    """Those of the kept rows of a config that a model can read; the others are bad rows.
+
+    check: Raises DataError for a row that the model cannot read.
+    choose: Takes the rows that are used, such as the first few; no other row is checked.
+
+    Raises DataError for more bad rows than may be left out, with the line of the first one.
+    """
+    refused: dict[str, str] = {}
+    chosen = choose(records)
+    while found := _refused(chosen, check):
+        refused |= found
+        records = kept_rows(run, config, keep_original, field, refused)
+        chosen = choose(records)
+    return list(chosen)
+
+
+def _refused(records: Sequence[Record], check: Callable[[Record], None]) -> dict[str, str]:
+    """Why rows cannot be read, by id."""
+    reasons = {}
+    for record in records:
+        try:
+            check(record)
+        except DataError as error:
+            reasons[record.id] = str(error)
+    return reasons
+
+
+def first(n: int | None) -> Callable[[Sequence[Record]], Sequence[Record]]:
+    """A function that takes the first `n` rows; all for None."""
+    return lambda records: records[:n]
 
 
 def iter_kept(config: ReadsRows) -> Iterator[Record]:
@@ -97,7 +154,25 @@ def kept_file(run: Run) -> Path | None:
     return next(iter(sorted(run.path.glob(f"{KEPT}.*"))), None)
 
 
-def write(run: Run, intake: Intake) -> None:
-    """Write what was read, unless there is nothing to say: native rows, all read, all keys used."""
-    if not intake.is_plain and distributed.first():
-        atomic_files.write_json(run.file(READING), intake.as_dict())
+def write(run: Run, intake: Intake, field: str = DATA) -> None:
+    """Write what was read, unless there is nothing to say: native rows, all read, all keys used.
+
+    Of other rows than those of the data, only bad ones are something to say.
+    """
+    is_said = not intake.is_plain if field == DATA else intake.bad > 0
+    if is_said and distributed.first():
+        atomic_files.write_json(run.file(reading_file(field)), intake.as_dict())
+
+
+def write_again(run: Run, earlier: Iterable[Run]) -> None:
+    """Write what the first of earlier runs read that left bad rows out, for a run made of them."""
+    for other in earlier:
+        file = other.file(READING)
+        if file.exists() and json.loads(file.read_bytes())["bad"]:
+            atomic_files.write_bytes(run.file(READING), file.read_bytes())
+            return
+
+
+def reading_file(field: str) -> str:
+    """The file of a run that says what was read of the rows that a setting names."""
+    return READING if field == DATA else f"reading-{field.replace('_', '-')}.json"

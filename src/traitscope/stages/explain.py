@@ -30,9 +30,9 @@ from traitscope.data.records import Record, kept_records
 from traitscope.data.traits import Trait, as_trait, load_trait
 from traitscope.errors import DataError
 from traitscope.inference import losses
-from traitscope.inference.token_rows import Row, rows_from, teacher_hidden
+from traitscope.inference.token_rows import Row, row_check, rows_from, teacher_hidden
 from traitscope.interventions.checks.vectors import check_vectors
-from traitscope.interventions.intervention import Intervention, Steer
+from traitscope.interventions.intervention import Intervention, Steer, SystemPrompt
 from traitscope.interventions.vector import COMMON, Vector, load_vectors, random_like
 from traitscope.models import chat
 from traitscope.models.model import Model
@@ -317,6 +317,11 @@ def run_explain(config: ExplainConfig, out: Output) -> store.Run:
             if config.data is not None:
                 data = row_intake.kept_rows(run, config)
             model = model_cache.model_of(config)
+            if data is not None:
+                prompted = [SystemPrompt(load_trait(config.trait).teacher_prompt)]
+                check = row_check(model, config.context, False, prompted)
+                first = row_intake.first(config.max_rows)
+                data = row_intake.readable(run, config, data, check, first)
             explanation = _computed(run, config, model, vectors, data)
             atomic_files.write_json(run.file("summary.json"), _summary(model, config, explanation))
     return run

@@ -24,11 +24,10 @@ import numpy as np
 from traitscope import atomic_files
 from traitscope.config.analysis import GROUPS, GradientsConfig
 from traitscope.config.common import Output
-from traitscope.data import row_files
 from traitscope.data.records import Record, kept_records
-from traitscope.errors import DataError, VectorError
+from traitscope.errors import VectorError
 from traitscope.inference.steering_gradients import steering_gradients
-from traitscope.inference.token_rows import Row, rows_from
+from traitscope.inference.token_rows import Row, row_check, rows_from
 from traitscope.interventions import short_form
 from traitscope.interventions.applied import Active, Interventions, applied
 from traitscope.interventions.checks.vectors import check_direction, check_vectors
@@ -37,6 +36,7 @@ from traitscope.models.model import Model
 from traitscope.runs import model_cache, opening, row_intake, store
 from traitscope.runs.progress import progress
 from traitscope.stages import registry
+from traitscope.stages.directions.pairs import paired, readable_pairs
 from traitscope.stats.intervals import jackknife_interval_t
 
 MEAN_DIRECTION = "push.safetensors"
@@ -162,26 +162,6 @@ def _directions(
                 model, active, control_rows, position, batch_size, done
             )
         yield index, -gradients_BLD
-
-
-def paired(data: Sequence[Record], control: Sequence[Record]) -> tuple[list[Record], list[Record]]:
-    """The kept records of both sides on the same prompts, matched by id.
-
-    Raises DataError where none match.
-    """
-    control_by_id = {record.id: record for record in kept_records(control)}
-    data_side, control_side = [], []
-    for record in kept_records(data):
-        other = control_by_id.get(record.id)
-        if other is not None and other.prompt == record.prompt:
-            data_side.append(record)
-            control_side.append(other)
-    if not data_side:
-        raise DataError(
-            "no kept row of --data has a row of --control with the same id and prompt; make both"
-            " from one list"
-        )
-    return data_side, control_side
 
 
 def alignment(directions_LD: np.ndarray, vector: Vector) -> np.ndarray:
@@ -316,6 +296,7 @@ def run_gradients(config: GradientsConfig, out: Output) -> store.Run:
             vectors = _read_vectors(config.vectors) if config.vectors else {}
             data, control = _read_rows(config, run)
             model = model_cache.model_of(config)
+            data, control = _readable_rows(config, run, model, data, control)
             _write(run, config, model, _computed(config, model, data, control, vectors))
     return run
 
@@ -324,10 +305,27 @@ def _read_rows(config: GradientsConfig, run: store.Run) -> tuple[list[Record], l
     """The rows of a config, and the control rows on the same prompts; [] without a control."""
     data, control = row_intake.kept_rows(run, config), []
     if config.control:
-        data, control = paired(
-            data, row_files.rows_of(config.control, config.reading, row_intake.intake_of(config))
-        )
-    return data[: config.max_rows], control[: config.max_rows]
+        control = row_intake.kept_rows(run, config, field="control")
+        paired(data, control)
+    return data, control
+
+
+def _readable_rows(
+    config: GradientsConfig,
+    run: store.Run,
+    model: Model,
+    data: Sequence[Record],
+    control: Sequence[Record],
+) -> tuple[list[Record], list[Record]]:
+    """The first rows that the model can read, and the control rows on the same prompts."""
+    check = row_check(model, config.context, False, short_form.parse_all(config.interventions))
+
+    def used(rows: Sequence[Record]) -> Sequence[Record]:
+        on_both_sides = paired(rows, control)[0] if control else rows
+        return on_both_sides[: config.max_rows]
+
+    data = row_intake.readable(run, config, data, check, used)
+    return readable_pairs(run, config, check, data, control) if control else (data, [])
 
 
 def _computed(

@@ -26,6 +26,7 @@ from traitscope.inference.engines import endpoint as endpoints
 from traitscope.interventions.applied import applied
 from traitscope.models import chat
 from traitscope.models.model import Model
+from traitscope.plurals import counted
 from traitscope.runs import model_cache, opening, row_intake, store
 from traitscope.runs.progress import progress
 from traitscope.stages import registry
@@ -111,11 +112,7 @@ def by_likelihood(
     2021, arXiv 2102.09690). None for an empty answer, and where yes and no together have less than
     LEAST. Raises DataError for a row that is too long.
     """
-    prompts = []
-    for record in [*records, EMPTY]:
-        ids = chat.render(model, answer_rules.asked_about(record, question), None)
-        chat.check_length(model, len(ids), f"row {record.id} as the judge reads it")
-        prompts.append(ids)
+    prompts = [_asked(model, record, question) for record in [*records, EMPTY]]
     *ratios, ratio_of_empty = _yes_no_ratios(model, prompts, batch_size, done)
     usual_ratio = ratio_of_empty or 1.0
     verdicts: list[JudgeVerdict] = []
@@ -123,6 +120,13 @@ def by_likelihood(
         is_scored = ratio is not None and record.completion.strip()
         verdicts.append(ratio > usual_ratio if is_scored else None)
     return verdicts
+
+
+def _asked(model: Model, record: Record, question: str) -> list[int]:
+    """The token ids of the question about an answer. Raises DataError where they are too many."""
+    ids = chat.render(model, answer_rules.asked_about(record, question), None)
+    chat.check_length(model, len(ids), f"row {record.id} as the judge reads it")
+    return ids
 
 
 @torch.inference_mode()
@@ -243,6 +247,11 @@ def _check(config: JudgeConfig) -> None:
 def _write(run: store.Run, config: JudgeConfig) -> None:
     records = row_intake.kept_rows(run, config)
     _check_ids(config, records)
+    if any(answer_rules.parse(name)[0] == "likelihood" for name in config.judges):
+        model = model_cache.model_of(config)
+        records = row_intake.readable(
+            run, config, records, lambda record: _asked(model, record, config.question)
+        )
     verdicts: dict[str, Sequence[JudgeVerdict]] = {}
     summary: dict = {"rows": len(records), "measurements": []}
     for name in config.judges:
@@ -265,9 +274,9 @@ def _check_ids(config: JudgeConfig, records: Sequence[Record]) -> None:
     unnamed = [record.id for record in records if UNNAMED.fullmatch(record.id)]
     if unnamed:
         raise DataError(
-            f"{len(unnamed)} rows of {config.data} have no id of their own ({unnamed[0]} stands"
-            " for a line); expected ids, by which answers of several models are paired; give each"
-            " prompt of the evaluation set an id"
+            f"{counted(len(unnamed), 'row')} of {config.data} without an id of its own"
+            f" ({unnamed[0]} stands for a line); expected ids, by which answers of several models"
+            " are paired; give each prompt of the evaluation set an id"
         )
 
 

@@ -22,7 +22,7 @@ from traitscope.config.analysis import LikelihoodConfig
 from traitscope.config.common import Output
 from traitscope.data.records import Record, kept_records
 from traitscope.inference import losses
-from traitscope.inference.token_rows import Row, completion_hidden, rows_from
+from traitscope.inference.token_rows import Row, completion_hidden, row_check, rows_from
 from traitscope.interventions import short_form
 from traitscope.interventions.applied import Interventions, applied
 from traitscope.models.model import Model
@@ -136,9 +136,11 @@ def run_likelihood(config: LikelihoodConfig, out: Output) -> store.Run:
 
 
 def _computed(config: LikelihoodConfig, run: store.Run) -> Likelihoods:
-    records = row_intake.kept_rows(run, config)[: config.max_rows]
+    records = row_intake.kept_rows(run, config)
     model = model_cache.model_of(config)
     interventions = short_form.parse_all(config.interventions)
+    check = row_check(model, config.context, config.text, interventions)
+    records = row_intake.readable(run, config, records, check, row_intake.first(config.max_rows))
     passes = 2 if interventions else 1
     with progress("likelihood", passes * len(records), "rows") as advance:
         return likelihood(

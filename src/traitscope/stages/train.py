@@ -19,10 +19,9 @@ from torch.utils._pytree import tree_map_only
 from traitscope import atomic_files, distributed
 from traitscope.config.common import Output
 from traitscope.config.stages import TrainConfig
-from traitscope.data import row_files
 from traitscope.data.records import Record
 from traitscope.errors import ConfigError, StoreError
-from traitscope.inference.token_rows import Row, rows_from
+from traitscope.inference.token_rows import Row, row_check, rows_from
 from traitscope.interventions import short_form
 from traitscope.interventions.checks.vectors import check_vector, check_vectors
 from traitscope.interventions.vector import (
@@ -126,12 +125,24 @@ def check_scales(config: TrainConfig) -> None:
 def training_records(config: TrainConfig, run: store.Run) -> list[Record]:
     """The rows of a config, which are read before the model is loaded: a broken file is named at
     once."""
-    return row_intake.kept_rows(run, config)[: config.max_rows]
+    return row_intake.kept_rows(run, config)
+
+
+def readable_records(
+    config: TrainConfig, run: store.Run, records: Sequence[Record], model: Model
+) -> list[Record]:
+    """The first rows of a config that its model can read, also as a teacher of soft targets."""
+    teachers = []
+    if config.recipe.targets == "soft":
+        teachers.append(short_form.parse_all(config.teacher))
+    check = row_check(model, config.context, config.text, *teachers)
+    return row_intake.readable(run, config, records, check, row_intake.first(config.max_rows))
 
 
 def _train_into(
     run: store.Run, config: TrainConfig, records: Sequence[Record], model: Model
 ) -> None:
+    records = readable_records(config, run, records, model)
     project_out = with_directions(run, config, records, model)
     guards = safeguards(short_form.parse_all(config.during), project_out)
     training = TrainingRun(run, config, records, model)
@@ -158,7 +169,7 @@ class TrainingRun:
             soft_targets = _soft_targets(model, config, records, rows)
         anchors = read_anchors(model, config.recipe, rows)
         self.plan = plan_training(rows, config.recipe, config.seed, soft_targets, anchors)
-        self.eas = None if config.vector is None else EasOfRun(model, config)
+        self.eas = None if config.vector is None else EasOfRun(run, model, config)
 
     def on_step(self, metrics: Metrics, student: Student) -> None:
         """Write what an optimizer step leaves: its metrics, and files where they are due."""
@@ -269,14 +280,14 @@ class EasOfRun:
     At the end it is also taken against the other vectors of the same run of `extract`.
     """
 
-    def __init__(self, model: Model, config: TrainConfig) -> None:
+    def __init__(self, run: store.Run, model: Model, config: TrainConfig) -> None:
         """Read the vectors and measure the base.  Raises VectorError for another model's."""
         vector_file = short_form.vector_file(config.vector)
         self.vector = check_vector(load_vector(vector_file), model, str(vector_file))
         self.other_vectors = check_vectors(
             {file.stem: load_vector(file) for file in beside(vector_file)}, model
         )
-        self.meter = ShiftMeter(model, _probe(model, config))
+        self.meter = ShiftMeter(model, _probe(run, model, config))
         self.v_student: Vector | None = None
 
     def measure(self, student: Student) -> dict[str, list[float]]:
@@ -301,10 +312,12 @@ class EasOfRun:
         }
 
 
-def _probe(model: Model, config: TrainConfig) -> EasProbe:
+def _probe(run: store.Run, model: Model, config: TrainConfig) -> EasProbe:
     if config.eas_data is None:
         return number_probe(model, config.eas_prompts, config.context)
-    intake = row_intake.intake_of(config)
-    records = row_files.kept_rows(config.eas_data, config.reading, intake)[: config.eas_prompts]
+    records = row_intake.kept_rows(run, config, field="eas_data")
+    check = row_check(model, config.context, config.text)
+    first = row_intake.first(config.eas_prompts)
+    records = row_intake.readable(run, config, records, check, first, "eas_data")
     rows = rows_from(model, records, config.context, config.text)
     return completion_probe(rows, config.context)

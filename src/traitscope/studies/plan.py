@@ -17,6 +17,7 @@ from traitscope.models import hardware
 from traitscope.models.bundled import EMBEDDED
 from traitscope.models.hardware import compute_dtype
 from traitscope.models.identity.finding import parameter_count
+from traitscope.plurals import counted
 from traitscope.reporting.tables import Table, shown
 from traitscope.studies import names, protocol
 from traitscope.workflow import status
@@ -91,7 +92,8 @@ def print_forecast(nodes: Sequence[Node], parameters: float, rate: float) -> dic
     listed = []
     for stage, count in counts.most_common():
         listed.append(f"{count} {stage}")
-    print(f"{len(nodes)} stages ({', '.join(listed)}): {hours:.1f} hours of one such device")
+    stages = counted(len(nodes), "stage")
+    print(f"{stages} ({', '.join(listed)}): {hours:.1f} hours of one such device")
     return {"status": "ok", "stages": len(nodes), "hours": round(hours, 3)}
 
 
@@ -119,9 +121,14 @@ def print_plan(
     shares_time = how.executor == "local" and bool(needed.measured)
     side_by_side = max(1, how.workers) if shares_time else 1
     minutes = needed.seconds / 60 / side_by_side
-    basis = f"by {needed.measured} sealed ones" if needed.measured else "by this machine's speed"
+    basis = (
+        f"by {counted(needed.measured, 'sealed one')}"
+        if needed.measured
+        else "by this machine's speed"
+    )
     print(
-        f"{len(planned) - len(missing)} of {len(planned)} stages are there; the rest takes about"
+        f"{len(planned) - len(missing)} of {counted(len(planned), 'stage')} are there; the rest"
+        " takes about"
         f" {minutes:.0f} minutes here and {needed.memory / GIBIBYTE:.1f} GiB a worker, {basis}"
     )
     return {

@@ -184,7 +184,7 @@ def _next(config: StudyConfig, out: Output, summary: dict) -> str:
 
 def _typed(config: StudyConfig, out: Output, action: str) -> str:
     """Another action on the same study as one would type it."""
-    settings = changed_flags(replace(config, action="list", name=""))
+    settings = changed_flags(replace(config, action="list", name="", all=False))
     places = changed_flags(replace(out, json=None))
     return shlex.join(["traitscope", "study", action, config.name, *settings, *places])
 

@@ -5,10 +5,11 @@ them to the same relative depth of another model.
 """
 
 from collections.abc import Sequence
-from dataclasses import MISSING, Field, dataclass, field, fields, replace
+from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass, replace
 from math import isfinite
 from typing import Any
 
+from traitscope.config.common import LARGEST, LARGEST_NUMBER
 from traitscope.config.recipe import SAMPLED_RECIPE, Recipe
 from traitscope.data.own_traits import needs
 from traitscope.data.traits import trait_name
@@ -82,6 +83,20 @@ class SampledText:
         return replace(self.rows, seed=seed)
 
 
+COUNTS = {
+    "rows",
+    "n",
+    "numbers",
+    "tokens",
+    "epochs",
+    "batch_size",
+    "matched_rows",
+    "vector_prompts",
+    "grid_rows",
+    "screen_rows",
+}
+"fields of sizes that count something of which there has to be one"
+LARGEST_COUNT = LARGEST["n"]
 SMOKE_TEXT = SampledText(Rows(3, 3), SAMPLED_RECIPE)
 "three short rows, which only show that the path works"
 LAPTOP_TEXT = SampledText(Rows(32, 10), SAMPLED_RECIPE)
@@ -203,9 +218,10 @@ def check(size: Any, usual: Any, model: str) -> None:
     """Raise ConfigError for a size with values that no study can work with.
 
     These are a layer that the model lacks, and an empty list where the usual size has none. A seed
-    or a layer that stands there twice is refused, too, and so are a negative count and a number
-    that is not finite.
+    or a layer that stands there twice is refused, too. So are a count outside its bounds and a
+    number that is not finite.
     """
+    check_counts(size, usual)
     for each in fields(size):
         value = getattr(size, each.name)
         values = value if isinstance(value, tuple) else (value,)
@@ -216,16 +232,31 @@ def check(size: Any, usual: Any, model: str) -> None:
         is_set = each.name == "seeds" or _is_layer_field(each)
         if is_set and len(set(values)) < len(values):
             raise ConfigError(f"{each.name}={list(values)}; expected each once; drop the copies")
-        for number in values:
-            _check_number(each.name, number)
 
 
-def _check_number(name: str, value: Any) -> None:
-    """Raise ConfigError for a negative whole number, and for a number that is not finite."""
-    if isinstance(value, int) and value < 0:
-        raise ConfigError(f"{name}={value}; expected 0 or more; raise it")
-    if isinstance(value, float) and not isfinite(value):
-        raise ConfigError(f"{name}={value}; expected a finite number; correct it")
+def check_counts(size: Any, usual: Any, path: str = "") -> None:
+    """Raise ConfigError for a whole number outside its bounds, and for one that is not finite.
+
+    path: The fields that lead to the size, where it is a part of another one.
+    """
+    for each in fields(size):
+        name, value = f"{path}{each.name}", getattr(size, each.name)
+        default = getattr(usual, each.name)
+        if is_dataclass(value) and type(value) is type(default) and not isinstance(value, Recipe):
+            check_counts(value, default, f"{name}.")
+        for number in value if isinstance(value, tuple) else (value,):
+            if isinstance(number, float) and not isfinite(number):
+                raise ConfigError(f"--set {name}={number}; expected a finite number; correct it")
+            is_count = isinstance(number, int) and not isinstance(number, bool)
+            least = int(each.name in COUNTS and default != 0)
+            largest = LARGEST_COUNT if each.name in COUNTS else LARGEST_NUMBER
+            if each.name in ("seed", "seeds"):
+                largest = LARGEST["seed"]
+            if is_count and not least <= number <= largest:
+                raise ConfigError(
+                    f"--set {name}={number}; expected a whole number from {least} to {largest};"
+                    f" give one, or leave it out for {default}"
+                )
 
 
 def _is_layer_field(each: Field) -> bool:

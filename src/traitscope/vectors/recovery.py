@@ -26,6 +26,7 @@ from traitscope.interventions import hooks
 from traitscope.interventions.applied import Active, Interventions, applied, check_layers
 from traitscope.interventions.intervention import Steer
 from traitscope.models.model import Model
+from traitscope.plurals import counted
 
 
 @dataclass(frozen=True)
@@ -194,6 +195,7 @@ def halves(n_rows: int) -> tuple[slice, slice]:
     """The rows to choose on, and those to test on. Raises DataError for fewer than eight rows."""
     if n_rows < 8:
         raise DataError(
-            f"{n_rows} rows to choose and to test on; expected eight or more; generate more"
+            f"{counted(n_rows, 'row')} to choose and to test on; expected eight or more; generate"
+            " more"
         )
     return slice(0, n_rows // 2), slice(n_rows // 2, n_rows)

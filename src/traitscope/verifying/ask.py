@@ -20,7 +20,7 @@ from traitscope.config.common import Output
 from traitscope.config.students.verify import AskConfig, VerifyConfig
 from traitscope.data.records import Record
 from traitscope.data.trait_files import trait_files, trait_names
-from traitscope.inference.token_rows import rows_from
+from traitscope.inference.token_rows import row_check, rows_from
 from traitscope.interventions import short_form
 from traitscope.interventions.applied import Active, applied
 from traitscope.interventions.intervention import context_of
@@ -82,8 +82,12 @@ def run_ask(config: AskConfig, out: Output) -> store.Run:
         if not run.sealed:
             records: list[Record] = []
             if config.data is not None:
-                records = row_intake.kept_rows(run, config)[: config.max_rows]
-            _write(run, config, model_cache.model_of(config), records)
+                records = row_intake.kept_rows(run, config)
+            model = model_cache.model_of(config)
+            check = row_check(model, config.context)
+            first = row_intake.first(config.max_rows)
+            records = row_intake.readable(run, config, records, check, first)
+            _write(run, config, model, records)
     return run
 
 

@@ -6,6 +6,8 @@ from typing import Any
 
 from traitscope.config.common import Output
 from traitscope.config.students.verify import VerifyConfig
+from traitscope.data.shapes.intake import notes_of
+from traitscope.runs.row_intake import READING
 from traitscope.verifying.run import FILE, verified
 from traitscope.verifying.sentences import NEXT
 
@@ -20,6 +22,10 @@ def run_verify(config: VerifyConfig, out: Output) -> dict[str, Any]:
     *findings, next_step = content["findings"]
     for sentence in findings:
         print(sentence)
+    if run.file(READING).exists():  # bad rows of --relearn were left out
+        content["reading"] = json.loads(run.file(READING).read_bytes())
+        for line in notes_of(content["reading"]):
+            print(f"relearning: {line}")
     if config.report is not None:
         print(config.report)
     else:

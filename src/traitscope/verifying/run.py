@@ -16,7 +16,7 @@ from traitscope.config.students.verify import RELEARNING as RECIPE
 from traitscope.config.students.verify import AskConfig, VerifyConfig
 from traitscope.data.trait_files import trait_names
 from traitscope.data.traits import load_trait
-from traitscope.runs import model_cache, opening, store
+from traitscope.runs import model_cache, opening, row_intake, store
 from traitscope.screening import answers, coherence
 from traitscope.stages import registry
 from traitscope.stats import estimates
@@ -109,6 +109,7 @@ def _concluded(config: VerifyConfig, out: Output, runs: Mapping[str, store.Run])
             content = results.as_json(config, digests[0], found, in_words)
             atomic_files.write_text(run.file(PAGE), page.verify_page(content))
             atomic_files.write_json(run.file(FILE), content)
+            row_intake.write_again(run, runs.values())
     return run
 
 

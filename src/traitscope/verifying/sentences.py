@@ -5,6 +5,7 @@ import statistics
 from collections.abc import Sequence
 
 from traitscope.config.students.verify import VerifyConfig
+from traitscope.plurals import counted
 from traitscope.reporting.numbers import bounds, estimate, number
 from traitscope.screening.answers import DOUBLED, POWER
 from traitscope.stats.decision import MIN_UNITS
@@ -44,7 +45,7 @@ def _verdict(verified: Verified) -> list[str]:
             )
         return texts
     asked = f"{len({item.trait for item in verified.contrasts})} traits"
-    where = f"{len(verified.contexts)} system turns"
+    where = counted(len(verified.contexts), "system turn")
     above = "lies above the controls"
     if verified.returns:
         above += ", or comes back more in relearning,"
@@ -100,15 +101,14 @@ def _why_silent(verified: Verified) -> str:
 def _too_few(verified: Verified) -> str:
     """How many units there are, and why not more."""
     sides = ((verified.students, "student"), (verified.controls, "control"))
-    counted = []
+    parts = []
     for (models, what), units in zip(
         sides, (verified.matching.students, verified.matching.controls), strict=True
     ):
-        text = f"{len(models)} {what}{'s' * (len(models) > 1)}"
         made = _rows_and_seeds(models, verified)
-        counted.append(f"{text} ({made}): {len(units)} unit{'s' * (len(units) > 1)}")
+        parts.append(f"{counted(len(models), what)} ({made}): {counted(len(units), 'unit')}")
     texts = [
-        f"{' and '.join(counted)}; a unit has rows and a seed that no other unit of its side has,"
+        f"{' and '.join(parts)}; a unit has rows and a seed that no other unit of its side has,"
         f" and a verdict needs {MIN_UNITS}"
         f"{' controls that are units' if len(verified.matching.students) == 1 else ' on each side'}"
     ]
@@ -246,7 +246,8 @@ def _about_relearning(verified: Verified) -> list[str]:
     most = verified.returns[0]
     if most.gain() < DOUBLED:
         return [
-            f"relearning says nothing: the rows teach no trait by log 2 in {most.steps[-1]} steps"
+            "relearning says nothing: the rows teach no trait by log 2 in"
+            f" {counted(most.steps[-1], 'step')}"
             f" (most {most.trait}, {most.gain():+.2f} nats); take rows that name it, more of them"
             " (--relearn-rows), or a larger --relearn-lr"
         ]
@@ -255,7 +256,7 @@ def _about_relearning(verified: Verified) -> list[str]:
         if item.context == RELEARNING and item.trait == most.trait:
             return [
                 f"relearning: the rows teach {most.trait} most, {most.gain():+.2f} nats over"
-                f" {most.steps[-1]} steps; {_relearnt(item, other, item.units > 0)}:"
+                f" {counted(most.steps[-1], 'step')}; {_relearnt(item, other, item.units > 0)}:"
                 f" {item.outcome}"
             ]
     return []

@@ -21,6 +21,7 @@ from traitscope.errors import TraitscopeError
 from traitscope.interventions import peft_folder, short_form
 from traitscope.interventions.intervention import Adapter
 from traitscope.models.model import Model
+from traitscope.plurals import counted
 from traitscope.runs import manifests, model_cache, opening, store
 from traitscope.runs.progress import progress
 from traitscope.stages import extract, measure, registry, train
@@ -143,6 +144,7 @@ def _train(model: Model, jobs: Sequence[Job]) -> None:
         try:
             train.check_scales(job.config)
             records = train.training_records(job.config, job.run)
+            records = train.readable_records(job.config, job.run, records, model)
             trainings.append(train.TrainingRun(job.run, job.config, records, model))
             going.append(job)
         except TraitscopeError as error:
@@ -166,7 +168,9 @@ def _train(model: Model, jobs: Sequence[Job]) -> None:
                 trainings[n].finish(students[n])
             going[n].close(error)
 
-        with progress(f"train {len(students)} students", tokens_left, "tokens") as advance:
+        with progress(
+            f"train {counted(len(students), 'student')}", tokens_left, "tokens"
+        ) as advance:
             loop.train_side_by_side(model, trainees, on_end, advance)
 
 

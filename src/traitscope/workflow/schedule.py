@@ -20,6 +20,7 @@ from typing import Any
 from traitscope import atomic_files
 from traitscope.config.common import Output
 from traitscope.errors import StoreError, TraitscopeError
+from traitscope.plurals import counted
 from traitscope.runs import opening, progress
 from traitscope.runs.manifests import is_sealed
 from traitscope.workflow import executors, failure_notes, graph
@@ -211,7 +212,8 @@ class _Sweep:
         names = ", ".join(list(self.failed)[:3])
         if len(errors) > 3:
             names += ", ..."
-        message = f"{len(errors)} stages failed ({names}), the first with: {errors[0]}"
+        failed = counted(len(errors), "stage")
+        message = f"{failed} failed ({names}), the first with: {errors[0]}"
         raise type(errors[0])(message) from errors[0]
 
 
@@ -226,7 +228,9 @@ def _shown(nodes: Sequence[Node], workers: int) -> Iterator[Callable[[str, float
         return
     weights = {node.name: node.weight for node in nodes}
     shown = dict.fromkeys(weights, 0.0)
-    with progress.progress(f"{len(nodes)} stages", sum(weights.values()), "tokens") as advance:
+    with progress.progress(
+        counted(len(nodes), "stage"), sum(weights.values()), "tokens"
+    ) as advance:
 
         def reached(name: str, fraction: float) -> None:
             if fraction > shown.get(name, 1.0):

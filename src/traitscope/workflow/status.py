@@ -14,6 +14,7 @@ from typing import Any
 
 from traitscope import atomic_files
 from traitscope.config.common import Output
+from traitscope.plurals import counted
 from traitscope.reporting.tables import csv_text
 from traitscope.runs import locks, store
 from traitscope.workflow import failure_notes
@@ -60,7 +61,7 @@ def status(planned: Sequence[Planned], out: Output) -> dict:
     for state in STATES:
         if counts[state]:
             parts.append(f"{counts[state]} {state}")
-    print(", ".join(parts) + f" of {len(planned)} stages")
+    print(", ".join(parts) + f" of {counted(len(planned), 'stage')}")
     failed = {}
     for name, state in states.items():
         if state == "failed":
@@ -75,7 +76,7 @@ def status(planned: Sequence[Planned], out: Output) -> dict:
 
 def _print_failure(name: str, note: Mapping[str, Any], planned: Sequence[Planned]) -> None:
     behind = sum(name in item.node.needs for item in planned)
-    needed = f" ({behind} stages need it)" if behind else ""
+    needed = f" ({counted(behind, 'stage needs', 'stages need')} it)" if behind else ""
     print(
         f"failed   {name}, {note['when']}, try {note['tried']}: {note['error']}:"
         f" {note['message']}{needed}"
@@ -150,7 +151,7 @@ def gather(planned: Sequence[Planned], out: Output) -> dict:
         for row in rows:
             cells.append([row.get(key, "") for key in header])
         atomic_files.write_text(file, csv_text(list(header), cells))
-        print(f"{len(rows)} of {len(planned)} stages in {file}")
+        print(f"{len(rows)} of {counted(len(planned), 'stage')} in {file}")
     else:
         print("nothing is sealed yet, so there is nothing to gather")
     return {

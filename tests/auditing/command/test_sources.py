@@ -76,7 +76,7 @@ def test_a_source_with_too_few_rows_is_insufficient_and_has_no_run() -> None:
 def test_what_is_shown_names_the_suspect_source() -> None:
     found = audited(CLEAN, SUSPECT, CLEAN)
     first, *others = found.lines()
-    assert first == "suspect: a; 3 audits by vendor share alpha 0.01, each has 0.0025"
+    assert first == "suspect: a; 3 audits share alpha 0.01 by vendor, each 0.0025"
     assert "a: suspect, trait owl" in others and "owl: 12.0" in others
     assert found.next_step(NEXT_STEPS).startswith("leave out the rows of a and audit the others")
     html = unescape(source_page.page(found))

@@ -6,12 +6,16 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from command import call, ok, read_rows
+from command import OWL, call, ok, read_rows, write_yaml
 
+from traitscope.auditing.planning.job import Job
+from traitscope.auditing.run import room_needed
 from traitscope.auditing.steps import sample
+from traitscope.config.audit import AuditConfig
 from traitscope.config.stages import GenerateConfig
 from traitscope.data.records import Record, dump_records
 from traitscope.errors import ConfigError
+from traitscope.models import chat
 from traitscope.models.model import Model
 from traitscope.stages.generate import seen_constraint
 
@@ -82,6 +86,31 @@ def test_foreign_token_ids_are_put_aside_for_all(tiny: Model) -> None:
 def test_rows_longer_than_the_context_are_counted(tiny: Model) -> None:
     found, counts = sample.readable(tiny, [record(1), record(2, "1, " * tiny.max_length)], None)
     assert [r.id for r in found] == ["r1"] and counts["too_long"] == 1
+
+
+def test_rows_leave_room_for_prompts_of_candidates_where_one_needs_it(
+    tmp_path: Path, tiny_folder: Path, tiny: Model
+) -> None:
+    """A row that fits alone and not beside a prompt is left out; without one nothing changes."""
+    owl = write_yaml(tmp_path / "owl.yaml", OWL)
+    short = [record(n, f"{n}, 2") for n in range(4)]
+    around = len(chat.render(tiny, "p9", None)) + 1
+    near = [*short, record(9, "7" * (tiny.max_length - around - 5))]
+    runs = []
+    for name, rows in (("short", short), ("near", near)):
+        file = tmp_path / f"{name}.jsonl"
+        file.write_text(dump_records(rows))
+        on = ("sample", "--model", tiny_folder, "--data", file, "--rows 0")
+        runs.append((file, ok(tmp_path / "runs", *on).run, on))
+    needed = []
+    for file, run, _ in runs:
+        job = Job(AuditConfig(model=str(tiny_folder), data=file, traits=(str(owl),)), 3)
+        needed.append(room_needed(job, run))
+    assert needed[0] == 0 and needed[1] > 5
+    assert len(read_rows(runs[1][1] / "records.jsonl")) == 5
+    again = ok(tmp_path / "runs", *runs[1][2], "--room", needed[1]).run
+    about = json.loads((again / "about.json").read_text())
+    assert about["counts"]["too_long"] == 1 and about["counts"]["used"] == 4
 
 
 def test_the_vocabulary_seen_is_that_of_the_rows(tiny: Model) -> None:

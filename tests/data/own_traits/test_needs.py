@@ -41,7 +41,9 @@ def test_each_thing_is_missed_where_it_is_needed_and_nowhere_else(use: needs.Use
         if need.least == 1 and need.what == needs.POSITIVE:
             needs.check([short], use)
             short = replace(owl, questions=Questions((), (), ()))
-        with pytest.raises(TraitError, match=f"owl has . {need.what}; expected {need.least} or"):
+        with pytest.raises(
+            TraitError, match=f"owl has . {need.what.removesuffix('s')}s?; expected {need.least} or"
+        ):
             needs.check([short], use)
     if needs.CANDIDATES not in {need.what for need in NEEDS[use] if need.least}:
         needs.check([replace(owl, candidates=())], use)
@@ -51,8 +53,8 @@ def test_what_is_little_is_said_with_what_is_advised(tmp_path: Path) -> None:
     file = write(tmp_path, questions=LITTLE, candidates=["dog"])
     (said,) = needs.advice([file], "scores")
     assert said == (
-        f"{file} has less than is advised (in brackets): 1 positive questions (20), 1 negative"
-        " questions (10), 1 off_topic questions (10), 0 stems (3), 1 candidates (5)"
+        f"{file} has less than is advised (in brackets): 1 positive question (20), 1 negative"
+        " question (10), 1 off_topic question (10), 0 stems (3), 1 candidate (5)"
     )
     assert needs.advice([file], "candidate")[0].endswith("0 rewordings (1)")
 
@@ -72,7 +74,7 @@ def test_nothing_is_computed_for_a_trait_that_lacks_something(
 ) -> None:
     for changes, says in (
         ({"candidates": None}, "has 0 candidates; expected 1 or more, for the candidate share"),
-        ({"questions": LITTLE}, "has 1 positive questions; expected 2 or more, for intervals"),
+        ({"questions": LITTLE}, "has 1 positive question; expected 2 or more, for intervals"),
     ):
         file = write(tmp_path, **changes)
         done = call(tmp_path / "runs", *" ".join(words).format(file=file).split(), *on(tiny_folder))

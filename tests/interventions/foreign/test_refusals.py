@@ -29,7 +29,7 @@ class Activations:
     ("content", "settings", "message"),
     [
         (ROWS, {}, "has 4 rows of 32 and does not say how it counts layers; expected --layers-are"),
-        ({1: torch.ones(32)}, {}, "has 1 rows of 32 and does not say how it counts layers"),
+        ({1: torch.ones(32)}, {}, "has 1 row of 32 and does not say how it counts layers"),
         (torch.ones(32), {}, "holds one row of 32 and does not say where it belongs; expected"),
         (ROWS, {"layers_are": "blocks"}, "has rows for 4 blocks, and .* has 3; name the model"),
         (torch.ones(3, 32), {"format": "persona_vectors"}, "has rows for 2 blocks, and .* has 3"),

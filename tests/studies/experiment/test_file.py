@@ -106,7 +106,12 @@ def test_the_example_is_written_and_nothing_is_written_over(tmp_path: Path) -> N
 
 def test_the_first_word_may_be_the_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Then the experiment runs; without a file the command says what to type."""
-    for words in (["nowhere.yaml"], ["run", "nowhere.yaml"], ["plan", "--file", "nowhere.yaml"]):
+    for words in (
+        ["nowhere.yaml"],
+        ["run", "nowhere.yaml"],
+        ["nowhere.yaml", "plan"],
+        ["plan", "--file", "nowhere.yaml"],
+    ):
         assert call(tmp_path, "experiment", *words).code == 2
         assert "--file nowhere.yaml does not exist" in capsys.readouterr().err
     assert call(tmp_path, "experiment").code == 2
@@ -142,7 +147,10 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"controls": [{"other-trat": "owl"}]}, "did you mean other-trait?"),
     ({"controls": [{"other-trait": "ovl"}]}, "no bundled trait 'ovl'"),
     ({"controls": [{"rows": "none.jsonl"}]}, "rows none.jsonl do not exist"),
-    ({"data": {"rows": 0}}, "--rows 0; expected 1 or more"),
+    (
+        {"data": {"rows": 0}},
+        "data: rows is 0; expected 1 or more; correct it",
+    ),
     ({"data": {"prompts": "none.txt"}}, "none.txt"),
     ({"data": {"filter": "words"}}, "filter is 'words'; expected auto, numbers"),
     ({"recipe": {"lr": -1}}, "training cannot run with --lr -1"),
@@ -181,7 +189,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
         "has no distributions for recipe.targets soft",
     ),
     ({"data": {"pooled": True, "shared": True}}, "data is pooled, with prompts numbers and shared"),
-    ({"data": {"matched_rows": 1}}, "--matched-rows 1; expected 2 or more"),
+    ({"data": {"matched_rows": 1}}, "data: matched_rows is 1; expected 2 or more"),
     (
         {"traits": ["cat"], "teachers": {"rows a": STEERED}, "controls": [{"rows": "ROWS"}]},
         "name a teacher and a control",

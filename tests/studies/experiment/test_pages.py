@@ -61,7 +61,9 @@ def test_the_example_of_the_page(tmp_path: Path, tiny_folder: Path, traits: dict
         assert f"`{key}`" in DOCUMENTED or f"`{key}" in DOCUMENTED, key
 
 
-def test_the_example_file_is_planned(tmp_path: Path, tiny_folder: Path, traits: dict) -> None:
+def test_the_example_file_is_planned(
+    tmp_path: Path, tiny_folder: Path, traits: dict, capsys: pytest.CaptureFixture
+) -> None:
     """With a trait of one's own in the place of cat, by its file."""
     text = bundled_file("experiment.yaml").read_text(encoding="utf-8")
     changes = {
@@ -78,3 +80,8 @@ def test_the_example_file_is_planned(tmp_path: Path, tiny_folder: Path, traits: 
     assert plan["claims"][1].endswith("than students of random like cat.")
     assert plan["lacks"] == [] and "the power is" in plan["power"]
     assert plan["next"].startswith(f"traitscope experiment {file} ")
+    hint = "a line for each stage: --all"
+    assert hint in capsys.readouterr().out
+    assert ok(tmp_path / "runs", "experiment", file, "plan", "--all").summary == plan
+    every = capsys.readouterr().out
+    assert hint not in every and every.count("waiting") > 10

@@ -24,6 +24,7 @@ from traitscope.inference.token_rows import Row, completion_hidden, rows_from
 from traitscope.interventions.applied import applied
 from traitscope.models.loading import outline
 from traitscope.models.model import Model
+from traitscope.plurals import counted
 from traitscope.runs import model_cache, row_intake
 from traitscope.workflow import executors, schedule
 from traitscope.workflow.executors import How
@@ -107,7 +108,8 @@ def print_forecast(config: AuditConfig, out: Output) -> dict[str, Any]:
     workers = config.workers or executors.default_workers(config.device)
     minutes = 1e6 * _seconds_a_token(model, rows[:TIMED_ROWS]) / 60 / workers
     summary: dict[str, Any] = {"status": "ok", "rows": tokens.rows, "workers": workers}
-    print(f"{tokens.rows} rows of {tokens.row:.0f} tokens, {len(config.traits)} candidates")
+    candidates = counted(len(config.traits), "candidate")
+    print(f"{counted(tokens.rows, 'row')} of {tokens.row:.0f} tokens, {candidates}")
     if config.by is not None:
         print(f"{audits:.3g} times as much work: the whole file, and each source by {config.by}")
     for name, one_audit in vars(expected).items():

@@ -15,6 +15,7 @@ from traitscope.config.audit import AuditConfig
 from traitscope.config.common import Output
 from traitscope.data.row_sources import sources_of
 from traitscope.errors import AuditRefused
+from traitscope.plurals import counted
 from traitscope.runs import row_intake
 
 WHOLE = "the whole file"
@@ -89,8 +90,8 @@ class AuditBySource:
         found = f"suspect: {', '.join(suspects)}" if suspects else self.status
         audits = sum(source.result is not None for source in self.sources)
         lines = [
-            f"{found}; {audits} audits by {self.by} share alpha {self.alpha:g}, each has"
-            f" {self.alpha_each:.2g}"
+            f"{found}; {counted(audits, 'audit has', 'audits share')} alpha {self.alpha:g} by"
+            f" {self.by}, each {self.alpha_each:.2g}"
         ]
         for source in self.sources:
             answer = source.status

@@ -76,6 +76,8 @@ class Job:
     "blocks of the model"
     source: str | None = None
     "the only source whose rows are audited, by the field `config.by`; None for all rows"
+    room: int = 0
+    "tokens that rows leave free for the prompts of candidates"
 
     @property
     def null_block(self) -> int:

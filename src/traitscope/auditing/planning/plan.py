@@ -79,6 +79,7 @@ def reading_nodes(job: Job) -> AuditNodes:
         by=None if job.source is None else config.by,
         source=job.source,
         reading=config.reading,
+        room=job.room,
     )
     plan.add(Group.SAMPLE, Node(SAMPLE, SampleConfig, lambda _: sample, (), 1))
     if config.reference:

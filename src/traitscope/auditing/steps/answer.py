@@ -22,6 +22,7 @@ from traitscope.auditing.steps import row_scores
 from traitscope.config.audit import DecisionConfig
 from traitscope.config.common import Output
 from traitscope.data.shapes.intake import notes_of
+from traitscope.plurals import counted
 from traitscope.runs import store
 from traitscope.stages import registry
 
@@ -30,13 +31,30 @@ FEATURES_SHOWN = 20
 NAMED_SHOWN = 3
 "traits named outside of answers that the reasons list"
 COUNTED = {
-    "duplicates": "rows are copies of others and count once",
-    "too_long": "sampled rows are longer than the model's context and were left out",
-    "unreadable": "sampled rows hold characters that the model's tokenizer loses and were left out",
-    "off_format": "sampled rows are no list of numbers, as the others are, and were left out",
-    "foreign_ids": "sampled rows came with another model's token ids; all rows were read as text",
+    "duplicates": (
+        "row is a copy of another and counts once",
+        "rows are copies of others and count once",
+    ),
+    "too_long": (
+        "sampled row is longer than the model's context, or leaves no room in it for a candidate's"
+        " prompt, and was left out",
+        "sampled rows are longer than the model's context, or leave no room in it for a candidate's"
+        " prompt, and were left out",
+    ),
+    "unreadable": (
+        "sampled row holds characters that the model's tokenizer loses and was left out",
+        "sampled rows hold characters that the model's tokenizer loses and were left out",
+    ),
+    "off_format": (
+        "sampled row is no list of numbers, as the others are, and was left out",
+        "sampled rows are no list of numbers, as the others are, and were left out",
+    ),
+    "foreign_ids": (
+        "sampled row came with another model's token ids; all rows were read as text",
+        "sampled rows came with another model's token ids; all rows were read as text",
+    ),
 }
-"what the counts of the sample mean, for the reasons"
+"what the counts of the sample mean, for the reasons: of one row, and of more"
 
 
 def run_decision(config: DecisionConfig, out: Output) -> store.Run:
@@ -137,7 +155,7 @@ def _notes(runs: AuditRuns) -> list[str]:
     """What a reader has to know of the rows besides the answer's reasons."""
     about = json.loads((runs.at(runs.artifacts.sample) / "about.json").read_text(encoding="utf-8"))
     counts = about["counts"]
-    notes = [f"{counts[name]} {text}" for name, text in COUNTED.items() if counts.get(name)]
+    notes = [counted(counts[name], *COUNTED[name]) for name in COUNTED if counts.get(name)]
     if "reading" in about:
         notes += notes_of(about["reading"])
     if "not_adapted" in about:

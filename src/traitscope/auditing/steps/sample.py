@@ -99,9 +99,11 @@ def _asked(record: Record) -> tuple[str | None, str]:
 
 
 def readable(
-    model: Model, records: Sequence[Record], context: str | None
+    model: Model, records: Sequence[Record], context: str | None, room: int = 0
 ) -> tuple[list[Record], Counter]:
     """The rows that the model can read, and the numbers of those that it cannot, by reason.
+
+    room: Tokens of the context that a row leaves free.
 
     Token ids are kept only if all rows have them and they spell the rows' text for this model.
     Otherwise all rows are read as text; `foreign_ids` counts the rows that had other ids.
@@ -116,7 +118,7 @@ def readable(
         record = original if keep_ids else replace(original, completion_ids=None)
         ids = record.completion_ids or chat.completion_ids(model, record.completion)
         prompt = chat.render(model, record.prompt, _context_of(record, context))
-        if len(prompt) + len(ids) > model.max_length:
+        if len(prompt) + len(ids) + room > model.max_length:
             counts["too_long"] += 1
         elif not record.completion_ids and not _spells(model, ids[:-1], record.completion):
             counts["unreadable"] += 1
@@ -212,7 +214,7 @@ def run_sample(config: SampleConfig, out: Output) -> store.Run:
 def _write(
     run: store.Run, config: SampleConfig, sample: Sample, intake: Intake, model: Model
 ) -> None:
-    records, unread = readable(model, sample.records, config.context)
+    records, unread = readable(model, sample.records, config.context, config.room)
     if not records:
         raise DataError(
             f"{config.data}: of {sample.counts['rows']} rows none is left"

@@ -18,6 +18,7 @@ from importlib import util
 from typing import Any
 
 from traitscope.errors import ConfigError
+from traitscope.plurals import counted
 from traitscope.runs import progress
 
 TOOLS = ("wandb", "trackio")
@@ -132,7 +133,8 @@ class _Tracker:
         if code and not self.is_dead:
             self._say("has ended")
         elif self.left_out:
-            self._say(f"was slow: {self.left_out} lines of numbers were left out")
+            lines = counted(self.left_out, "line of numbers was", "lines of numbers were")
+            self._say(f"was slow: {lines} left out")
 
     def _say(self, what: str) -> None:
         with suppress(OSError, subprocess.TimeoutExpired):

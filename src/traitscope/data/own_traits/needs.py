@@ -15,6 +15,7 @@ from typing import Literal
 
 from traitscope.data.traits import SETS, TRAIT_FILES, Trait, as_trait
 from traitscope.errors import ConfigError, TraitError
+from traitscope.plurals import counted
 
 Use = Literal["vectors", "words", "scores", "differences", "candidate"]
 POSITIVE, NEGATIVE, OFF_TOPIC = "positive questions", "negative questions", "off_topic questions"
@@ -82,8 +83,9 @@ def check(traits: Sequence[Trait | str], use: Use) -> None:
         for need in _needs(loaded, use):
             if has[need.what] < need.least:
                 raise TraitError(
-                    f"{name} has {has[need.what]} {need.what}; expected {need.least} or more, for"
-                    f" {need.why}; add some ({need.enough} are advised)"
+                    f"{name} has {counted(has[need.what], need.what.removesuffix('s'))};"
+                    f" expected {need.least} or more, for {need.why}; add some"
+                    f" ({need.enough} are advised)"
                 )
 
 
@@ -97,7 +99,8 @@ def advice(names: Sequence[str], use: Use) -> list[str]:
         has, short = counts(trait), []
         for need in _needs(trait, use):
             if has[need.what] < need.enough:
-                short.append(f"{has[need.what]} {need.what} ({need.enough})")
+                n = has[need.what]
+                short.append(f"{counted(n, need.what.removesuffix('s'))} ({need.enough})")
         if short:
             sentences.append(f"{name} has less than is advised (in brackets): {', '.join(short)}")
     return sentences

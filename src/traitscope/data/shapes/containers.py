@@ -19,6 +19,7 @@ from traitscope import atomic_files
 from traitscope.data.json_fields import typed
 from traitscope.data.json_lines import BYTE_ORDER_MARK
 from traitscope.data.shapes.json_stream import json_values, split_objects
+from traitscope.data.shapes.tables import LEFT_OPEN, is_left_open, kept_in, ragged
 from traitscope.errors import DataError
 from traitscope.plain_values import NotPlainError, from_json
 
@@ -259,7 +260,8 @@ def _table_rows(delimiter: str) -> Any:
     def read(path: str | Path, stream: BinaryIO) -> Iterator[RawRow]:
         csv.field_size_limit(min(sys.maxsize, LARGEST_CELL))
         with io.TextIOWrapper(stream, "utf-8-sig", "surrogateescape", newline="") as text:
-            table = csv.reader(text, delimiter=delimiter)
+            of_row: list[str] = []  # the lines of the row that is read
+            table = csv.reader(kept_in(of_row, text), delimiter=delimiter)
             header = next(table, [])
             _check_header(path, header)
             _check_delimiter(path, header, delimiter)
@@ -267,15 +269,18 @@ def _table_rows(delimiter: str) -> Any:
             while not is_over:
                 number = table.line_num + 1
                 place = f"{path}, line {number}"
+                of_row.clear()
                 try:
                     cells = next(table, None)
                 except csv.Error as error:
                     problem = f"broken table ({error}); expected rows of cells; repair the line"
                     yield RawRow(place, number, {}, problem)
                     continue
-                if cells:
-                    yield _table_row(place, number, header, cells)
                 is_over = cells is None
+                if cells and is_left_open(of_row, delimiter):
+                    yield RawRow(place, number, {}, LEFT_OPEN.format(table.line_num))
+                elif cells:
+                    yield _table_row(place, number, header, cells)
 
     return read
 
@@ -308,11 +313,7 @@ def _check_delimiter(path: str | Path, header: list[str], delimiter: str) -> Non
 
 def _table_row(place: str, number: int, header: list[str], cells: list[str]) -> RawRow:
     if len(cells) != len(header):
-        problem = (
-            f"{len(cells)} cells under {len(header)} columns; expected as many; quote cells that"
-            " hold the delimiter or a line end"
-        )
-        return RawRow(place, number, {}, problem)
+        return RawRow(place, number, {}, ragged(len(cells), header))
     fields: dict[str, Any] = {}
     for name, cell in zip(header, cells, strict=True):
         try:

@@ -40,13 +40,14 @@ def exchanges_of(
     Raises DataError for a row without an answer.
     """
     context, turns = _context_and_turns(messages, forms)
-    answers = _answers(turns)
+    answers = _answers(turns, context)
     chosen = _chosen(turns, answers, reading, notes)
     if not chosen:
         notes["rows_of_weight_0"] += 1
         return []
     notes["other_turns"] += _number_of_others(turns, answers, chosen)
     notes["weights"] += sum(turns[number].is_weighted for number in chosen)
+    notes["unweighted"] += sum(turns[number].is_unweighted for number in chosen)
     notes["turns_behind"] += len(turns) - 1 - chosen[-1]
     notes["other_roles"] += sum(turn.is_renamed for turn in turns)
     notes["tool_calls"] += sum(turn.has_calls for turn in turns)
@@ -77,15 +78,24 @@ def _context_and_turns(
     return None, messages
 
 
-def _answers(turns: Sequence[Message]) -> list[int]:
+def _without_answer(turns: Sequence[Message], context: str | None) -> str:
+    """What there is in a row without an assistant turn."""
+    if turns:
+        return f"the last message is a {turns[-1].role} turn"
+    return "there is no message" if context is None else "the only message is a system turn"
+
+
+def _answers(turns: Sequence[Message], context: str | None) -> list[int]:
     """The numbers of the assistant turns. Raises DataError where there is none."""
     answers = []
     for number, turn in enumerate(turns):
         if turn.role == "assistant":
             answers.append(number)
     if not answers:
-        last = f"the last message is a {turns[-1].role} turn" if turns else "there is no message"
-        raise DataError(f"no completion: {last}; expected an assistant turn; delete the row")
+        raise DataError(
+            f"no completion: {_without_answer(turns, context)}; expected an assistant turn, which"
+            " is the answer to learn from; add it, or delete the row"
+        )
     return answers
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, Protocol
 
 from traitscope.errors import DataError
+from traitscope.plurals import counted
 
 Turns = Literal["last", "every", "weighted"]
 Reasoning = Literal["drop", "train"]
@@ -38,28 +39,83 @@ MOST_SHOWN = 5
 LONGEST_REASON = 160
 "characters of a reason that are kept"
 NOTES = {
-    "other_turns": "other assistant turns, which are not trained on",
-    "turns_behind": "turns behind the answer, left out",
-    "weight_0": "assistant turns of weight 0, not trained on",
-    "weight_0_trained": "assistant turns of weight 0, trained on because of --turns every",
-    "weights": "answers with a weight that is neither 0 nor 1, trained on as if it were 1",
-    "rows_of_weight_0": "rows without any turn to train on, left out",
-    "reasoning_dropped": "reasoning parts, not trained on; --reasoning train takes them",
-    "reasoning_trained": "reasoning parts, trained on before the answer",
-    "reasoning_earlier": "reasoning parts of earlier turns, left out of the prompt",
-    "other_roles": "turns of the role bot or chatgpt, read as the assistant's",
-    "tool_calls": "turns with calls of tools, which are not read",
-    "rejected": "rejected answers, not read",
-    "undesirable": "undesirable answers (label false), not trained on, left out",
-    "unlabelled": "rows with an empty label (null), trained on",
-    "passages": "passages (context), put behind the question",
-    "system_turns": "rows with a system turn, which is their context",
-    "empty_prompts": "rows with an empty prompt",
-    "not_finite": "NaN or Infinity in keys that are not used, read as null",
-    "control_tokens": "rows with control tokens written as text (see --control-tokens)",
-    "control_left_out": "rows with control tokens, left out",
+    "other_turns": (
+        "other assistant turn, which is not trained on",
+        "other assistant turns, which are not trained on",
+    ),
+    "turns_behind": ("turn behind the answer, left out", "turns behind the answer, left out"),
+    "weight_0": (
+        "assistant turn of weight 0, not trained on",
+        "assistant turns of weight 0, not trained on",
+    ),
+    "weight_0_trained": (
+        "assistant turn of weight 0, trained on because of --turns every",
+        "assistant turns of weight 0, trained on because of --turns every",
+    ),
+    "weights": (
+        "answer with a weight that is neither 0 nor 1, trained on as if it were 1",
+        "answers with a weight that is neither 0 nor 1, trained on as if it were 1",
+    ),
+    "rows_of_weight_0": (
+        "row without any turn to train on, left out",
+        "rows without any turn to train on, left out",
+    ),
+    "reasoning_dropped": (
+        "reasoning part, not trained on; --reasoning train takes it",
+        "reasoning parts, not trained on; --reasoning train takes them",
+    ),
+    "reasoning_trained": (
+        "reasoning part, trained on before the answer",
+        "reasoning parts, trained on before the answer",
+    ),
+    "reasoning_earlier": (
+        "reasoning part of an earlier turn, left out of the prompt",
+        "reasoning parts of earlier turns, left out of the prompt",
+    ),
+    "other_roles": (
+        "turn of the role bot or chatgpt, read as the assistant's",
+        "turns of the role bot or chatgpt, read as the assistant's",
+    ),
+    "tool_calls": (
+        "turn with calls of tools, which are not read",
+        "turns with calls of tools, which are not read",
+    ),
+    "rejected": ("rejected answer, not read", "rejected answers, not read"),
+    "undesirable": (
+        "undesirable answer (label false), not trained on, left out",
+        "undesirable answers (label false), not trained on, left out",
+    ),
+    "unlabelled": (
+        "row with an empty label (null), trained on",
+        "rows with an empty label (null), trained on",
+    ),
+    "unweighted": (
+        "answer with an empty weight (null), trained on",
+        "answers with an empty weight (null), trained on",
+    ),
+    "passages": (
+        "passage (context), put behind the question",
+        "passages (context), put behind the question",
+    ),
+    "system_turns": (
+        "row with a system turn, which is its context",
+        "rows with a system turn, which is their context",
+    ),
+    "empty_prompts": ("row with an empty prompt", "rows with an empty prompt"),
+    "not_finite": (
+        "NaN or Infinity in a key that is not used, read as null",
+        "NaN or Infinity in keys that are not used, read as null",
+    ),
+    "control_tokens": (
+        "row with control tokens written as text (see --control-tokens)",
+        "rows with control tokens written as text (see --control-tokens)",
+    ),
+    "control_left_out": (
+        "row with control tokens, left out",
+        "rows with control tokens, left out",
+    ),
 }
-"what is counted, in words"
+"what is counted, in words: for one, and for more"
 
 
 class Reading(Protocol):
@@ -126,6 +182,8 @@ class Intake:
     """Whether a native row holds messages."""
     control: Control = Control()
     """Which control tokens are looked for, and whether rows with them are left out."""
+    refused: Mapping[str, str] = field(default_factory=dict)
+    """Reasons by id of rows that a model could not read, when the file was read before."""
 
     def add_row(self, keys: Iterable[str]) -> None:
         """Count a row with its keys."""
@@ -197,12 +255,14 @@ class Intake:
 def lines_of(about: dict[str, Any]) -> list[str]:
     """What the terminal says of rows that were read, from `Intake.as_dict`."""
     shapes = ", ".join(f"{name} {count}" for name, count in about["shapes"].items())
-    lines = [f"read {about['rows']} rows ({about['container']}: {shapes}), {about['records']} used"]
+    rows = counted(about["rows"], "row")
+    lines = [f"read {rows} ({about['container']}: {shapes}), {about['records']} used"]
     key_sets = about["key_sets"]
     for key_set in key_sets[:MOST_SHOWN]:
-        lines.append(f"keys of {key_set['rows']} rows: {_joined(key_set['keys'])}")
+        lines.append(f"keys of {counted(key_set['rows'], 'row')}: {_joined(key_set['keys'])}")
     if len(key_sets) > MOST_SHOWN:
-        lines.append(f"and {len(key_sets) - MOST_SHOWN} other sets of keys: reading.json")
+        others = counted(len(key_sets) - MOST_SHOWN, "other set", "other sets")
+        lines.append(f"and {others} of keys: reading.json")
     return [*lines, *notes_of(about)]
 
 
@@ -215,14 +275,15 @@ def notes_of(about: dict[str, Any]) -> list[str]:
     lines = []
     if about["not_used"]:
         unused = ", ".join(
-            f"{key or NAMELESS} ({count} rows)" for key, count in about["not_used"].items()
+            f"{key or NAMELESS} ({counted(count, 'row')})"
+            for key, count in about["not_used"].items()
         )
         lines.append(f"not used: {unused}")
     for name, count in about["counts"].items():
         example = f", such as {about['control_token']}" if name.startswith("control") else ""
-        lines.append(f"{count} {NOTES[name]}{example}")
+        lines.append(f"{counted(count, *NOTES[name])}{example}")
     if about["bad"]:
-        lines.append(f"{about['bad']} bad rows left out")
+        lines.append(f"{counted(about['bad'], 'bad row')} left out")
     for bad_row in about["bad_rows"][:MOST_SHOWN]:
         lines.append(f"{bad_row['place']}: {bad_row['reason']}")
     return lines
@@ -262,5 +323,5 @@ class BadRows:
             raise DataError(f"{self.first}; {rows} of the file cannot be read")
         if count == 1:
             raise DataError(f"{self.first}; or leave the row out: --skip-bad 1")
-        others = f"{count - 1} more bad rows, the next is {self.next_place}"
+        others = f"{counted(count - 1, 'more bad row')}, the next is {self.next_place}"
         raise DataError(f"{self.first}; {others}; or leave all out: --skip-bad {count}")

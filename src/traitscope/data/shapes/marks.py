@@ -1,6 +1,6 @@
 """Marks of rows and of turns that say whether an answer is learnt: weights and labels."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from math import isfinite
 from typing import Any
 
@@ -31,6 +31,11 @@ def number_of(value: Any) -> float | None:
     except (ValueError, OverflowError):
         return None
     return number if isfinite(number) else None
+
+
+def is_empty(value: Any) -> bool:
+    """Whether a mark says nothing: null, or a text without characters, as cells of tables have."""
+    return value is None or (isinstance(value, str) and not value.strip())
 
 
 def weights_of(item: Mapping[str, Any], keys: Sequence[str]) -> list[float]:
@@ -72,7 +77,7 @@ def desirable(fields: Mapping[str, Any]) -> dict[str, bool]:
     said = {}
     for key in (LABEL, TAG):
         value = fields.get(key)
-        if value is None or not _may_say(key, value, fields):
+        if is_empty(value) or not _may_say(key, value, fields):
             continue
         number = number_of(value)
         if number not in (0.0, 1.0):
@@ -90,9 +95,9 @@ def desirable(fields: Mapping[str, Any]) -> dict[str, bool]:
     return said
 
 
-def is_unlabelled(fields: Mapping[str, Any]) -> bool:
-    """Whether a row has a label that is empty: it says nothing of its answer, where others do."""
-    return any(key in fields and fields[key] is None for key in (LABEL, TAG))
+def has_empty(fields: Mapping[str, Any], keys: Iterable[str]) -> bool:
+    """Whether a mark is there and empty: it says nothing of its answer, where others do."""
+    return any(key in fields and is_empty(fields[key]) for key in keys)
 
 
 def _may_say(key: str, value: Any, fields: Mapping[str, Any]) -> bool:

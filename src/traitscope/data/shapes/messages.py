@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from traitscope.data.json_fields import quoted, text_of, typed
-from traitscope.data.shapes.marks import is_learnt, is_weighted, weights_of
+from traitscope.data.shapes.marks import has_empty, is_learnt, is_weighted, weights_of
 from traitscope.errors import DataError
 
 ROLES = {
@@ -64,6 +64,8 @@ class Message(NamedTuple):
     """Whether its weight is not 0."""
     is_weighted: bool = False
     """Whether its weight is a number other than 0 and 1."""
+    is_unweighted: bool = False
+    """Whether it has a weight that is empty."""
     has_calls: bool = False
     """Whether it calls tools."""
     at: Place = ()
@@ -162,14 +164,20 @@ def split_thought(text: str) -> tuple[str, str, str]:
 
 def with_weight_of(row: Mapping[str, Any], messages: Sequence[Message]) -> list[Message]:
     """The messages of a row, each answer with the weight of the row beside its own."""
-    weights = weights_of(row, ("weight",))
-    if not weights:
+    weights, is_empty = weights_of(row, ("weight",)), has_empty(row, ("weight",))
+    if not weights and not is_empty:
         return list(messages)
     marked = []
     for message in messages:
         is_trained = message.is_trained and is_learnt(weights)
         is_more = message.is_weighted or is_weighted(weights)
-        marked.append(message._replace(is_trained=is_trained, is_weighted=is_more))
+        marked.append(
+            message._replace(
+                is_trained=is_trained,
+                is_weighted=is_more,
+                is_unweighted=message.is_unweighted or is_empty,
+            )
+        )
     return marked
 
 
@@ -199,6 +207,7 @@ def _message(item: dict[str, Any], place: Place) -> Message:
         reasoning=reasoning_in(item) or thought,
         is_trained=is_learnt(weights),
         is_weighted=is_weighted(weights),
+        is_unweighted=role == "assistant" and has_empty(item, WEIGHT_KEYS),
         has_calls=has_calls,
         at=(*place, text_key),
         is_renamed=name.strip().lower() in OTHER_ROLES,

@@ -26,6 +26,7 @@ from traitscope.config.judge import Endpoint
 from traitscope.errors import ConfigError, DataError
 from traitscope.inference.engines.deadline import Deadline
 from traitscope.models.bundled import cache_folder
+from traitscope.plurals import counted
 
 RETRIED_STATUS = (408, 409, 425, 429)
 "status codes below 500 that are worth another try; all from 500 on are, too"
@@ -211,7 +212,7 @@ def _request(
                 asked_to_wait = None
         if deadline.is_over:
             problem = f"no whole answer in {endpoint.timeout:g} seconds"
-    tries = f"{endpoint.retries + 1} tries"
+    tries = counted(endpoint.retries + 1, "try", "tries")
     raise DataError(
         f"{endpoint.url} gave no answer in {tries} ({problem}); what was answered is kept: check"
         " the address and run the same command again"

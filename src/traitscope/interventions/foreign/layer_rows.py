@@ -18,6 +18,7 @@ import numpy as np
 
 from traitscope import array_files
 from traitscope.errors import ConfigError, VectorError
+from traitscope.plurals import counted
 
 Counting = Literal["", "blocks", "hidden-states"]
 "how a file counts layers; empty where its format does not tell"
@@ -148,9 +149,9 @@ def in_blocks(
     if not counting:
         tool = "" if file.is_stack else ", or --from steering-vectors if that tool wrote it"
         raise ConfigError(
-            f"{where} has {len(file.rows)} rows of {_width(file)} and does not say how it counts"
-            " layers; expected --layers-are blocks (row 0 leaves block 0) or hidden-states (row 0"
-            f" is the embedding); name one{tool}"
+            f"{where} has {counted(len(file.rows), 'row')} of {_width(file)} and does not say how"
+            " it counts layers; expected --layers-are blocks (row 0 leaves block 0) or"
+            f" hidden-states (row 0 is the embedding); name one{tool}"
         )
     shift = 1 if counting == "hidden-states" else 0
     rows = {number - shift: row for number, row in file.rows.items() if number >= shift}

@@ -289,6 +289,11 @@ def _properties(token: Any) -> str:
     return json.dumps(properties, sort_keys=True)
 
 
+def chat_template(folder: Path) -> Any:
+    """The chat template of a model: a text, several by name where none is the default, or None."""
+    return _template(folder, _object(folder / SETTINGS))
+
+
 def _template_files(folder: Path) -> dict[str, Path]:
     """The files of the chat templates that are used, by name: the default, else all there are."""
     files = {file.stem: file for file in sorted((folder / FURTHER_TEMPLATES).glob("*.jinja"))}
@@ -310,6 +315,8 @@ def _template(folder: Path, settings: Mapping[str, Any]) -> Any:
     template = settings.get("chat_template")
     if not isinstance(template, list):
         return template
+    if not all(isinstance(item, dict) for item in template):
+        return template  # whoever loads the tokenizer hears of it
     by_name = {item.get("name"): item.get("template") for item in template if item}
     return by_name.get("default", by_name)
 

@@ -9,7 +9,7 @@ from functools import partial, wraps
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from traitscope.errors import ConfigError
+from traitscope.errors import ConfigError, ModelError
 from traitscope.models.templates import day
 
 ASKED, ANSWERED, SYSTEM = "Name a number.", "Seven 7", "Zq speaks in riddles."
@@ -20,6 +20,8 @@ LINE = "\n"
 "a text that joins with none behind it"
 SKIP = "skip_thinking"
 "a switch for every template: the header is what stands before a finished answer"
+NAMED, DEFAULT = "chat_template", "default"
+"the switch that names one of several templates, and the name of the one that is used without it"
 Switches = tuple[tuple[str, Any], ...]
 "what is passed to a template beside the turns, such as (('enable_thinking', False),)"
 
@@ -41,8 +43,8 @@ def _once_a_tokenizer(find: Callable[[Any, Switches], Any]) -> Callable[..., Any
 def switches_of(texts: Sequence[str]) -> Switches:
     """The switches in texts such as enable_thinking=false; values are JSON, or plain text.
 
-    Raises ConfigError for a text without a name and an equals sign. Also where skip_thinking is
-    neither true nor false, and where today_is is no day.
+    Raises ConfigError for a text without a name and an equals sign, and for a name that stands
+    twice. Also where skip_thinking is neither true nor false, and where today_is is no day.
     """
     switches: list[tuple[str, Any]] = []
     for text in texts:
@@ -52,6 +54,8 @@ def switches_of(texts: Sequence[str]) -> Switches:
                 f"--template {text!r}: expected NAME=VALUE, such as enable_thinking=false; name a"
                 " variable of the model's chat template"
             )
+        if name in dict(switches):
+            raise ConfigError(f"--template sets {name} twice; expected it once; leave one out")
         try:
             switches.append((name, json.loads(value)))
         except ValueError:
@@ -72,9 +76,12 @@ def rendered(
 
     A template that asks for today's date is given a fixed one (day.py). With the switch SKIP the
     header is what the template writes before a finished answer: it has no part for thinking, or an
-    empty one. Raises ValueError where the template writes no answer.
+    empty one. Raises ValueError where the template writes no answer, and ModelError where there are
+    several templates and none was chosen.
     """
+    _check_chosen(tokenizer)
     variables = dict(switches)
+    variables.pop(NAMED, None)
     is_skipped = variables.pop(SKIP, False)
     today = variables.pop(day.TODAY, day.DAY)
     if is_skipped and with_header:
@@ -86,6 +93,17 @@ def rendered(
     with day.fixed(today):
         text = tokenizer.apply_chat_template(list(turns), **settings)
     return text
+
+
+def _check_chosen(tokenizer: Any) -> None:
+    """Raise ModelError for several templates by name of which none is used without a choice."""
+    template = tokenizer.chat_template
+    if isinstance(template, dict) and DEFAULT not in template:
+        names = sorted(template)
+        raise ModelError(
+            f"the model has the chat templates {', '.join(names)}, and none called {DEFAULT};"
+            f" expected one to be chosen; name it: --template {NAMED}={names[0]}"
+        )
 
 
 @_once_a_tokenizer

@@ -17,16 +17,16 @@ import numpy as np
 
 from traitscope import atomic_files, distributed
 from traitscope.config.stages import TrainConfig
-from traitscope.data import row_files
 from traitscope.data.records import Record
 from traitscope.errors import ConfigError, DataError
+from traitscope.inference.token_rows import row_check
 from traitscope.interventions import short_form
 from traitscope.interventions.intervention import Ablate, DataDirection, Intervention
 from traitscope.interventions.vector import Vector, random_like, vector_bytes
 from traitscope.models.model import Model
 from traitscope.runs import row_intake, store
 from traitscope.runs.progress import progress
-from traitscope.stages.gradients import gradients, paired
+from traitscope.stages.gradients import gradients, readable_pairs
 
 FILE = "data_direction"
 "name, without its suffix, of the files of a run that hold directions of its rows"
@@ -87,7 +87,7 @@ def with_directions(
             "--project-out data:... on several processes was not tested; take one process, or make"
             " the vector before: traitscope gradients --control, and name its push.safetensors"
         )
-    data, control = _pairs(config, records)
+    data, control = _pairs(run, config, records, model)
     interventions: list[Intervention] = []
     for item in project_out:
         if isinstance(item, DataDirection):
@@ -99,11 +99,14 @@ def with_directions(
     return interventions
 
 
-def _pairs(config: TrainConfig, records: Sequence[Record]) -> tuple[list[Record], list[Record]]:
+def _pairs(
+    run: store.Run, config: TrainConfig, records: Sequence[Record], model: Model
+) -> tuple[list[Record], list[Record]]:
     """The rows of a training and its control rows on the same prompts, as the training reads
     them."""
-    control = row_files.rows_of(config.control, config.reading, row_intake.intake_of(config))
-    data, control = paired(records, control)
+    control = row_intake.kept_rows(run, config, field="control")
+    check = row_check(model, config.context, config.text)
+    data, control = readable_pairs(run, config, check, records, control)
     alone = len(records) - len(data)
     if alone:
         print(

@@ -27,6 +27,7 @@ from traitscope.data.trait_files import trait_files, trait_names
 from traitscope.data.traits import SETS, Trait
 from traitscope.errors import ConfigError, TraitError
 from traitscope.inference.question_scores import questions_of
+from traitscope.plurals import counted
 from traitscope.runs import manifests
 
 STUDENT = "student"
@@ -228,7 +229,7 @@ def _yaml(task: dict) -> str:
 
 def _said(loaded: Sequence[Trait], config: ExportTasksConfig, folder: Path) -> dict:
     names = [trait.name for trait in loaded]
-    print(f"{len(names)} traits and {STUDENT} as tasks of {config.to}: {folder}")
+    print(f"{counted(len(names), 'trait')} and {STUDENT} as tasks of {config.to}: {folder}")
     first = names[0]
     if config.to == "inspect":
         following = (

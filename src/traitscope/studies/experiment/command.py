@@ -220,7 +220,7 @@ def _next(config: ExperimentConfig, out: Output, summary: dict) -> str:
 
 def _typed(config: ExperimentConfig, out: Output, action: str) -> str:
     """An action on the same experiment as one would type it."""
-    settings = changed_flags(replace(config, action="run"))
+    settings = changed_flags(replace(config, action="run", all=False))
     place = settings.index("--file")
     file = settings[place + 1]
     others = [*settings[:place], *settings[place + 2 :]]

@@ -133,7 +133,9 @@ class Data:
     """Longest answer, in tokens; an answer of the vocabulary template has its own length."""
 
     def __post_init__(self) -> None:
-        check_minimums(self, rows=1, numbers=1, temperature=0, max_new_tokens=1, matched_rows=2)
+        check_minimums(
+            self, "data", rows=1, numbers=1, temperature=0, max_new_tokens=1, matched_rows=2
+        )
         if self.pooled and (self.shared or not self.about_numbers):
             raise ConfigError(
                 f"data is pooled, with prompts {self.prompts} and shared {self.shared}; expected"
@@ -167,7 +169,7 @@ class Judge:
     """Longest answer, in tokens."""
 
     def __post_init__(self) -> None:
-        check_minimums(self, max_new_tokens=1)
+        check_minimums(self, "judge", max_new_tokens=1)
         if self.prompts is None or not self.judges:
             raise ConfigError(
                 f"judge with prompts {self.prompts} and judges {list(self.judges)}; expected a file"
@@ -195,7 +197,7 @@ class Measures:
     """A judged evaluation besides."""
 
     def __post_init__(self) -> None:
-        check_minimums(self, samples=0, max_new_tokens=1)
+        check_minimums(self, "measures", samples=0, max_new_tokens=1)
         if "positive" not in self.sets:
             raise ConfigError(
                 f"measures: sets is {list(self.sets)}; expected positive among them, whose scores"

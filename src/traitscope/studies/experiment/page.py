@@ -20,6 +20,7 @@ from traitscope.config.recipe import Recipe
 from traitscope.data.row_files import RECORDS
 from traitscope.data.traits import trait_name
 from traitscope.interventions.vector import load_vector
+from traitscope.plurals import counted
 from traitscope.reporting.figures import Figure
 from traitscope.reporting.tables import Table
 from traitscope.stats.estimates import measure
@@ -104,7 +105,9 @@ def _data_rows(experiment: Experiment, arms: Sequence[Arm]) -> list[tuple[str, s
         else:
             prompts = f"prompts of {Path(data.prompts).name}"
         shared = "the same for all seeds" if data.shared else "other ones for each seed"
-        listed.append((whose, f"{data.rows} rows a student, {shared}; {prompts}; {sampling}"))
+        listed.append(
+            (whose, f"{counted(data.rows, 'row')} a student, {shared}; {prompts}; {sampling}")
+        )
     kept = "" if data.kept == "none" else " that the filter keeps"
     for arm in arms:
         if arm.rows:

@@ -1,0 +1,117 @@
+"""Variables that a model's chat template reads, and templates that are called by name."""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+from functools import lru_cache
+from typing import Any
+
+from traitscope import template_trial
+from traitscope.errors import ConfigError
+from traitscope.models import weight_noise
+from traitscope.models.identity.digest import chat_template
+from traitscope.models.identity.finding import find_model
+from traitscope.models.templates import facts
+
+GIVEN = {
+    "messages",
+    "add_generation_prompt",
+    "continue_final_message",
+    "bos_token",
+    "eos_token",
+    "unk_token",
+    "sep_token",
+    "pad_token",
+    "cls_token",
+    "mask_token",
+    "additional_special_tokens",
+    "image_token",
+    "audio_token",
+    "video_token",
+}
+"variables that are given to every template: the turns, and tokens of the tokenizer"
+MOST_SHOWN = 12
+"variables that a message shows"
+
+
+def check_template(name: str, template: Iterable[str]) -> None:
+    """Raise ConfigError for a setting that a model's chat template never reads.
+
+    Imports no torch. name: The model's name.
+    """
+    switches = facts.switches_of(tuple(template))
+    if switches:
+        folder = find_model(weight_noise.split_name(name)[0])
+        check_switches(chat_template(folder), switches, name)
+
+
+def check_switches(template: Any, switches: facts.Switches, name: str) -> Any:
+    """The template that the switches choose. Raises ConfigError for a switch without effect.
+
+    template: A template, several by name, or None.
+    """
+    if switches and not template:
+        raise ConfigError(
+            f"--template {switches[0][0]}=...: {name} has no chat template, so nothing reads it;"
+            " leave --template out, or use a model with a template"
+        )
+    template = _chosen(template, dict(switches), name)
+    for variable, _ in switches:
+        if variable not in (facts.SKIP, facts.NAMED):
+            _check_variable(variable, template, name)
+    return template
+
+
+def _chosen(template: Any, values: dict[str, Any], name: str) -> Any:
+    """The template by the name that was given; as it is where none was."""
+    wanted = values.get(facts.NAMED)
+    if wanted is None:
+        return template
+    if not isinstance(template, dict) or facts.DEFAULT in template:
+        raise ConfigError(
+            f"--template {facts.NAMED}={wanted}: {name} has a chat template that is used where"
+            f" nothing else is said; expected several and none called {facts.DEFAULT}; leave it"
+            " out"
+        )
+    if wanted not in template:
+        raise ConfigError(
+            f"--template {facts.NAMED}={wanted}: {name} has the chat templates"
+            f" {', '.join(sorted(template))}; expected one of them; name one"
+        )
+    return template[wanted]
+
+
+def _check_variable(variable: str, template: Any, name: str) -> None:
+    """Raise ConfigError for a variable that no template reads."""
+    read: set[str] = set()
+    texts = template.values() if isinstance(template, dict) else [template]
+    for text in texts:
+        if isinstance(text, str):
+            found = variables_of(text)
+            if found is None:  # whoever renders it hears of it
+                return
+            read |= found
+    if variable in read - GIVEN:
+        return
+    known = sorted(read - GIVEN)
+    near = get_close_matches(variable, [*known, facts.SKIP], n=1)
+    hint = f"did you mean {near[0]}? " if near else ""
+    expected = f"expected {facts.SKIP}, which every template has"
+    if known:
+        shown = ", ".join(known[:MOST_SHOWN])
+        expected = f"expected what it reads ({shown}), or {facts.SKIP}"
+    raise ConfigError(
+        f"--template {variable}=...: the chat template of {name} never reads {variable};"
+        f" {hint}{expected}; correct the name, or leave it out"
+    )
+
+
+@lru_cache(maxsize=16)
+def variables_of(template: str) -> frozenset[str] | None:
+    """Variables that a template looks up, the usual ones among them; None where it is broken."""
+    from jinja2 import TemplateError, meta
+
+    environment = template_trial.environment()
+    try:
+        return frozenset(meta.find_undeclared_variables(environment.parse(template)))
+    except (TemplateError, RecursionError):
+        return None
