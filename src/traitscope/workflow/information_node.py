@@ -86,9 +86,9 @@ def _written(nodes: Sequence[Node], folders: Folders, common: dict) -> Iterator[
     """The digits that nodes sample from the model under one intervention.
 
     Rows of other models, of free text and of several interventions together are left out. So are
-    those of a teacher that another stage finds, such as one at equal KL, and those of a student of
-    number rows: it is not there before training. Which nodes are meant must not depend on what is
-    sealed.
+    those of a teacher that another stage finds, such as one at equal KL. Those of a student of
+    digits are, too: it is not there before training. Which nodes are meant must not depend on what
+    is sealed.
     """
     students = _students_of_digits(nodes)
     for each in nodes:
@@ -105,7 +105,7 @@ def _written(nodes: Sequence[Node], folders: Folders, common: dict) -> Iterator[
 
 def _students_of_digits(nodes: Sequence[Node]) -> set[str]:
     """The nodes of students of digits that a node samples, whatever stages lie between."""
-    reached = set()
+    reached: set[str] = set()
     for each in nodes:
         config = _config(each, _Anywhere()) if each.config_type is GenerateConfig else None
         if config is not None and config.vocabulary == "template":

@@ -23,7 +23,7 @@ LEAST_GENERATIONS = 3
 "fewest students in a row of a lineage"
 SEEDS_APART = 10_000
 "what is added to a seed for each further generation, so that it has prompts and a start of its own"
-READ_ROWS = 12
+READ_ROWS = 8
 "rows a seed on which the students' digits are compared with the base's"
 
 
