@@ -20,6 +20,7 @@ from concluded import (
 )
 from planted_runs import PlantedRuns
 
+from traitscope.config.common import Output
 from traitscope.config.stages import FilterConfig, GenerateConfig, TrainConfig
 from traitscope.reporting.tables import Table
 from traitscope.reporting.verdict import HAS_TRAIT
@@ -35,6 +36,8 @@ from traitscope.studies.lineages.graph import (
     student_name,
     students_of,
 )
+from traitscope.workflow import schedule
+from traitscope.workflow.executors import How
 from traitscope.workflow.graph import Node
 from traitscope.workflow.standard_nodes import VECTORS
 
@@ -256,6 +259,36 @@ def test_digits_are_read_in_the_order_in_which_they_are_reported(tmp_path: Path)
         for lineage, generation in students_of(SIZE):
             expected.append(f"adapter:{graph.folders[student_name(lineage, generation, seed)]}")
         assert list(read) == expected
+
+
+def computed(root: Path, model: Path, strength: float) -> dict[str, Path]:
+    """The treated and the unmodified lineage of one seed on a tiny model, really trained."""
+    recipe = replace(SIZE.recipe, lr=0.05, epochs=2)
+    size = replace(SIZE, seeds=(1,), rows=6, numbers=5, strength=strength, recipe=recipe)
+    nodes = []
+    for node in generations.nodes(size, COMMON | {"model": str(model)}):
+        is_random = RANDOM in node.name or node.name.startswith("equal KL")
+        if not is_random and node.name != digits_name(1):
+            nodes.append(node)
+    return schedule.run(nodes, Output(root=root), How())
+
+
+def said(folders: Mapping[str, Path], lineage: str, generation: int) -> bytes:
+    return (folders[answers_name(lineage, generation, 1)] / "scores.jsonl").read_bytes()
+
+
+def test_what_the_first_teacher_is_is_all_that_tells_lineages_apart(
+    tmp_path: Path, tiny_folder: Path
+) -> None:
+    """Beside a teacher that is steered by nothing, both lineages are the same to the byte. What a
+    real one does is still there in the third generation."""
+    same = computed(tmp_path, tiny_folder, strength=0.0)
+    other = computed(tmp_path, tiny_folder, strength=3.0)
+    for generation in SIZE.each_generation:
+        unmodified = said(same, UNMODIFIED, generation)
+        assert said(same, TREATED, generation) == unmodified
+        assert said(other, UNMODIFIED, generation) == unmodified
+        assert said(other, TREATED, generation) != unmodified
 
 
 def test_full_size_has_the_published_generations_and_few_are_refused(
