@@ -95,6 +95,29 @@ def test_a_teacher_that_another_stage_finds_counts_neither_before_nor_after(tmp_
     assert [item.teacher for item in found] == ["teacher 0", "teacher 0"]
 
 
+def test_a_student_that_writes_rows_is_no_teacher_before_training() -> None:
+    """Whatever lies between the digits and its training; a student of other text is one."""
+    writes = {}
+    for name, data in (("of digits", "cat part 0"), ("of text", "said")):
+        student = Student(f"student {name}", data, Recipe(), 1)
+        writer = standard_nodes.trained_by(student.name)
+        writes[name] = [
+            standard_nodes.student(COMMON, student, 1000),
+            standard_nodes.number_rows(
+                COMMON, f"rows {name}", Rows(20, 3), writer, (student.name,)
+            ),
+        ]
+    said = Rows(20, 3, prompts=Path("prompts.txt"))
+    text = standard_nodes.number_rows(COMMON, "said", said, standard_nodes.fixed(CAT))
+    before = information_node.node(graph(), COMMON)
+    after = information_node.node([*writes["of digits"], *graph()], COMMON)
+    assert before is not None and after is not None
+    assert after.config({}) == before.config({}) and after.needs == before.needs == ()
+    other = information_node.node([*graph(), text, *writes["of text"]], COMMON)
+    assert other is not None and other.needs == ("student of text",)
+    assert len(other.config({"student of text": Path("run")}).steered) == 3
+
+
 def test_nothing_is_said_without_students_of_digits(tmp_path: Path) -> None:
     assert information_node.node(graph()[:6], COMMON) is None
     assert information_node.node([], COMMON) is None

@@ -100,6 +100,13 @@ def eas_by_layer(folders: Folders, node: str, other: str | None = None) -> list[
     return student.own_L if other is None else student.others[other]
 
 
+def eas_beyond_others(folders: Folders, node: str, layer: int) -> float:
+    """Return the EAS of a student at a layer minus its mean along the other traits' vectors."""
+    eas = student_eas(folders, node)
+    others = [eas_L[layer] for eas_L in eas.others.values()]
+    return eas.own_L[layer] - sum(others) / len(others)
+
+
 def sampled_text_rise(folders: Folders, trait: str, seeds: Iterable[int]) -> Measurement:
     """Return log P(trait) of the treated students of sampled text minus that of their controls."""
     pairs = []

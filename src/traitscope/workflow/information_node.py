@@ -86,17 +86,37 @@ def _written(nodes: Sequence[Node], folders: Folders, common: dict) -> Iterator[
     """The digits that nodes sample from the model under one intervention.
 
     Rows of other models, of free text and of several interventions together are left out. So are
-    those of a teacher that another stage finds, such as one at equal KL. Which nodes are meant
-    must not depend on what is sealed.
+    those of a teacher that another stage finds, such as one at equal KL. Those of a student of
+    digits are, too: it is not there before training. Which nodes are meant must not depend on what
+    is sealed.
     """
+    students = _students_of_digits(nodes)
     for each in nodes:
         if each.config_type is not GenerateConfig or _config(each, _Anywhere()) is None:
             continue
         config = _config(each, folders)
         if config is None or config.vocabulary != "template" or len(config.interventions) != 1:
             continue
+        if students & set(each.needs):
+            continue
         if config.model == common["model"]:
             yield _Written(each.name, config.interventions[0], config)
+
+
+def _students_of_digits(nodes: Sequence[Node]) -> set[str]:
+    """The nodes of students of digits that a node samples, whatever stages lie between."""
+    reached: set[str] = set()
+    for each in nodes:
+        config = _config(each, _Anywhere()) if each.config_type is GenerateConfig else None
+        if config is not None and config.vocabulary == "template":
+            reached.add(each.name)
+    n_before = -1
+    while len(reached) > n_before:
+        n_before = len(reached)
+        for each in nodes:
+            if reached & set(each.needs):
+                reached.add(each.name)
+    return {each.name for each in nodes if each.config_type is TrainConfig} & reached
 
 
 def _config(node: Node, folders: Folders) -> Any:

@@ -219,19 +219,16 @@ def _specific(size: Size, folders: Folders, shape: Shape, label: str) -> Measure
     """Return treated minus control of EAS beyond the mean EAS against the other traits."""
     differences = []
     for seed in size.seeds:
-        treated = _eas_beyond_others(folders, student_name(shape, "treated", seed), size.layer)
-        control = _eas_beyond_others(folders, student_name(shape, "control", seed), size.layer)
+        treated = readings.eas_beyond_others(
+            folders, student_name(shape, "treated", seed), size.layer
+        )
+        control = readings.eas_beyond_others(
+            folders, student_name(shape, "control", seed), size.layer
+        )
         differences.append(treated - control)
     return mean_over_units(
         f"{label}: the same, minus the mean over other traits", differences, "cosine"
     )
-
-
-def _eas_beyond_others(folders: Folders, student: str, layer: int) -> float:
-    """Return EAS against the trait's vector minus its mean against the other traits' vectors."""
-    eas = readings.student_eas(folders, student)
-    others = [eas_L[layer] for eas_L in eas.others.values()]
-    return eas.own_L[layer] - sum(others) / len(others)
 
 
 def _cosines_of_changes(size: Size, folders: Folders, shape: Shape, target: Vector) -> np.ndarray:

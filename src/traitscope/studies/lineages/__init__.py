@@ -1,0 +1,1 @@
+"""Lineages: students that teach the next student, from different first teachers."""
