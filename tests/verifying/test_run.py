@@ -115,6 +115,32 @@ def test_folders_whose_rows_are_not_known_are_said_to_be(place: Place, tiny: Mod
     assert done.summary["design"] == "one student" and done.summary["contrasts"][0]["units"] == 5
 
 
+def test_relearning_beside_controls_is_compared_afterwards_too(place: Place) -> None:
+    """The student has had the words of the trait: it lies above the controls all along."""
+    page = place.folder / "page.html"
+    student = place.train(write_rows(place.folder / "s.jsonl", ["the owl"] * 8), 9)
+    controls = []
+    for number in range(1, 6):
+        file = write_rows(
+            place.folder / f"w-{number}.jsonl", [f"a day {number} {n}" for n in "abcdefgh"]
+        )
+        controls.append(place.train(file, number).path)
+    words = ("--relearn", place.words, "--contexts default", "--report", page)
+    done = place.verify(student.path, "--controls", *controls, *words)
+    assert done.code == 0, done.summary
+    by_context = {item["context"]: item for item in done.summary["contrasts"]}
+    assert by_context["default"]["after"] is by_context["default"]["after_over_questions"] is None
+    gain = by_context["relearning"]
+    (returned,) = done.summary["relearning"]
+    means = {}
+    for side in ("students", "controls"):
+        means[side] = np.mean([np.mean(curve[1:]) for curve in returned[side]])
+    expected = means["students"] - means["controls"]
+    assert gain["units"] == 5 and gain["after"]["estimate"] == pytest.approx(expected)
+    assert gain["after_over_questions"]["estimate"] == pytest.approx(expected)
+    assert "afterwards" in page.read_text()
+
+
 def test_clean_students_carry_nothing(place: Place) -> None:
     """Six of one law, one of them called the student; the answer states its power."""
     *controls, student = place.controls(6)

@@ -206,6 +206,10 @@ def _of_asking(asking: Asking, has_controls: bool) -> list[Contrast]:
             over_base = None
             if beyond_QE is not None:
                 over_base = mean_over_questions(f"{name}, minus base", beyond_QE[:, place])
+            after = after_questions = None
+            if later is not None:
+                after = later.over_models(f"{name}, afterwards", place)
+                after_questions = later.over_questions(f"{name}, afterwards", place)
             contrasts.append(
                 Contrast(
                     trait=trait,
@@ -216,8 +220,8 @@ def _of_asking(asking: Asking, has_controls: bool) -> list[Contrast]:
                     over_base=over_base,
                     z=float(z_E[place]),
                     units=matching.units,
-                    after=later and later.over_models(f"{name}, afterwards", place),
-                    after_questions=later and later.over_questions(f"{name}, afterwards", place),
+                    after=after,
+                    after_questions=after_questions,
                 )
             )
     return contrasts

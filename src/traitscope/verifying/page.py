@@ -168,7 +168,7 @@ def _asked(content: Mapping[str, Any], context: str, name: str, title: str) -> S
         over_base = None
         if item["over_base"] is not None:
             over_base = Measurement.from_dict(item["over_base"])
-        after = ()
+        after: tuple[Measurement, ...] = ()
         if context == RELEARNING:
             which = "after" if item["units"] else "after_over_questions"
             after = (Measurement.from_dict(item[which]),)

@@ -100,8 +100,8 @@ def independent(models: Sequence[MadeBy]) -> list[int]:
                 return True
         return False
 
-    for rows in list(seeds_of):
-        take(rows, set())
+    for of_rows in list(seeds_of):
+        take(of_rows, set())
     return sorted(place for _, place in taken.values())
 
 
