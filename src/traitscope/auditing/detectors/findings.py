@@ -228,12 +228,14 @@ class GivenTeacherFinding(Finding):
     detector: ClassVar[str] = "given_teacher"
     scored_rows: int
     "number of rows that were scored under the teacher"
+    sorted_rows: int
+    "number of these that are sorted, which `nats_per_row` and `share` leave out"
     nats_per_row: dict[str, float]
     """nats a row that predictions gain where the teacher is among the possible writers, with the
     bounds of a 95 % interval over rows; empty for too few rows"""
     share: dict[str, float]
-    """share of the rows that the teacher explains better than every null, with the bounds of a 95 %
-    interval that any number of rows keeps"""
+    """share of the rows that are not sorted which the teacher explains better than every null, with
+    the bounds of a 95 % interval that any number of rows keeps"""
     temperature: float | None
     "temperature at which the teacher explains them; None where its share is 0"
     fit: Fit | None
