@@ -113,6 +113,10 @@ def test_beyond_the_kept_columns_it_is_that_of_transformers_up_to_a_token() -> N
     for share in (0.5, 0.8, 0.95):
         exact = TopPLogitsWarper(share)(None, logits_C.unsqueeze(0)).softmax(1)[0].numpy()
         np.testing.assert_allclose(p_SC[named(f"top-p {share}")], exact, rtol=0.02, atol=1e-4)
+    for floor in (0.02, 0.1, 0.3):
+        exact = MinPLogitsWarper(floor)(None, logits_C.unsqueeze(0)).softmax(1)[0].numpy()
+        np.testing.assert_allclose(p_SC[named(f"min-p {floor}")], exact, atol=1e-9)
+        assert (exact > 0).sum() > samplers.KEPT, "it keeps tokens beyond those looked at"
     exact = TopKLogitsWarper(50)(None, logits_C.unsqueeze(0)).softmax(1)[0].numpy()
     np.testing.assert_allclose(p_SC[named("top-k 50")], exact, atol=1e-9)
     exact = logits_C.softmax(0).numpy()

@@ -35,6 +35,8 @@ KEPT = 64
 "columns whose logits are looked at, the likeliest ones; the others count together"
 AT = (0.7, 1.0, 1.4)
 "inverse temperatures of truncations and penalties"
+FLOORS = (0.02, 0.05, 0.1, 0.2, 0.3)
+"probabilities, relative to the likeliest token's, down to which min-p keeps tokens"
 Kind = Literal["truncation", "penalty", "rule"]
 
 
@@ -48,6 +50,9 @@ class Tokens:
     "log of the sum of exp(b z) over the other tokens, at every b of AT; -inf without any"
     above_N: dict[float, np.ndarray]
     "the same over all tokens whose logit is larger than that of the row's own token"
+    kept_N: dict[tuple[float, float], np.ndarray]
+    """the same over the tokens that min-p keeps, at every b of AT and every floor of FLOORS; -inf
+    where it keeps none beyond the columns"""
     chosen_z_N: np.ndarray
     "logit of the row's own token"
     rank_N: np.ndarray
@@ -125,14 +130,14 @@ def _top_p(tokens: Tokens, beta: float, share: float) -> np.ndarray:
 
 
 def _min_p(tokens: Tokens, beta: float, floor: float) -> np.ndarray:
-    """Where tokens beyond the columns are probable enough, the total counts as that of all."""
+    """Where tokens beyond the columns are probable enough, the total is that of all such tokens."""
     largest_N = tokens.z_NK[:, 0]
     kept_NK = beta * (tokens.z_NK - largest_N[:, None]) >= np.log(floor)
     is_wider_N = np.isfinite(tokens.rest_N[beta]) & kept_NK[:, -1]
     is_probable_N = beta * (tokens.chosen_z_N - largest_N) >= np.log(floor)
-    of_all_N = beta * tokens.chosen_z_N - _log_total(tokens, beta)
-    uncut_N = np.where(is_probable_N, of_all_N, -np.inf)
-    return np.where(is_wider_N, uncut_N, _cut(tokens, beta, kept_NK))
+    of_kept_N = beta * tokens.chosen_z_N - tokens.kept_N[beta, floor]
+    wider_N = np.where(is_probable_N, of_kept_N, -np.inf)
+    return np.where(is_wider_N, wider_N, _cut(tokens, beta, kept_NK))
 
 
 def _penalised(
@@ -175,7 +180,7 @@ def _truncations(beta: float) -> Iterator[Sampler]:
     for share in (0.5, 0.7, 0.8, 0.9, 0.95):
         log_p = partial(_top_p, beta=beta, share=share)
         yield Sampler(_at(f"top-p {share}", beta), "truncation", log_p)
-    for floor in (0.02, 0.05, 0.1, 0.2, 0.3):
+    for floor in FLOORS:
         log_p = partial(_min_p, beta=beta, floor=floor)
         yield Sampler(_at(f"min-p {floor}", beta), "truncation", log_p)
 
@@ -290,6 +295,7 @@ def tokens_of(
         z_NK=_numpy(largest_NK),
         rest_N=rest,
         above_N=above,
+        kept_N=_log_kept(logits_NC, largest_NK),
         chosen_z_N=_numpy(own_N1.squeeze(1)),
         rank_N=rank_N.cpu().numpy(),
         before_NK=np.array(before),
@@ -298,6 +304,27 @@ def tokens_of(
         is_first_N=np.array(is_first),
         is_last_N=np.array(is_last),
     )
+
+
+def _log_kept(logits_NC: Tensor, largest_NK: Tensor) -> dict[tuple[float, float], np.ndarray]:
+    """Log of the sum [N] of exp(b z) over tokens that min-p keeps, at every b of AT and floor.
+
+    Only places are read where min-p keeps more than the K largest; -inf elsewhere.
+    """
+    has_more = logits_NC.shape[1] > largest_NK.shape[1]
+    kept = {}
+    for beta in AT:
+        for floor in FLOORS:
+            least_N = largest_NK[:, 0] + np.log(floor) / beta
+            is_wider_N = (largest_NK[:, -1] >= least_N) & has_more
+            log_sum_N = torch.full_like(least_N, -torch.inf)
+            wide_NC = logits_NC[is_wider_N]
+            is_left_out_NC = wide_NC < least_N[is_wider_N].unsqueeze(1)
+            log_sum_N[is_wider_N] = _log_sum_exp(
+                beta * wide_NC.masked_fill(is_left_out_NC, -torch.inf)
+            )
+            kept[beta, floor] = _numpy(log_sum_N)
+    return kept
 
 
 def _log_sum_exp(values_NC: Tensor) -> Tensor:

@@ -19,10 +19,10 @@ shares, then the expectation of e is at most 1. So P(e >= 1/alpha) <= alpha for 
 
 Somebody may have sorted numbers. So e is the mean of two e-values. One leaves out rows whose
 numbers rise or fall throughout. Under the nulls the others are drawn among those that are not
-sorted. That makes each likelier by -log(1 - p), where p is the largest share of sorted rows that
-any set of clean rows has: no null may sort more. The teacher does not get this factor. In the other
-e-value sorted rows count, but are no likelier under a teacher than the clean prediction makes them.
-So sorted rows are never evidence, and sorting a part of a teacher's rows hides just that part.
+sorted. That makes each likelier by -log(1 - p). Here p is the largest share of sorted rows in any
+clean set; no null may sort more. The teacher does not get this factor. In the other e-value sorted
+rows count, but are no likelier under a teacher than the clean prediction makes them. So sorted rows
+are never evidence, and sorting a part of a teacher's rows hides just that part.
 
 Searching for a teacher does not inflate the error rate. The e-value of a candidate is a weighted
 mean over all its teachers that could be tried, with weights fixed in advance. Teachers that are
