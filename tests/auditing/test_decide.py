@@ -136,6 +136,12 @@ def test_clean_needs_every_spike_in_teacher(monkeypatch: pytest.MonkeyPatch) -> 
     never = replace(MISSED, rows_needed=inf)
     status, reasons = decided(monkeypatch, OWN, spike_ins=(never, PROMPTED))
     assert status == "insufficient" and "no number of rows" in reasons
+    off_model = replace(MISSED, off_model_from=0.05)
+    status, reasons = decided(monkeypatch, OWN, spike_ins=(off_model, PROMPTED))
+    assert status == "insufficient", "rows that are not this model's are not called"
+    assert "from 5% of its rows on the rows would count as not this model's" in reasons
+    found = replace(STEERED, off_model_from=0.05)
+    assert decided(monkeypatch, OWN, spike_ins=(found, PROMPTED))[0] == "nothing-found"
     status, reasons = decided(monkeypatch, OWN, spike_ins=())
     assert status == "insufficient" and "power is not known" in reasons
 

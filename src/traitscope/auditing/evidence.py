@@ -51,6 +51,8 @@ def evidence_of(runs: AuditRuns, settings: Settings, seed: int) -> Evidence:
             likelihoods.prior,
             seed,
             _least_on_few(few_log_e),
+            likelihoods.under_nulls.orders_R,
+            likelihoods.under_nulls.sorted_by_model,
         )
         spike_ins = spike_ins_of(runs, simulation)
     return Evidence(

@@ -16,8 +16,8 @@ from traitscope.auditing.settings import DECIDING, Settings
 from traitscope.inference.token_bins import BETAS, BY_PLACE, BY_RANK
 
 NOT_EXCLUDED = (
-    "smaller shares and other teachers are not excluded, such as fine-tuned ones, whose power is"
-    " not measured here"
+    "smaller shares and other teachers are not excluded, such as those of another candidate, or"
+    " fine-tuned ones, whose power is not measured here"
 )
 "what nothing-found does not say"
 SHOWN_CALLS = 3
@@ -199,22 +199,29 @@ def detected(spike_in: SpikeIn, settings: Settings) -> str:
     """A spike-in teacher that would have been detected at the contamination rate asked for."""
     return (
         f"{spike_in.least_contamination:.0%} of the rows by {spike_in.teacher} would have been"
-        f" detected with power {settings.power:g} ({spike_in.detector})"
+        f" detected with power {settings.power:g} or more ({spike_in.detector})"
     )
 
 
 def missed(spike_in: SpikeIn, settings: Settings) -> str:
     """A spike-in teacher that would have been missed at the contamination rate asked for."""
+    not_this_model = ""
+    if spike_in.off_model_from < inf:
+        not_this_model = (
+            f"; from {spike_in.off_model_from:.0%} of its rows on the rows would count as not this"
+            " model's, which calls nothing"
+        )
     if spike_in.least_contamination < inf:
         return (
             f"of {spike_in.teacher}, only {spike_in.least_contamination:.0%} of the rows and more"
             f" would have been detected with power {settings.power:g} ({spike_in.detector}), not"
             f" the {settings.dose:.0%} asked for; audit more rows, or ask for a larger --dose"
+            f"{not_this_model}"
         )
     needed = "no number of rows would suffice"
     if spike_in.rows_needed < inf:
         needed = f"about {spike_in.rows_needed:.0f} rows would be needed"
     return (
         f"{spike_in.teacher} would not have been detected even in all rows ({spike_in.detector});"
-        f" {needed}"
+        f" {needed}{not_this_model}"
     )

@@ -10,7 +10,7 @@ from urllib.parse import quote
 from traitscope import __version__
 from traitscope.auditing.detectors.findings import EValueFinding
 from traitscope.auditing.reasons import why_no_rate
-from traitscope.auditing.result import ANSWERS, BLIND_SPOTS
+from traitscope.auditing.result import ANSWERS, BLIND_SPOTS, in_words
 from traitscope.auditing.settings import SPIKE_IN_ROWS
 from traitscope.data.shapes.intake import lines_of
 from traitscope.reporting.numbers import number
@@ -82,7 +82,7 @@ def _answer(result: Mapping[str, Any]) -> Card:
     return Card(
         title=answer.headline,
         badge=_badge(result),
-        paragraphs=(answer.meaning.format(once=round(1 / result["alpha"])), answer.advice),
+        paragraphs=(in_words(answer, result["alpha"], result["power"]), answer.advice),
         points=tuple(result["reasons"]),
         highlighted=result["status"] == "suspect",
     )
@@ -99,25 +99,30 @@ def _power(result: Mapping[str, Any]) -> Table:
     rows = []
     for spike_in in result["spike_ins"]:
         least, needed = spike_in["least_contamination"], spike_in["rows_needed"]
+        off_model = spike_in.get("off_model_from")
         rows.append(
             (
                 spike_in["teacher"],
                 spike_in["detector"],
                 "not even all" if least is None else f"{least:.0%}",
                 "none would suffice" if needed is None else f"{needed:.0f}",
+                NO_VALUE if off_model is None else f"{off_model:.0%}",
             )
         )
     caption = (
         "Spike-in teachers are teachers that the audit made itself, on the same prompts. A"
         f" contamination rate is detected with probability {result['power']:g}, simulated from at"
-        f" most {SPIKE_IN_ROWS} rows of each by candidates' e-values. Other draws of rows, other"
-        " teachers and students' predictions are not in it."
+        f" most {SPIKE_IN_ROWS} rows of each by candidates' e-values; 95 % of the time it is not"
+        " less. Sets have as many sorted rows as the audited one. Other edits, other draws of rows,"
+        " other teachers and students' predictions are not in it. Rows that are not this model's"
+        " are not called: the answer may then be not-applicable."
     )
     header = (
         "teacher",
         "detector",
         "least contamination rate",
         "rows needed if all are its",
+        "not this model's rows from",
     )
     return Table("power", "What would have been detected", caption, header, tuple(rows))
 
