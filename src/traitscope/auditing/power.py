@@ -267,8 +267,10 @@ class Simulated:
 def _start_z(
     runs: AuditRuns, rows: int, clean: RowGradients, poisoned: RowGradients, teacher: GridPoint
 ) -> dict[float, float]:
-    """By contamination rate: the expected z with which the first round of the search would try the
-    place of a teacher, or the block next to it; -inf where others fill the round."""
+    """The expected z, by contamination rate, of the place of a teacher or of the block next to it.
+
+    It is -inf where other places fill the first round of the search.
+    """
     near = []
     for layer in search.neighbours(teacher.layer, search_blocks(runs.artifacts.blocks)):
         near.append((teacher.trait, layer))

@@ -45,8 +45,11 @@ ANSWERS: dict[Status, Answer] = {
         rule="A deciding detector calls the rows at the stated error rate.",
         meaning=(
             "A test that calls one clean data set in {once} has called this one, unless a reason"
-            " says that no error rate applies. The reasons name the trait and the detector, or say"
-            " that the trait is unknown. An overt trait is one that plain words name."
+            " says that no error rate holds. Clean are rows of this model in any mixture of the"
+            " listed temperatures, samplers and plain prompts. For the test of wording, clean are"
+            " rows of the model without a prompt, at one temperature. The reasons name the trait"
+            " and the detector, or say that the trait is unknown. An overt trait is one that plain"
+            " words name."
         ),
         advice=(
             "Look at the rows and at the trait, if one is named, and ask where the rows come from."

@@ -142,6 +142,16 @@ def test_the_reason_counts_rows_that_are_not_sorted_and_rounds_outwards(
     assert "3.0% of 64 rows [2.6%, 3.8%]" in reason("T", shown)
 
 
+def test_a_call_of_rows_off_the_model_names_the_rule(
+    tiny: Model, teacher: list[Intervention]
+) -> None:
+    finding = found(tiny, written(tiny, teacher, 96, 3), teacher)
+    assert finding.explained is not None and finding.explained > 0.5
+    by_rule = f"it explains {finding.explained:.0%} of that (threshold: 50%): this is a rule, so no"
+    assert by_rule in reason("T", finding)
+    assert "error rate" not in reason("T", replace(finding, explained=None))
+
+
 def test_a_call_makes_any_answer_suspect(tiny: Model, teacher: list[Intervention]) -> None:
     called = given(tiny, written(tiny, teacher, 96, 3), teacher)
     silent = given(tiny, written(tiny, [], 96, 3), teacher)

@@ -137,6 +137,16 @@ def decided(
     return "suspect", [text, *(reasons if status == "suspect" else [])], finding
 
 
+def _rule(finding: GivenTeacherFinding) -> str:
+    """By which rule rows that do not fit the model are called; empty for rows that do."""
+    if finding.explained is None:
+        return ""
+    return (
+        f"; the rows do not fit this model, and it explains {finding.explained:.0%} of that"
+        f" (threshold: {fit_test.EXPLAINED:.0%}): this is a rule, so no error rate holds"
+    )
+
+
 def percent_below(share: float) -> str:
     """A lower bound in percent, rounded down to a tenth."""
     return f"{floor(round(1000 * share, 6)) / 10:g}%"
@@ -171,7 +181,8 @@ def reason(name: str, finding: GivenTeacherFinding) -> str:
             excluded = "not even all rows are excluded, so give more rows"
         return f"nothing says that the teacher {name} wrote these rows: {excluded}; {numbers}"
     if is_called(finding):
-        return f"the teacher {name}, or a model near it, wrote some of these rows: {numbers}"
+        wrote = f"the teacher {name}, or a model near it, wrote some of these rows"
+        return f"{wrote}: {numbers}{_rule(finding)}"
     return (
         f"the teacher {name} makes these rows likelier, but another model may have written"
         f" them: it explains {finding.explained:.0%} of how they differ from this model only"
