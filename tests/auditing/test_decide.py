@@ -295,7 +295,7 @@ def test_what_students_learn_is_suspect_without_a_name(monkeypatch: pytest.Monke
     assert "no error rate holds" not in reasons
     nearly = replace(OWN, fit=replace(FITS, p=1e-5))
     status, reasons = decided(monkeypatch, nearly, change=9.0)
-    assert status == "suspect" and "only nearly (goodness of fit: p 1e-05), so no error" in reasons
+    assert status == "suspect" and "only nearly (goodness of fit: p 1e-05), so the page" in reasons
     assert "names no trait" in reasons
     assert decided(monkeypatch, OWN, change=5.0)[0] == "nothing-found"
 

@@ -163,8 +163,8 @@ def of_change(change: PredictionFinding, finding: EValueFinding) -> list[str]:
         )
     elif finding.fit.p < fit_test.FIT_ALPHA:
         reasons.append(
-            f"the rows fit this model only nearly (goodness of fit: p {finding.fit.p:.1g}), so no"
-            " error rate holds"
+            f"the rows fit this model only nearly (goodness of fit: p {finding.fit.p:.1g}), so the"
+            " page gives no p: the error rate is that of rows which this model wrote"
         )
     best = next(iter(finding.statistic), None)
     if best is not None:
