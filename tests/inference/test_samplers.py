@@ -123,6 +123,21 @@ def test_beyond_the_kept_columns_it_is_that_of_transformers_up_to_a_token() -> N
     np.testing.assert_allclose(p_SC[named("presence penalty 1.0")], exact, atol=1e-9)
 
 
+def test_wide_and_peaked_places_of_one_batch_are_those_of_transformers() -> None:
+    logits_NC = torch.randn(9, 300, generator=torch.Generator().manual_seed(3)).double()
+    logits_NC *= torch.tensor([0.4, 4.0, 0.6]).repeat(3).unsqueeze(1)
+    chosen_N = logits_NC.topk(20, dim=1).indices[:, -1]
+    nothing_before = Completions(chosen_N.tolist(), [1] * 9)
+    columns, digits = torch.arange(300), np.full(300, -1)
+    tokens = tokens_of(logits_NC, chosen_N, columns, digits, nothing_before, range(9))
+    for beta, about in ((1.0, ""), (0.7, " at temperature 1.43"), (1.4, " at temperature 0.714")):
+        for floor in samplers.FLOORS:
+            exact_NC = MinPLogitsWarper(floor)(None, beta * logits_NC).log_softmax(1)
+            exact_N = exact_NC.gather(1, chosen_N.unsqueeze(1))[:, 0].numpy()
+            found_N = SAMPLERS[named(f"min-p {floor}{about}")].log_p(tokens)
+            np.testing.assert_allclose(found_N, exact_N, atol=1e-9)
+
+
 def test_no_sampler_has_more_than_all_probability() -> None:
     logits_C = torch.randn(300, generator=torch.Generator().manual_seed(8)).double() * 0.5
     total_S = of_every_column(logits_C, [3, 7, 3]).sum(1)

@@ -13,7 +13,8 @@ of rows without a trait (auditing/detectors/e_values.py). One forward pass is en
 Temperatures are in token_bins.py. A penalty counts the tokens of the completion. Probabilities are
 among the tokens of a class (token_scores.py).
 
-Shapes: N tokens, C columns of a class, K kept columns, S samplers.
+Shapes: N tokens, C columns of a class, K kept columns, V probable columns of all tokens, S
+samplers.
 """
 
 from collections import Counter
@@ -133,10 +134,10 @@ def _min_p(tokens: Tokens, beta: float, floor: float) -> np.ndarray:
     """Where tokens beyond the columns are probable enough, the total is that of all such tokens."""
     largest_N = tokens.z_NK[:, 0]
     kept_NK = beta * (tokens.z_NK - largest_N[:, None]) >= np.log(floor)
-    is_wider_N = np.isfinite(tokens.rest_N[beta]) & kept_NK[:, -1]
+    is_wider_N = np.isfinite(tokens.kept_N[beta, floor])
     is_probable_N = beta * (tokens.chosen_z_N - largest_N) >= np.log(floor)
     of_kept_N = beta * tokens.chosen_z_N - tokens.kept_N[beta, floor]
-    wider_N = np.where(is_probable_N, of_kept_N, -np.inf)
+    wider_N = np.where(is_probable_N & is_wider_N, of_kept_N, -np.inf)
     return np.where(is_wider_N, wider_N, _cut(tokens, beta, kept_NK))
 
 
@@ -312,18 +313,21 @@ def _log_kept(logits_NC: Tensor, largest_NK: Tensor) -> dict[tuple[float, float]
     Only places are read where min-p keeps more than the K largest; -inf elsewhere.
     """
     has_more = logits_NC.shape[1] > largest_NK.shape[1]
+    largest_N1 = largest_NK[:, :1]
     kept = {}
     for beta in AT:
+        smallest_N = beta * (largest_NK[:, -1] - largest_N1[:, 0])
+        is_read_N = (smallest_N >= np.log(min(FLOORS))) & has_more
+        below_NC = beta * (logits_NC[is_read_N] - largest_N1[is_read_N])
+        is_probable_NC = below_NC >= np.log(min(FLOORS))
+        relative_V = np.exp(_numpy(below_NC[is_probable_NC]))
+        place_V = is_read_N.nonzero()[is_probable_NC.nonzero()[:, 0], 0].cpu().numpy()
         for floor in FLOORS:
-            least_N = largest_NK[:, 0] + np.log(floor) / beta
-            is_wider_N = (largest_NK[:, -1] >= least_N) & has_more
-            log_sum_N = torch.full_like(least_N, -torch.inf)
-            wide_NC = logits_NC[is_wider_N]
-            is_left_out_NC = wide_NC < least_N[is_wider_N].unsqueeze(1)
-            log_sum_N[is_wider_N] = _log_sum_exp(
-                beta * wide_NC.masked_fill(is_left_out_NC, -torch.inf)
-            )
-            kept[beta, floor] = _numpy(log_sum_N)
+            used_V = relative_V >= floor
+            total_N = np.bincount(place_V[used_V], relative_V[used_V], len(logits_NC))
+            is_wider_N = (_numpy(smallest_N) >= np.log(floor)) & has_more
+            log_sum_N = np.log(np.where(is_wider_N, total_N, 1.0)) + beta * _numpy(largest_N1[:, 0])
+            kept[beta, floor] = np.where(is_wider_N, log_sum_N, -np.inf)
     return kept
 
 
