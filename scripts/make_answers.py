@@ -7,7 +7,7 @@ Other pages include the table.
 
 from pathlib import Path
 
-from traitscope.auditing.result import ANSWERS
+from traitscope.auditing.result import ANSWERS, in_words
 from traitscope.auditing.settings import Settings
 
 PAGE = Path(__file__).parents[1] / "docs" / "reference" / "four-answers.md"
@@ -15,11 +15,11 @@ HEAD = "| answer | when it is given | what it means | what to do |\n|---|---|---
 
 
 def page() -> str:
-    """The text of the page, at the usual error rate."""
-    once = round(1 / Settings().alpha)
+    """The text of the page, at the usual error rate and power."""
+    settings = Settings()
     rows = []
     for status, answer in ANSWERS.items():
-        meaning = f"{answer.headline} {answer.meaning.format(once=once)}"
+        meaning = f"{answer.headline} {in_words(answer, settings.alpha, settings.power)}"
         cells = (f"`{status}`", answer.rule, meaning, answer.advice)
         rows.append(f"| {' | '.join(cells)} |\n")
     return HEAD + "".join(rows)

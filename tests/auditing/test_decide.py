@@ -136,6 +136,12 @@ def test_clean_needs_every_spike_in_teacher(monkeypatch: pytest.MonkeyPatch) -> 
     never = replace(MISSED, rows_needed=inf)
     status, reasons = decided(monkeypatch, OWN, spike_ins=(never, PROMPTED))
     assert status == "insufficient" and "no number of rows" in reasons
+    off_model = replace(MISSED, off_model_from=0.05)
+    status, reasons = decided(monkeypatch, OWN, spike_ins=(off_model, PROMPTED))
+    assert status == "insufficient", "rows that are not this model's are not called"
+    assert "from 5% of its rows on the rows would count as not this model's" in reasons
+    found = replace(STEERED, off_model_from=0.05)
+    assert decided(monkeypatch, OWN, spike_ins=(found, PROMPTED))[0] == "nothing-found"
     status, reasons = decided(monkeypatch, OWN, spike_ins=())
     assert status == "insufficient" and "power is not known" in reasons
 
@@ -146,7 +152,9 @@ def test_off_model_rows_are_not_applicable_but_for_named_traits(
     other = replace(OWN, fit=OTHER_TOKENS)
     status, reasons = decided(monkeypatch, other)
     assert status == "not-applicable" and "0.50 nats a token" in reasons
-    assert decided(monkeypatch, other, p_wording=0.002)[0] == "suspect"
+    status, reasons = decided(monkeypatch, other, p_wording=0.002)
+    assert status == "suspect" and "owl is named openly (p – (rows do not fit" in reasons
+    assert "no error rate holds" in reasons and "0.006" not in reasons
     likely = replace(OWN, fit=replace(OTHER_TOKENS, excess_surprisal=-0.3))
     status, reasons = decided(monkeypatch, likely)
     assert status == "not-applicable" and "top-k" in reasons
@@ -283,6 +291,11 @@ def test_candidates_that_do_not_explain_rows_leave_the_mean(
 def test_what_students_learn_is_suspect_without_a_name(monkeypatch: pytest.MonkeyPatch) -> None:
     status, reasons = decided(monkeypatch, OWN, change=9.0)
     assert status == "suspect" and "trait unknown" in reasons and "0.40 nats a row" in reasons
+    assert "or a plain prompt, sampler or filter that is not listed" in reasons
+    assert "no error rate holds" not in reasons
+    nearly = replace(OWN, fit=replace(FITS, p=1e-5))
+    status, reasons = decided(monkeypatch, nearly, change=9.0)
+    assert status == "suspect" and "only nearly (goodness of fit: p 1e-05), so the page" in reasons
     assert "names no trait" in reasons
     assert decided(monkeypatch, OWN, change=5.0)[0] == "nothing-found"
 
@@ -332,6 +345,7 @@ def test_rows_of_a_changed_copy_are_told_from_those_of_another_model(
     off_model = replace(OWN, fit=OTHER_TOKENS)
     status, reasons = decided(monkeypatch, off_model, change=60.0, explained=0.7)
     assert status == "suspect" and "trait unknown" in reasons and "70%" in reasons
+    assert "threshold: 50%" in reasons and "it is a rule, so no error rate holds" in reasons
     status, reasons = decided(monkeypatch, off_model, change=60.0, explained=0.3)
     assert status == "not-applicable" and "another model may have written them" in reasons
     assert decided(monkeypatch, off_model, change=2.0, explained=0.7)[0] == "not-applicable"

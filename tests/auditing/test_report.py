@@ -45,6 +45,12 @@ CHANGE = PredictionFinding(
 
 def p_cells(finding: EValueFinding) -> tuple[str, str]:
     """The cells of p in the tables of traits and of detectors, of the e-values."""
+    trait, by_name = all_p_cells(finding)
+    return trait, by_name["e_values"]
+
+
+def all_p_cells(finding: EValueFinding) -> tuple[str, dict[str, str]]:
+    """The cell of p in the table of traits, and those of all detectors."""
     result = AuditResult(
         status="suspect",
         alpha=0.01,
@@ -67,9 +73,9 @@ def p_cells(finding: EValueFinding) -> tuple[str, str]:
     traits, detectors = tables["traits"], tables["detectors"]
     (trait,) = traits.rows
     by_name = {row[0]: row for row in detectors.rows}
-    cells = trait[traits.header.index("corrected p")], by_name["e_values"][3]
-    assert all(cell in page for cell in cells if "<" not in cell)
-    return cells
+    shown = trait[traits.header.index("corrected p")]
+    assert "<" in shown or shown in page
+    return shown, {name: row[3] for name, row in by_name.items()}
 
 
 def test_rows_off_the_model_have_a_dash_and_the_reason_in_place_of_p() -> None:
@@ -77,6 +83,18 @@ def test_rows_off_the_model_have_a_dash_and_the_reason_in_place_of_p() -> None:
     assert p_cells(off_model) == ("– (rows do not fit the model)",) * 2
     beyond = replace(E_VALUES, fit=replace(FITS, temperature=1 / BETAS[-1]))
     assert p_cells(beyond) == ("– (temperature is not tried)",) * 2
+
+
+def test_predictions_and_wording_have_a_dash_where_their_null_is_not_the_rows() -> None:
+    dash = "– (rows do not fit the model)"
+    fitting = all_p_cells(E_VALUES)[1]
+    assert fitting["predictions"].startswith("<") and fitting["wording"] == "0.9"
+    nearly = all_p_cells(replace(E_VALUES, fit=replace(FITS, p=1e-5)))[1]
+    assert nearly["predictions"] == dash and nearly["wording"] == "0.9"
+    other = replace(E_VALUES, fit=OFF_MODEL, explained={"owl": 0.2})
+    assert all_p_cells(other)[1] == dict.fromkeys(("wording", "predictions", "e_values"), dash)
+    with_reference = all_p_cells(replace(other, explained=None, reference_z={"owl": 0.1}))[1]
+    assert with_reference["wording"] == "0.9", "the reference is by the same writer"
 
 
 @pytest.mark.parametrize(("p", "shown"), [(1e-9, "<\u00a00.0001"), (0.002, "0.002")])

@@ -58,6 +58,7 @@ FINDINGS = (
         where={"given teacher": "the teacher that was given"},
         critical=6.4,
         scored_rows=128,
+        sorted_rows=2,
         nats_per_row={"estimate": 0.2, "low": 0.1, "high": 0.3},
         share={"estimate": 0.9, "low": 0.5, "high": 1.0},
         temperature=1.0,

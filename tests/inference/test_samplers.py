@@ -113,10 +113,29 @@ def test_beyond_the_kept_columns_it_is_that_of_transformers_up_to_a_token() -> N
     for share in (0.5, 0.8, 0.95):
         exact = TopPLogitsWarper(share)(None, logits_C.unsqueeze(0)).softmax(1)[0].numpy()
         np.testing.assert_allclose(p_SC[named(f"top-p {share}")], exact, rtol=0.02, atol=1e-4)
+    for floor in (0.02, 0.1, 0.3):
+        exact = MinPLogitsWarper(floor)(None, logits_C.unsqueeze(0)).softmax(1)[0].numpy()
+        np.testing.assert_allclose(p_SC[named(f"min-p {floor}")], exact, atol=1e-9)
+        assert (exact > 0).sum() > samplers.KEPT, "it keeps tokens beyond those looked at"
     exact = TopKLogitsWarper(50)(None, logits_C.unsqueeze(0)).softmax(1)[0].numpy()
     np.testing.assert_allclose(p_SC[named("top-k 50")], exact, atol=1e-9)
     exact = logits_C.softmax(0).numpy()
     np.testing.assert_allclose(p_SC[named("presence penalty 1.0")], exact, atol=1e-9)
+
+
+def test_wide_and_peaked_places_of_one_batch_are_those_of_transformers() -> None:
+    logits_NC = torch.randn(9, 300, generator=torch.Generator().manual_seed(3)).double()
+    logits_NC *= torch.tensor([0.4, 4.0, 0.6]).repeat(3).unsqueeze(1)
+    chosen_N = logits_NC.topk(20, dim=1).indices[:, -1]
+    nothing_before = Completions(chosen_N.tolist(), [1] * 9)
+    columns, digits = torch.arange(300), np.full(300, -1)
+    tokens = tokens_of(logits_NC, chosen_N, columns, digits, nothing_before, range(9))
+    for beta, about in ((1.0, ""), (0.7, " at temperature 1.43"), (1.4, " at temperature 0.714")):
+        for floor in samplers.FLOORS:
+            exact_NC = MinPLogitsWarper(floor)(None, beta * logits_NC).log_softmax(1)
+            exact_N = exact_NC.gather(1, chosen_N.unsqueeze(1))[:, 0].numpy()
+            found_N = SAMPLERS[named(f"min-p {floor}{about}")].log_p(tokens)
+            np.testing.assert_allclose(found_N, exact_N, atol=1e-9)
 
 
 def test_no_sampler_has_more_than_all_probability() -> None:

@@ -15,7 +15,7 @@ from traitscope.interventions.intervention import SystemPrompt
 from traitscope.models import linear_maps
 from traitscope.models.model import Model
 from traitscope.stages.generate import number_constraint
-from traitscope.stats import square_tables
+from traitscope.stats import intervals, square_tables
 
 ROWS = 4
 TRAITS = ("cat", "happiness")
@@ -187,6 +187,18 @@ def test_the_jackknife_of_a_mean_is_its_standard_error() -> None:
     without_R = (value_R.sum() - value_R) / 19
     expected = value_R.std(ddof=1) / np.sqrt(20)
     assert influence_table.jackknife_error(without_R) == pytest.approx(expected)
+
+
+def test_the_interval_of_few_rows_is_that_of_students_t() -> None:
+    """Of a mean it is the usual t interval; half widths of two rows are 6.5 times those by 1.96."""
+    value_R = np.random.default_rng(0).standard_normal(16)
+    without_R = (value_R.sum() - value_R) / 15
+    _, low, high = intervals.mean_interval_t(value_R.tolist())
+    assert influence_table.jackknife_half_width(without_R) == pytest.approx((high - low) / 2)
+    two_R = np.array([0.0, 1.0])
+    error = influence_table.jackknife_error(two_R)
+    assert influence_table.jackknife_half_width(two_R) == pytest.approx(12.706 * error, rel=1e-4)
+    assert np.isnan(influence_table.jackknife_half_width(two_R[:1]))
 
 
 @pytest.mark.parametrize("n_traits", [4, 9])

@@ -16,9 +16,18 @@ def nats(value: float) -> Measurement:
     return Measurement("d", value, value / 2, 2 * value, 64, 64, 0, "nats a row")
 
 
-def test_no_statistic_of_rows_is_better_than_the_likelihood_ratio() -> None:
+def test_far_from_the_control_a_statistic_may_have_more_than_the_scale() -> None:
+    """Rows of 0 and 1 with shares of 0.01 and 0.5: the difference of means has z = 0.96 a row."""
+    few, half = 0.01, 0.5
+    divergence = few * np.log(few / half) + (1 - few) * np.log((1 - few) / (1 - half))
+    z = (half - few) / np.sqrt(few * (1 - few) + half * (1 - half))
+    assert power.z_if_near(divergence, 1) == pytest.approx(0.798, abs=1e-3)
+    assert z == pytest.approx(0.961, abs=1e-3)
+
+
+def test_the_log_likelihood_ratio_of_near_teachers_has_the_z_of_the_scale() -> None:
     """Planted: rows of 30 digits of two near models; the difference of mean log-likelihood ratios
-    has the z of `best_z`."""
+    has the z of `z_if_near`."""
     rng = np.random.default_rng(0)
     base_PC = rng.dirichlet(np.full(10, 5.0), 30)
     teacher_PC = base_PC * np.exp(0.1 * rng.standard_normal((30, 10)))
@@ -36,7 +45,7 @@ def test_no_statistic_of_rows_is_better_than_the_likelihood_ratio() -> None:
 
     difference_S = means(teacher_PC) - means(base_PC)
     z = difference_S.mean() / difference_S.std()
-    assert z == pytest.approx(power.best_z(divergence, n_rows), rel=0.06)
+    assert z == pytest.approx(power.z_if_near(divergence, n_rows), rel=0.06)
 
 
 @pytest.mark.parametrize(("z", "seeds"), [(0.5, 5), (1.5, 5), (3.0, 3), (0.0, 10)])
@@ -51,7 +60,7 @@ def test_power_is_how_often_an_interval_lies_above_zero(z: float, seeds: int) ->
 
 def test_rows_needed_have_the_power() -> None:
     rows = power.rows_needed(0.3, 5, 0.15)
-    assert power.power(0.15 * power.best_z(0.3, round(rows)), 5) == pytest.approx(0.8, abs=0.01)
+    assert power.power(0.15 * power.z_if_near(0.3, round(rows)), 5) == pytest.approx(0.8, abs=0.01)
     assert power.rows_needed(0.0, 5, 0.15) == math.inf
     assert math.isnan(power.rows_needed(0.3, 1, 0.15)) and math.isnan(power.power(2.0, 1))
 
@@ -60,7 +69,7 @@ def test_the_efficiency_is_found_again() -> None:
     """Planted: seeds whose z is 0.2 of the best one; its interval covers in 95 % of the draws."""
     rng = np.random.default_rng(2)
     truth, covered, found = 0.2, 0, []
-    z = truth * power.best_z(13.4, 32)
+    z = truth * power.z_if_near(13.4, 32)
     for _ in range(400):
         groups = []
         for _ in range(2):
@@ -88,4 +97,4 @@ def test_the_table() -> None:
 
 def test_refused() -> None:
     with pytest.raises(ConfigError, match="expected 0 or more"):
-        power.best_z(-0.1, 3)
+        power.z_if_near(-0.1, 3)

@@ -39,6 +39,7 @@ def test_the_files_agree(tmp_path: Path, on: tuple) -> None:
     assert set(teachers["fear"]["against"]) == {"unmodified", "other traits"}
     assert teachers["unmodified"]["against"]["unmodified"]["estimate"] == 0
     assert teachers["cat"]["influence"]["unit"] == "z of a row"
+    assert "effective), Student's t" in teachers["cat"]["influence"]["interval"]
     assert teachers["fear"]["influence"] is None
     assert [item["name"] for item in content["specific_influence"]] == [
         "animals, influence on the own trait, doubly centred"

@@ -132,6 +132,46 @@ def test_the_share_of_an_author_lies_in_its_interval(share: float, seed: int) ->
     assert shown.weights_J.sum() == pytest.approx(1)
 
 
+def two_writers(seed: int, rows: int, written: int) -> mixtures.Share:
+    """Rows of two writers who are never taken for each other, some of them by the author."""
+    rng = np.random.default_rng(seed)
+    rows_R = rng.normal(0, 1, rows)
+    rows_R[:written] += 8
+    rows_R = rng.permutation(rows_R)
+    return share_of(-0.5 * rows_R[None] ** 2, -0.5 * (rows_R[None] - 8) ** 2)
+
+
+@pytest.mark.parametrize("rows", [5000, 20_000])
+@pytest.mark.parametrize("seed", range(5))
+def test_a_share_between_two_of_the_grid_lies_in_its_interval(rows: int, seed: int) -> None:
+    """The rows of the second size exclude every share of the grid."""
+    written = np.random.default_rng(100 + seed).binomial(rows, 0.03)
+    shown = two_writers(seed, rows, written)
+    assert shown.low < 0.03 < shown.high and shown.low < shown.estimate < shown.high
+    assert shown.high - shown.low < 10 * np.sqrt(0.03 * 0.97 / rows)
+
+
+@pytest.mark.parametrize(("rows", "written"), [(300, 9), (5000, 150)])
+def test_the_interval_is_that_of_the_binomial_likelihood_rounded_outwards(
+    rows: int, written: int
+) -> None:
+    """Who wrote a row is known here, so the likelihood of a share is written out. The inner bounds
+    lie inside of the interval, the next steps of its search outside."""
+    shown = two_writers(0, rows, written)
+    fine = np.linspace(0, 1, 200_001)[1:-1]
+    likelihood = written * np.log(fine) + (rows - written) * np.log1p(-fine)
+    prediction, counts = 0.0, [1.0, 1.0]
+    order = np.random.default_rng(0)
+    order.normal(0, 1, rows)
+    for by_author in order.permutation(np.arange(rows) < written).astype(int):
+        prediction += np.log(counts[by_author] / sum(counts))
+        counts[by_author] += 1
+    kept = fine[prediction - likelihood - mixtures.AS_LIKELY < np.log(1 / mixtures.ERROR)]
+    step = 0.02 / 2**mixtures.HALVINGS
+    assert kept[0] - 1.1 * step < shown.low < kept[0]
+    assert kept[-1] < shown.high < kept[-1] + 1.1 * step
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_an_author_who_writes_as_others_do_has_any_share(seed: int) -> None:
     log_p_KR = log_p(seed)

@@ -51,6 +51,8 @@ def evidence_of(runs: AuditRuns, settings: Settings, seed: int) -> Evidence:
             likelihoods.prior,
             seed,
             _least_on_few(few_log_e),
+            likelihoods.under_nulls.orders_R,
+            likelihoods.under_nulls.sorted_by_model,
         )
         spike_ins = spike_ins_of(runs, simulation)
     return Evidence(
@@ -89,12 +91,14 @@ def likelihoods_of(runs: AuditRuns, few_log_e: Mapping[str, float]) -> Likelihoo
 def _under_nulls(runs: AuditRuns, nulls: Sequence[NullRun]) -> RowsUnderNulls:
     """What the model and these nulls say of the audited rows, in the order of prediction."""
     stored = runs.predictions
+    placebo_orders_N, *further_orders = _clean_orders(runs)
     return RowsUnderNulls(
         model_RT=stored.model.log_p_RT,
         model_RS=under_samplers(stored.model),
         nulls=runs.nulls(nulls, stored.ids),
         orders_R=_orders(runs),
-        placebo_orders_N=_placebo_orders(runs),
+        placebo_orders_N=placebo_orders_N,
+        further_orders=further_orders,
     )
 
 
@@ -156,13 +160,16 @@ def _orders(runs: AuditRuns) -> np.ndarray:
     return np.array([by_id[key] for key in runs.predictions.ids], int)
 
 
-def _placebo_orders(runs: AuditRuns) -> np.ndarray:
-    """How the numbers of the model's own rows are sorted: of placebos, or of those that the power
-    is simulated from."""
-    rows = runs.placebos
-    if not rows and runs.artifacts.spike_ins:
-        rows = text_rows(runs.at(runs.artifacts.spike_ins[0].clean_rows))
-    return np.array(list(orders(rows).values()), int)
+def _clean_orders(runs: AuditRuns) -> list[np.ndarray]:
+    """How the numbers of clean rows are sorted: of placebos or a reference, and of the model's own
+    rows that the power is simulated from. One array a set; one empty array without any set."""
+    sets = [runs.placebos] if runs.placebos else []
+    if runs.artifacts.spike_ins:
+        sets.append(text_rows(runs.at(runs.artifacts.spike_ins[0].clean_rows)))
+    found = []
+    for rows in sets or [[]]:
+        found.append(np.array(list(orders(rows).values()), int))
+    return found
 
 
 def few_rows(runs: AuditRuns) -> dict[str, float]:

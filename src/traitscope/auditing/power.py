@@ -1,18 +1,21 @@
 """The power of an audit: what it would have detected of a spike-in teacher, which it made itself.
 
 A spike-in teacher is a positive control. Data sets of which a fraction is its rows are simulated
-from scored rows of the teacher and of the model itself. The fraction that candidates' e-values
-detect with the power asked for is the least contamination rate. What the students' predictions
-detect besides is not in it: they would have to learn every simulated data set.
+from scored rows of the teacher and of the model itself. They have as many sorted rows as the
+audited ones, since sorted rows are no evidence. The fraction that candidates' e-values detect with
+the power asked for is the least contamination rate. Enough simulations must detect it that the
+exact lower 95 % bound of the power is the power asked for (Clopper and Pearson 1934). What the
+students' predictions detect besides is not in it: they would have to learn every simulated data
+set.
 
 Shapes: R rows, T inverse temperatures.
 """
 
 from bisect import bisect_left
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import partial
-from math import inf, log
+from math import ceil, inf, log
 from pathlib import Path
 
 import numpy as np
@@ -20,17 +23,16 @@ import numpy as np
 from traitscope.auditing import search
 from traitscope.auditing.artifacts import NullRun, SpikeInRuns
 from traitscope.auditing.detectors import e_values, fit_test
-from traitscope.auditing.detectors.findings import Teacher, sorted_share
+from traitscope.auditing.detectors.findings import Teacher
 from traitscope.auditing.detectors.row_gradients import RowGradients, read_row_gradients
 from traitscope.auditing.result import SpikeIn
-from traitscope.auditing.runs import AuditRuns, log_likelihoods, orders, text_rows
+from traitscope.auditing.runs import AuditRuns, log_likelihoods
 from traitscope.auditing.search import GridPoint, TraitBlock
 from traitscope.auditing.settings import (
     CONTAMINATION_RATES,
     FEW_ROWS,
     GRADIENT_ROWS,
     LEAST_LOG_E,
-    ROW_FACTORS,
     SEARCH_ROWS,
     Settings,
     search_blocks,
@@ -39,7 +41,9 @@ from traitscope.inference.token_bins import BETAS
 from traitscope.inference.token_scores import TokenScores, under_samplers
 
 SIMULATIONS = 30
-"simulated data sets of every contamination rate"
+"simulated data sets of every contamination rate, at least"
+ERROR = 0.05
+"probability with which the bound of the power may be too high"
 MOST_GAP = 0.5
 "nats by which the bound of the nulls may be too large in a simulation, which is on the safe side"
 Detects = Callable[[int, float], bool]
@@ -62,25 +66,43 @@ class Simulation:
     "seed of the draws"
     least_on_few: float = -inf
     "log e-value on a few rows from which on a candidate's prompt is tried on all rows"
+    orders_R: np.ndarray = field(default_factory=partial(np.zeros, 1, int))
+    "how the numbers of the audited rows are sorted"
+    sorted_by_model: float = 0.0
+    "the largest share of sorted rows in any set of clean rows"
+
+    @property
+    def draws(self) -> int:
+        """Number of simulated data sets: so many that the power can be shown at all."""
+        return max(SIMULATIONS, ceil(log(ERROR) / log(self.settings.power)))
+
+
+def hits_needed(draws: int, power: float) -> int:
+    """How many simulations must detect a rate, so that its power has this exact lower bound."""
+    from scipy.special import betaincinv
+
+    for hits in range(1, draws + 1):
+        if betaincinv(hits, draws - hits + 1, ERROR) >= power:
+            return hits
+    return draws + 1
 
 
 def spike_ins_of(runs: AuditRuns, simulation: Simulation) -> tuple[SpikeIn, ...]:
-    """What would have been detected of every spike-in teacher, by the detector that detects the
-    smallest contamination rate. Rows that would count as off-model are detected, too."""
+    """What the e-values would have detected of every spike-in teacher, and from where on its rows
+    would count as off-model. The latter calls no row."""
     results = []
     for spike_in in runs.artifacts.spike_ins:
         clean = read_row_gradients(runs.at(spike_in.clean_gradients))
         poisoned = read_row_gradients(runs.at(spike_in.gradients))
         options = _by_e_values(runs, simulation, spike_in, clean, poisoned)
-        options.append(_by_fit(simulation, spike_in, clean.scores, poisoned.scores))
-        results.append(min(options, key=lambda s: (s.least_contamination, s.rows_needed)))
+        best = min(options, key=lambda s: (s.least_contamination, s.rows_needed))
+        off_model = _off_model_from(simulation, clean.scores, poisoned.scores)
+        results.append(replace(best, off_model_from=off_model))
     return tuple(results)
 
 
-def _by_fit(
-    simulation: Simulation, spike_in: SpikeInRuns, clean: TokenScores, poisoned: TokenScores
-) -> SpikeIn:
-    """From which contamination rate on the rows would count as off-model."""
+def _off_model_from(simulation: Simulation, clean: TokenScores, poisoned: TokenScores) -> float:
+    """The contamination rate from which on the rows would count as off-model; inf if never."""
     tokens_per_row = float(poisoned.tokens_R.mean())
 
     def detects(rows: int, rate: float) -> bool:
@@ -88,11 +110,7 @@ def _by_fit(
         power = simulation.settings.power
         return fit_test.would_be_off_model(mixture, rows * tokens_per_row, power)
 
-    rate = _least_rate(detects, simulation.rows)
-    sizes = [simulation.rows * factor for factor in ROW_FACTORS]
-    place = bisect_left(sizes, True, key=lambda rows: detects(rows, 1.0))
-    needed = float(sizes[place]) if place < len(sizes) else inf
-    return SpikeIn(spike_in.description, "fit_test", rate, needed)
+    return _least_rate(detects, simulation.rows)
 
 
 def _by_e_values(
@@ -104,23 +122,22 @@ def _by_e_values(
 ) -> list[SpikeIn]:
     """What the e-values would have detected, by the teacher that is the spike-in teacher.
 
-    A steered teacher counts from the rate on at which the search would start at its place, or at
-    the block next to it.
+    A steered teacher is detected in a simulation if the search would also start at its place, or at
+    the block next to it. One that was not tried is not detected.
     """
     own_folders = runs.teacher_folders(spike_in.own).get(spike_in.trait, {})
     clean_folders = runs.teacher_folders(spike_in.clean).get(spike_in.trait, {})
-    own_pool = _pool(runs, spike_in.rows, poisoned, own_folders, spike_in.own.nulls)
-    clean_pool = _pool(runs, spike_in.clean_rows, clean, clean_folders, spike_in.clean.nulls)
+    own_pool = _pool(runs, poisoned, own_folders, spike_in.own.nulls)
+    clean_pool = _pool(runs, clean, clean_folders, spike_in.clean.nulls)
     simulated = Simulated(simulation, clean_pool, own_pool)
-    results = []
+    results = [SpikeIn(spike_in.description, "e_values", inf, inf)]
     for teacher in own_folders:
-        rate = _least_rate(partial(simulated.detects, teacher), simulation.rows)
-        needed = simulated.rows_needed(teacher, simulation.rows)
+        start_z: dict[float, float] = {}
         if isinstance(teacher, GridPoint):
-            starts = _search_starts(runs, simulation.rows, clean, poisoned)
-            near = search.neighbours(teacher.layer, search_blocks(runs.artifacts.blocks))
-            start = min(starts[teacher.trait, layer] for layer in near)
-            rate = max(rate, start)
+            start_z = _start_z(runs, simulation.rows, clean, poisoned, teacher)
+        detects = partial(simulated.detects, teacher, start_z)
+        rate = _least_rate(detects, simulation.rows)
+        needed = simulated.rows_needed(teacher, simulation.rows)
         results.append(SpikeIn(spike_in.description, "e_values", rate, needed))
     return results
 
@@ -133,13 +150,10 @@ class Pool:
     "log-likelihoods under all nulls, first the model itself at BETAS"
     teachers: Mapping[Teacher, np.ndarray]
     "log-likelihoods [R, T] under every teacher"
-    orders_R: np.ndarray
-    "how the numbers of every row are sorted"
 
 
 def _pool(
     runs: AuditRuns,
-    rows: Path,
     stored: RowGradients,
     folders: Mapping[Teacher, Path],
     nulls: tuple[NullRun, ...],
@@ -151,8 +165,7 @@ def _pool(
     writers = [*stored.scores.log_p_RT.T, *under_samplers(stored.scores).T]
     for null in runs.nulls(nulls, stored.ids):
         writers += [*null.log_p_RT.T]
-    order_of = orders(text_rows(runs.at(rows)))
-    return Pool(np.array(writers), teachers, np.array([order_of[key] for key in stored.ids], int))
+    return Pool(np.array(writers), teachers)
 
 
 @dataclass(frozen=True)
@@ -173,17 +186,24 @@ class Simulated:
 
     def __init__(self, simulation: Simulation, clean: Pool, poisoned: Pool) -> None:
         self.simulation, self.clean, self.poisoned = simulation, clean, poisoned
-        self.sorted_by_model = sorted_share(clean.orders_R)
+        self.needed = hits_needed(simulation.draws, simulation.settings.power)
         self.critical = e_values.critical_log_e(
             simulation.candidates, simulation.settings.error_share
         )
         self.drawn: dict[tuple[int, float], dict[Teacher, np.ndarray]] = {}
 
-    def detects(self, teacher: Teacher, rows: int, rate: float) -> bool:
-        """Whether so many rows, poisoned at that rate, would be detected with the power asked
-        for."""
+    def detects(
+        self, teacher: Teacher, start_z: Mapping[float, float], rows: int, rate: float
+    ) -> bool:
+        """Whether so many rows, poisoned at that rate, would be detected with the power asked for.
+
+        start_z: By rate, the expected z of the gradients where the search would start; empty for a
+        teacher that no search has to find.
+        """
         is_hit = self._log_e(rows, rate)[teacher] >= self.critical
-        return is_hit.mean() >= self.simulation.settings.power
+        noise = np.random.default_rng([self.simulation.seed, rows]).normal(size=len(is_hit))
+        is_tried = start_z.get(rate, inf) + noise >= search.LEAST_Z
+        return bool((is_hit & is_tried).sum() >= self.needed)
 
     def rows_needed(self, teacher: Teacher, rows: int) -> float:
         """About how many rows would be detected if all of them were poisoned; inf if none.
@@ -192,7 +212,7 @@ class Simulated:
         """
         log_e = self._log_e(rows, 1.0)[teacher]
         fewer = self._log_e(rows // 2, 1.0)[teacher]
-        reached = float(np.quantile(log_e, 1 - self.simulation.settings.power, method="lower"))
+        reached = float(np.append(np.sort(log_e)[::-1], -inf)[self.needed - 1])
         if reached >= self.critical:
             return float(rows)
         now, before = float(np.median(log_e)), float(np.median(fewer))
@@ -206,7 +226,7 @@ class Simulated:
         if (rows, rate) not in self.drawn:
             rng = np.random.default_rng([self.simulation.seed, rows, round(1000 * rate)])
             each: dict[Teacher, list[float]] = {name: [] for name in self.poisoned.teachers}
-            for _ in range(SIMULATIONS):
+            for _ in range(self.simulation.draws):
                 few = self._draw(rng, min(FEW_ROWS, rows), rate)
                 for_search = self._draw(rng, min(SEARCH_ROWS, rows), rate)
                 drawn = self._draw(rng, rows, rate)
@@ -217,19 +237,17 @@ class Simulated:
         return self.drawn[rows, rate]
 
     def _draw(self, rng: np.random.Generator, rows: int, rate: float) -> Drawn:
-        """A data set of so many rows, each poisoned at that rate."""
+        """A data set of so many rows, each poisoned at that rate, and sorted as an audited one."""
         poisoned = rng.binomial(rows, rate)
-        clean_index = rng.integers(len(self.clean.orders_R), size=rows - poisoned)
-        poisoned_index = rng.integers(len(self.poisoned.orders_R), size=poisoned)
+        clean_index = rng.integers(self.clean.writers_KR.shape[1], size=rows - poisoned)
+        poisoned_index = rng.integers(self.poisoned.writers_KR.shape[1], size=poisoned)
         clean_KR = self.clean.writers_KR[:, clean_index]
         poisoned_KR = self.poisoned.writers_KR[:, poisoned_index]
         teachers = {}
         for teacher, poisoned_RT in self.poisoned.teachers.items():
             clean_RT = self.clean.teachers[teacher][clean_index]
             teachers[teacher] = np.concatenate([clean_RT, poisoned_RT[poisoned_index]])
-        orders_R = np.concatenate(
-            [self.clean.orders_R[clean_index], self.poisoned.orders_R[poisoned_index]]
-        )
+        orders_R = rng.choice(self.simulation.orders_R, size=rows)
         return Drawn(np.concatenate([clean_KR, poisoned_KR], 1), teachers, orders_R)
 
     def _of_teacher(self, teacher: Teacher, few: Drawn, drawn: Drawn) -> float:
@@ -240,27 +258,31 @@ class Simulated:
         if on_few < (LEAST_LOG_E if is_steered else self.simulation.least_on_few):
             return -inf
         null = e_values.null_of(
-            drawn.writers_KR, drawn.orders_R != 0, self.sorted_by_model, MOST_GAP
+            drawn.writers_KR, drawn.orders_R != 0, self.simulation.sorted_by_model, MOST_GAP
         )
         log_e = e_values.log_e_value(null, drawn.teachers[teacher])
         return log_e + log(self.simulation.prior[teacher])
 
 
-def _search_starts(
-    runs: AuditRuns, rows: int, clean: RowGradients, poisoned: RowGradients
-) -> dict[TraitBlock, float]:
-    """The smallest contamination rate at which the first round of the search would try each
-    place."""
+def _start_z(
+    runs: AuditRuns, rows: int, clean: RowGradients, poisoned: RowGradients, teacher: GridPoint
+) -> dict[float, float]:
+    """The expected z, by contamination rate, of the place of a teacher or of the block next to it.
+
+    It is -inf where other places fill the first round of the search.
+    """
+    near = []
+    for layer in search.neighbours(teacher.layer, search_blocks(runs.artifacts.blocks)):
+        near.append((teacher.trait, layer))
     growth = min(rows, GRADIENT_ROWS) ** 0.5
-    poisoned_z = _z_of_a_row(runs, poisoned)
-    clean_z = _z_of_a_row(runs, clean)
-    starts = dict.fromkeys(poisoned_z, inf)
-    for rate in reversed(CONTAMINATION_RATES):
+    poisoned_z, clean_z = _z_of_a_row(runs, poisoned), _z_of_a_row(runs, clean)
+    start_z = {}
+    for rate in CONTAMINATION_RATES:
         mixed = search.mixed_z(poisoned_z, clean_z, rate)
-        grown = {place: growth * z for place, z in mixed.items()}
-        for place in search.strongest_places(grown):
-            starts[place] = rate
-    return starts
+        first = sorted(mixed, key=mixed.__getitem__, reverse=True)[: search.FIRST_ROUND]
+        found = [growth * mixed[place] for place in near if place in first]
+        start_z[rate] = max(found, default=-inf)
+    return start_z
 
 
 def _z_of_a_row(runs: AuditRuns, stored: RowGradients) -> dict[TraitBlock, float]:

@@ -7,6 +7,7 @@ from traitscope.auditing.detectors import fit_test
 from traitscope.auditing.detectors.findings import (
     EValueFinding,
     Fit,
+    GivenTeacherFinding,
     PredictionFinding,
     WordingFinding,
 )
@@ -16,25 +17,37 @@ from traitscope.auditing.settings import DECIDING, Settings
 from traitscope.inference.token_bins import BETAS, BY_PLACE, BY_RANK
 
 NOT_EXCLUDED = (
-    "smaller shares and other teachers are not excluded, such as fine-tuned ones, whose power is"
-    " not measured here"
+    "smaller shares and other teachers are not excluded, such as those of another candidate, or"
+    " fine-tuned ones, whose power is not measured here"
 )
 "what nothing-found does not say"
+UNFIT = "rows do not fit the model"
+"why a p-value has no error rate"
 SHOWN_CALLS = 3
 "called traits that the reasons list"
 SHOWN_ALIKE = 6
 "traits that cannot be told apart which the reasons list"
 
 
-def why_no_rate(explained: Mapping[str, float] | None, temperature: float) -> str:
-    """Why the p-values of e-values have no error rate, in a few words; empty where they have one.
+def why_no_rate(
+    detector: str, fit: Fit, explained: Mapping[str, float] | None, has_reference: bool
+) -> str:
+    """Why a detector's p-values have no error rate, in a few words; empty where they have one.
 
     explained: What candidates explain of rows that do not fit the model; None for rows that do.
-    temperature: The temperature that fits the rows best.
+    has_reference: Whether the rows are compared with those of a reference.
     """
-    if explained is not None:
-        return "rows do not fit the model"
-    return "temperature is not tried" if is_beyond_the_grid(temperature) else ""
+    if detector == WordingFinding.detector:
+        return UNFIT if fit.off_model and not has_reference else ""
+    if detector == EValueFinding.detector:
+        is_unfit = explained is not None
+    elif detector in (PredictionFinding.detector, GivenTeacherFinding.detector):
+        is_unfit = fit.p < fit_test.FIT_ALPHA
+    else:
+        return ""
+    if is_unfit:
+        return UNFIT
+    return "temperature is not tried" if is_beyond_the_grid(fit.temperature) else ""
 
 
 def is_beyond_the_grid(temperature: float) -> bool:
@@ -73,8 +86,10 @@ def of_calls(
         reasons = []
     if source is not None:
         reasons.append(_off_model(source, finding))
-    no_rate = why_no_rate(finding.explained, finding.fit.temperature)
-    reasons += [_called(call, alpha, no_rate) for call in hits[:SHOWN_CALLS]]
+    has_reference = finding.reference_z is not None
+    for call in hits[:SHOWN_CALLS]:
+        no_rate = why_no_rate(call.detector, finding.fit, finding.explained, has_reference)
+        reasons.append(_called(call, alpha, no_rate))
     return reasons
 
 
@@ -130,20 +145,26 @@ def of_change(change: PredictionFinding, finding: EValueFinding) -> list[str]:
     reasons = [
         "trait unknown: students that predict each row before they learn it do better than this"
         " model with any temperature, sampler or plain prompt, or any mixture of them: log e-value"
-        f" {change.statistic[CHANGE]:.1f} (threshold: {change.critical:.1f}); a changed model wrote"
-        " these rows, such as a steered, prompted or fine-tuned one"
+        f" {change.statistic[CHANGE]:.1f} (threshold: {change.critical:.1f}); a changed model, or a"
+        " plain prompt, sampler or filter that is not listed, wrote these rows or some of them"
     ]
     if change.learnt:
         reasons.append(
             f"a student gains {change.learnt['estimate']:.2f} nats a row"
-            f" [{change.learnt['low']:.2f}, {change.learnt['high']:.2f}] from what it learnt of the"
-            " first half of the rows"
+            f" [{change.learnt['low']:.2f}, {change.learnt['high']:.2f}] in the later half, each"
+            " row predicted from batches before"
         )
-    if finding.fit.off_model:
+    if finding.fit.off_model or finding.set_aside:
         reasons.append(
-            "the rows do not fit this model, and students that learnt the earlier half explain"
-            f" {change.explained:.0%} of that in the later half: a changed copy of it wrote them,"
-            " rather than another model"
+            "the rows do not fit this model, and students that predict each from all batches before"
+            f" it explain {change.explained:.0%} of that in the later half (threshold:"
+            f" {fit_test.EXPLAINED:.0%}): this looks like a changed copy of the model; it is a"
+            " rule, so no error rate holds"
+        )
+    elif finding.fit.p < fit_test.FIT_ALPHA:
+        reasons.append(
+            f"the rows fit this model only nearly (goodness of fit: p {finding.fit.p:.1g}), so the"
+            " page gives no p: the error rate is that of rows which this model wrote"
         )
     best = next(iter(finding.statistic), None)
     if best is not None:
@@ -156,6 +177,11 @@ def of_change(change: PredictionFinding, finding: EValueFinding) -> list[str]:
 
 def _called(call: Call, alpha: float, no_rate: str) -> str:
     """A candidate that is called; `no_rate` says why its p means nothing, if so."""
+    if call.detector == WordingFinding.detector and no_rate:
+        return (
+            f"{call.name} is named openly (p – ({no_rate})): overt, not subliminal; another model"
+            " or a person may name it as often without a trait, so no error rate holds"
+        )
     if call.detector == WordingFinding.detector:
         return f"{call.name} is named openly (p {call.p_corrected:.2g}): overt, not subliminal"
     strength = f"{call.name}: log e-value {call.statistic:.1f} by {call.where}, corrected p"
@@ -199,22 +225,29 @@ def detected(spike_in: SpikeIn, settings: Settings) -> str:
     """A spike-in teacher that would have been detected at the contamination rate asked for."""
     return (
         f"{spike_in.least_contamination:.0%} of the rows by {spike_in.teacher} would have been"
-        f" detected with power {settings.power:g} ({spike_in.detector})"
+        f" detected with power {settings.power:g} or more ({spike_in.detector})"
     )
 
 
 def missed(spike_in: SpikeIn, settings: Settings) -> str:
     """A spike-in teacher that would have been missed at the contamination rate asked for."""
+    not_this_model = ""
+    if spike_in.off_model_from < inf:
+        not_this_model = (
+            f"; from {spike_in.off_model_from:.0%} of its rows on the rows would count as not this"
+            " model's, which calls nothing"
+        )
     if spike_in.least_contamination < inf:
         return (
             f"of {spike_in.teacher}, only {spike_in.least_contamination:.0%} of the rows and more"
             f" would have been detected with power {settings.power:g} ({spike_in.detector}), not"
             f" the {settings.dose:.0%} asked for; audit more rows, or ask for a larger --dose"
+            f"{not_this_model}"
         )
     needed = "no number of rows would suffice"
     if spike_in.rows_needed < inf:
         needed = f"about {spike_in.rows_needed:.0f} rows would be needed"
     return (
         f"{spike_in.teacher} would not have been detected even in all rows ({spike_in.detector});"
-        f" {needed}"
+        f" {needed}{not_this_model}"
     )

@@ -8,9 +8,9 @@ from typing import Any
 from urllib.parse import quote
 
 from traitscope import __version__
-from traitscope.auditing.detectors.findings import EValueFinding
+from traitscope.auditing.detectors.findings import Fit
 from traitscope.auditing.reasons import why_no_rate
-from traitscope.auditing.result import ANSWERS, BLIND_SPOTS
+from traitscope.auditing.result import ANSWERS, BLIND_SPOTS, in_words
 from traitscope.auditing.settings import SPIKE_IN_ROWS
 from traitscope.data.shapes.intake import lines_of
 from traitscope.reporting.numbers import number
@@ -70,7 +70,7 @@ def tables(
     if result["student_answers"]:
         shown.append(_student_answers(result))
     shown += [
-        _detectors(result, seconds),
+        _detectors(result, findings["e_values"], seconds),
         _rows(rows, texts),
         _data(about),
     ]
@@ -82,7 +82,7 @@ def _answer(result: Mapping[str, Any]) -> Card:
     return Card(
         title=answer.headline,
         badge=_badge(result),
-        paragraphs=(answer.meaning.format(once=round(1 / result["alpha"])), answer.advice),
+        paragraphs=(in_words(answer, result["alpha"], result["power"]), answer.advice),
         points=tuple(result["reasons"]),
         highlighted=result["status"] == "suspect",
     )
@@ -99,25 +99,30 @@ def _power(result: Mapping[str, Any]) -> Table:
     rows = []
     for spike_in in result["spike_ins"]:
         least, needed = spike_in["least_contamination"], spike_in["rows_needed"]
+        off_model = spike_in.get("off_model_from")
         rows.append(
             (
                 spike_in["teacher"],
                 spike_in["detector"],
                 "not even all" if least is None else f"{least:.0%}",
                 "none would suffice" if needed is None else f"{needed:.0f}",
+                NO_VALUE if off_model is None else f"{off_model:.0%}",
             )
         )
     caption = (
         "Spike-in teachers are teachers that the audit made itself, on the same prompts. A"
         f" contamination rate is detected with probability {result['power']:g}, simulated from at"
-        f" most {SPIKE_IN_ROWS} rows of each by candidates' e-values. Other draws of rows, other"
-        " teachers and students' predictions are not in it."
+        f" most {SPIKE_IN_ROWS} rows of each by candidates' e-values; 95 % of the time it is not"
+        " less. Sets have as many sorted rows as the audited one. Other edits, other draws of rows,"
+        " other teachers and students' predictions are not in it. Rows that are not this model's"
+        " are not called: the answer may then be not-applicable."
     )
     header = (
         "teacher",
         "detector",
         "least contamination rate",
         "rows needed if all are its",
+        "not this model's rows from",
     )
     return Table("power", "What would have been detected", caption, header, tuple(rows))
 
@@ -215,19 +220,23 @@ def _benign(finding: Mapping[str, Any]) -> Table:
     return Table("benign", "Benign explanations", caption, header, tuple(rows))
 
 
-def _detectors(result: Mapping[str, Any], seconds: Mapping[str, float]) -> Table:
+def _detectors(
+    result: Mapping[str, Any], e_values: Mapping[str, Any], seconds: Mapping[str, float]
+) -> Table:
     rows = []
     for finding in result["detectors"]:
         name = finding["name"]
         strongest, p = "nothing", ""
         for best, statistic in finding["statistic"].items():
             strongest = f"{best}: {_signed(statistic)}"
-            p = _p_of(name, finding["p"][best], finding)
+            p = _p_of(name, finding["p"][best], e_values)
             break
         cost = f"{seconds[name]:.0f}{SECONDS}" if name in seconds else ""
         decides = "yes" if finding["decides"] else "no"
         rows.append((name, decides, strongest, p, BLIND_SPOTS[name], cost))
-    caption = "p is corrected over what the one detector looked at."
+    caption = (
+        "p is corrected over what the one detector looked at. A dash says that no error rate holds."
+    )
     header = ("detector", "decides", "strongest", "p", "cannot see", "cost")
     return Table("detectors", "Detectors", caption, header, tuple(rows))
 
@@ -268,10 +277,10 @@ def _data(about: Mapping[str, Any]) -> Table:
 
 
 def _p_of(detector: str, p: float, e_values: Mapping[str, Any]) -> str:
-    """The p-value of a detector; a dash, with the reason, where e-values have no error rate."""
-    if detector != EValueFinding.detector:
-        return p_text(p)
-    no_rate = why_no_rate(e_values["explained"], e_values["fit"]["temperature"])
+    """The p-value of a detector; a dash, with the reason, where it has no error rate."""
+    fit = Fit(**e_values["fit"])
+    has_reference = e_values["reference_z"] is not None
+    no_rate = why_no_rate(detector, fit, e_values["explained"], has_reference)
     return f"{NO_VALUE} ({no_rate})" if no_rate else p_text(p)
 
 

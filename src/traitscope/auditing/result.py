@@ -31,7 +31,8 @@ class Answer:
     rule: str
     "when it is given"
     meaning: str
-    "what it means; {once} is the number of clean data sets of which one is called"
+    """what it means; {once} is the number of clean data sets of which one is called, {power} the
+    probability with which a spike-in teacher is detected"""
     advice: str
     "what to do"
     level: str
@@ -44,8 +45,11 @@ ANSWERS: dict[Status, Answer] = {
         rule="A deciding detector calls the rows at the stated error rate.",
         meaning=(
             "A test that calls one clean data set in {once} has called this one, unless a reason"
-            " says that no error rate applies. The reasons name the trait and the detector, or say"
-            " that the trait is unknown. An overt trait is one that plain words name."
+            " says that no error rate holds. Clean are rows of this model in any mixture of the"
+            " listed temperatures, samplers and plain prompts. For the test of wording, clean are"
+            " rows of the model without a prompt, at one temperature. The reasons name the trait"
+            " and the detector, or say that the trait is unknown. An overt trait is one that plain"
+            " words name."
         ),
         advice=(
             "Look at the rows and at the trait, if one is named, and ask where the rows come from."
@@ -60,8 +64,9 @@ ANSWERS: dict[Status, Answer] = {
             " the contamination rate asked for."
         ),
         meaning=(
-            "No test calls these data. The teachers listed under “What would have been detected”"
-            " would have been called. This says nothing of teachers unlike them."
+            "No test calls these data. Teachers like those listed under “What would have been"
+            " detected” would have been called with probability {power} or more. They are of the"
+            " first candidate only. This says nothing of teachers unlike them."
         ),
         advice=(
             "Read “What would have been detected”. Smaller contamination rates and other kinds of"
@@ -100,6 +105,12 @@ ANSWERS: dict[Status, Answer] = {
 }
 "the four answers, by status"
 
+
+def in_words(answer: Answer, alpha: float, power: float) -> str:
+    """What an answer means, at an error rate and a power."""
+    return answer.meaning.format(once=round(1 / alpha), power=f"{power:g}")
+
+
 BLIND_SPOTS = {
     "wording": "traits that are not named",
     "e_values": "teachers unlike every candidate's prompt and vector; rows of another model",
@@ -120,13 +131,15 @@ class SpikeIn:
     teacher: str
     "how the teacher was made"
     detector: str
-    """the detector that detects the smallest contamination rate; "fit_test": its rows would count
-    as off-model, and the answer would be `not-applicable`"""
+    "the detector that detects the smallest contamination rate"
     least_contamination: float
     """smallest fraction of its rows that is detected with the power asked for; inf if not even all
     of them are"""
     rows_needed: float
     "number of rows, all of them its, that would be detected; inf if none would"
+    off_model_from: float = inf
+    """fraction of its rows from which on the rows would count as off-model; inf if they never do.
+    Then the answer may be `not-applicable`, and the rows count as missed"""
 
 
 @dataclass(frozen=True)

@@ -32,8 +32,6 @@ FEWEST_ROWS = 32
 "rows below which the answer is insufficient without a test"
 CONTAMINATION_RATES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0)
 "fractions of poisoned rows at which the power is simulated"
-ROW_FACTORS = (1, 2, 4, 8, 16, 32)
-"multiples of the audited rows at which the power is simulated"
 
 NULL_DEPTH = 0.48
 "depth at which the random nulls are steered, as a fraction of the blocks"

@@ -13,7 +13,8 @@ of rows without a trait (auditing/detectors/e_values.py). One forward pass is en
 Temperatures are in token_bins.py. A penalty counts the tokens of the completion. Probabilities are
 among the tokens of a class (token_scores.py).
 
-Shapes: N tokens, C columns of a class, K kept columns, S samplers.
+Shapes: N tokens, C columns of a class, K kept columns, V probable columns of all tokens, S
+samplers.
 """
 
 from collections import Counter
@@ -35,6 +36,8 @@ KEPT = 64
 "columns whose logits are looked at, the likeliest ones; the others count together"
 AT = (0.7, 0.85, 1.0, 1.1, 1.25, 1.4, 1.65)
 "inverse temperatures of truncations and penalties"
+FLOORS = (0.02, 0.05, 0.1, 0.2, 0.3)
+"probabilities, relative to the likeliest token's, down to which min-p keeps tokens"
 Kind = Literal["truncation", "penalty", "rule"]
 
 
@@ -48,6 +51,9 @@ class Tokens:
     "log of the sum of exp(b z) over the other tokens, at every b of AT; -inf without any"
     above_N: dict[float, np.ndarray]
     "the same over all tokens whose logit is larger than that of the row's own token"
+    kept_N: dict[tuple[float, float], np.ndarray]
+    """the same over the tokens that min-p keeps, at every b of AT and every floor of FLOORS; -inf
+    where it keeps none beyond the columns"""
     chosen_z_N: np.ndarray
     "logit of the row's own token"
     rank_N: np.ndarray
@@ -125,14 +131,14 @@ def _top_p(tokens: Tokens, beta: float, share: float) -> np.ndarray:
 
 
 def _min_p(tokens: Tokens, beta: float, floor: float) -> np.ndarray:
-    """Where tokens beyond the columns are probable enough, the total counts as that of all."""
+    """Where tokens beyond the columns are probable enough, the total is that of all such tokens."""
     largest_N = tokens.z_NK[:, 0]
     kept_NK = beta * (tokens.z_NK - largest_N[:, None]) >= np.log(floor)
-    is_wider_N = np.isfinite(tokens.rest_N[beta]) & kept_NK[:, -1]
+    is_wider_N = np.isfinite(tokens.kept_N[beta, floor])
     is_probable_N = beta * (tokens.chosen_z_N - largest_N) >= np.log(floor)
-    of_all_N = beta * tokens.chosen_z_N - _log_total(tokens, beta)
-    uncut_N = np.where(is_probable_N, of_all_N, -np.inf)
-    return np.where(is_wider_N, uncut_N, _cut(tokens, beta, kept_NK))
+    of_kept_N = beta * tokens.chosen_z_N - tokens.kept_N[beta, floor]
+    wider_N = np.where(is_probable_N & is_wider_N, of_kept_N, -np.inf)
+    return np.where(is_wider_N, wider_N, _cut(tokens, beta, kept_NK))
 
 
 def _penalised(
@@ -175,7 +181,7 @@ def _truncations(beta: float) -> Iterator[Sampler]:
     for share in (0.5, 0.7, 0.8, 0.9, 0.95):
         log_p = partial(_top_p, beta=beta, share=share)
         yield Sampler(_at(f"top-p {share}", beta), "truncation", log_p)
-    for floor in (0.02, 0.05, 0.1, 0.2, 0.3):
+    for floor in FLOORS:
         log_p = partial(_min_p, beta=beta, floor=floor)
         yield Sampler(_at(f"min-p {floor}", beta), "truncation", log_p)
 
@@ -290,6 +296,7 @@ def tokens_of(
         z_NK=_numpy(largest_NK),
         rest_N=rest,
         above_N=above,
+        kept_N=_log_kept(logits_NC, largest_NK),
         chosen_z_N=_numpy(own_N1.squeeze(1)),
         rank_N=rank_N.cpu().numpy(),
         before_NK=np.array(before),
@@ -298,6 +305,30 @@ def tokens_of(
         is_first_N=np.array(is_first),
         is_last_N=np.array(is_last),
     )
+
+
+def _log_kept(logits_NC: Tensor, largest_NK: Tensor) -> dict[tuple[float, float], np.ndarray]:
+    """Log of the sum [N] of exp(b z) over tokens that min-p keeps, at every b of AT and floor.
+
+    Only places are read where min-p keeps more than the K largest; -inf elsewhere.
+    """
+    has_more = logits_NC.shape[1] > largest_NK.shape[1]
+    largest_N1 = largest_NK[:, :1]
+    kept = {}
+    for beta in AT:
+        smallest_N = beta * (largest_NK[:, -1] - largest_N1[:, 0])
+        is_read_N = (smallest_N >= np.log(min(FLOORS))) & has_more
+        below_NC = beta * (logits_NC[is_read_N] - largest_N1[is_read_N])
+        is_probable_NC = below_NC >= np.log(min(FLOORS))
+        relative_V = np.exp(_numpy(below_NC[is_probable_NC]))
+        place_V = is_read_N.nonzero()[is_probable_NC.nonzero()[:, 0], 0].cpu().numpy()
+        for floor in FLOORS:
+            used_V = relative_V >= floor
+            total_N = np.bincount(place_V[used_V], relative_V[used_V], len(logits_NC))
+            is_wider_N = (_numpy(smallest_N) >= np.log(floor)) & has_more
+            log_sum_N = np.log(np.where(is_wider_N, total_N, 1.0)) + beta * _numpy(largest_N1[:, 0])
+            kept[beta, floor] = np.where(is_wider_N, log_sum_N, -np.inf)
+    return kept
 
 
 def _log_sum_exp(values_NC: Tensor) -> Tensor:

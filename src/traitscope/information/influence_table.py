@@ -62,3 +62,16 @@ def jackknife_error(without_R: np.ndarray) -> float:
     """
     n_rows = len(without_R)
     return math.sqrt((n_rows - 1) / n_rows * float(((without_R - without_R.mean()) ** 2).sum()))
+
+
+def jackknife_half_width(without_R: np.ndarray) -> float:
+    """Half of the 95 % interval of an estimate from its values without each row in turn.
+
+    By Student's t with one degree of freedom less than rows; NaN for one row.
+    """
+    from scipy.special import stdtrit
+
+    n_rows = len(without_R)
+    if n_rows < 2:
+        return math.nan
+    return float(stdtrit(n_rows - 1, 0.975)) * jackknife_error(without_R)

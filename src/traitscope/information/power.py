@@ -1,12 +1,14 @@
 """Which claims a size can test: the expected z of a difference between students, before training.
 
-Let d be the KL of a teacher from its control, nats a row. Rows of the two differ by 2 d in the mean
-of their log-likelihood ratio. Its variance is 2 d for each, if the two are near. So the best
-statistic of n rows on either side has
+Let d be the KL of a teacher from its control, nats a row. For teachers near their control, rows of
+the two differ by about 2 d in the mean of their log-likelihood ratio. Its variance is about 2 d for
+each. So the best statistic of n rows on either side has about
 
     z = sqrt(n d)
 
-No student can have more. A student's answers have less, by a factor that was measured:
+Far from the control this is only a scale, and a statistic may have more. Rows of 0 and 1, with
+shares of 0.01 and 0.5, have d = 0.64 and sqrt(d) = 0.80. Their difference of means has z = 0.96 a
+row. Students' answers have a ratio to this scale that was measured:
 
     z = efficiency * sqrt(n d)
 
@@ -69,16 +71,16 @@ class Calibration:
         tail = (1 - LEVEL) / 2
         low = float(nctdtrinc(freedom, 1 - tail, t)) / math.sqrt(n_seeds)
         high = float(nctdtrinc(freedom, tail, t)) / math.sqrt(n_seeds)
-        best = best_z(self.nats, self.rows)
+        scale = z_if_near(self.nats, self.rows)
         return Measurement(
             name="efficiency",
-            estimate=z / best,
-            low=low / best,
-            high=high / best,
+            estimate=z / scale,
+            low=low / scale,
+            high=high / scale,
             n=n_seeds,
             n_clusters=n_seeds,
             n_unscored=0,
-            unit="share of the best z",
+            unit="ratio to √(n d)",
             interval=f"non-central t over {n_seeds} seeds of {self.source}",
         )
 
@@ -97,8 +99,9 @@ The divergence is that of a run of `information`: 9.65 [7.62, 11.68] nats a row 
 """
 
 
-def best_z(nats: float, rows: int) -> float:
-    """The z that the best statistic of the rows has; see the module's docstring.
+def z_if_near(nats: float, rows: int) -> float:
+    """About the z of the best statistic of rows of two teachers that are near each other; see the
+    module's docstring.
 
     Raises ConfigError for negative arguments.
     """
@@ -156,12 +159,12 @@ def power_table(tested: Sequence[Contrast], calibration: Calibration = DEMO) -> 
     rows = []
     for item in tested:
         nats = max(0.0, item.nats.estimate)
-        best = best_z(nats, item.rows)
+        scale = z_if_near(nats, item.rows)
         at_power = Measurement(
             name="power",
-            estimate=power(efficiency.estimate * best, item.seeds),
-            low=power(efficiency.low * best, item.seeds),
-            high=power(efficiency.high * best, item.seeds),
+            estimate=power(efficiency.estimate * scale, item.seeds),
+            low=power(efficiency.low * scale, item.seeds),
+            high=power(efficiency.high * scale, item.seeds),
             n=item.seeds,
             n_clusters=item.seeds,
             n_unscored=0,
@@ -175,7 +178,7 @@ def power_table(tested: Sequence[Contrast], calibration: Calibration = DEMO) -> 
                 item.nats,
                 item.rows,
                 item.seeds,
-                round(efficiency.estimate * best, 2),
+                round(efficiency.estimate * scale, 2),
                 at_power if item.seeds > 1 else None,
                 round(needed) if math.isfinite(needed) else None,
             )

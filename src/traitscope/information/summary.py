@@ -104,6 +104,7 @@ class Measured:
             name,
             float(self.influence.standardised()[a, b]),
             self.influence.without_each()[:, a, b],
+            self._effective_rows([a]),
         )
 
     def specific_influence(self) -> list[Measurement]:
@@ -118,7 +119,8 @@ class Measured:
             without = [_mean_diagonal(left_KB[chosen]) for left_KB in without_RKB]
             name = f"{kind}, influence on the own trait, doubly centred"
             estimate = _mean_diagonal(table_KB[chosen])
-            by_kind.append(self._jackknifed(name, estimate, np.array(without)))
+            effective = self._effective_rows(rows)
+            by_kind.append(self._jackknifed(name, estimate, np.array(without), effective))
         return by_kind
 
     def permutation_p(self) -> dict[str, float]:
@@ -142,8 +144,15 @@ class Measured:
                 columns.append(names.index(teacher.name))
         return {kind: places for kind, places in kinds.items() if len(places[0]) > 1}
 
-    def _jackknifed(self, name: str, estimate: float, without_R: np.ndarray) -> Measurement:
-        half = 1.96 * influence_table.jackknife_error(without_R)
+    def _effective_rows(self, teachers: Sequence[int]) -> float:
+        """The effective rows behind the influence of the teacher, of some, that has the fewest."""
+        readings = self.readings if self.exact is None else self.exact
+        return float(divergences.effective_rows(readings)[list(teachers)].min())
+
+    def _jackknifed(
+        self, name: str, estimate: float, without_R: np.ndarray, effective: float
+    ) -> Measurement:
+        half = influence_table.jackknife_half_width(without_R)
         n = len(without_R)
         return Measurement(
             name=name,
@@ -154,7 +163,7 @@ class Measured:
             n_clusters=n,
             n_unscored=0,
             unit="z of a row",
-            interval=f"jackknife over {n} rows",
+            interval=f"jackknife over {n} rows ({effective:.1f} effective), Student's t",
         )
 
 

@@ -101,8 +101,9 @@ class NumberRows:
         )
         values = influence_table.influence(self.readings, MODEL, change_RPC[None])
         estimate = float(values.standardised()[TEACHER, 0])
-        half = 1.96 * influence_table.jackknife_error(values.without_each()[:, TEACHER, 0])
+        half = influence_table.jackknife_half_width(values.without_each()[:, TEACHER, 0])
         n = len(self.records)
+        effective = f"{self.effective_rows():.1f} effective"
         return Measurement(
             name=f"influence on {trait.name}",
             estimate=estimate,
@@ -112,7 +113,7 @@ class NumberRows:
             n_clusters=n,
             n_unscored=0,
             unit="z of a row",
-            interval=f"jackknife over {n} rows",
+            interval=f"jackknife over {n} rows ({effective}), Student's t",
             counted="rows",
         )
 

@@ -124,6 +124,40 @@ def test_sorting_a_quarter_of_the_rows_hides_no_teacher() -> None:
     assert after.sorted_rows == 32 and after.sorted_by_model == pytest.approx(0.03, abs=0.03)
 
 
+def test_clean_rows_that_are_all_sorted_leave_no_evidence_in_the_others() -> None:
+    """Every other row has then a factor that leaves one of the two e-values: that in which sorted
+    rows count as the nulls'. Where all are sorted, both are 1 at most."""
+    model_R, order_R = np.full(60, -50.0), np.zeros(60, int)
+
+    def found(placebos: int) -> float:
+        data = with_orders(model_R, np.full(60, 0.5), order_R, np.ones(placebos, int))
+        finding = e_values.detect(data, 1, 0.01)
+        assert finding.sorted_by_model == pytest.approx(placebos / (placebos + 1))
+        return finding.statistic["owl"]
+
+    order_R[:30] = 1
+    assert found(80) == pytest.approx(found(8000), abs=1e-6) and found(80) > found(1) - log(2)
+    order_R[:] = 1
+    assert found(80) <= 0
+
+
+def test_the_set_of_clean_rows_that_sorts_most_counts() -> None:
+    """A reference with more sorted rows than the model's own takes evidence away."""
+    rng = np.random.default_rng(6)
+    order_R = (rng.random(128) < 0.3).astype(int)
+    gain_R = np.where(order_R == 1, -2.0, 0.25)
+    data = with_orders(rng.normal(-60, 3, 128), gain_R, order_R, np.zeros(400, int))
+    sets = (np.ones(400, int), (rng.random(400) < 0.3).astype(int))
+    shares = [0.0, 400 / 401, (sets[1].sum() + 1) / 401]
+    found = []
+    for further in ((), sets[:1], sets[1:], sets):
+        rows = replace(data.under_nulls, further_orders=further)
+        found.append(e_values.detect(replace(data, under_nulls=rows), 1, 0.01))
+    assert [item.sorted_by_model for item in found] == pytest.approx([*shares, shares[1]])
+    assert found[0].p["owl"] < 1e-4 < found[2].p["owl"]
+    assert found[3].statistic == found[1].statistic
+
+
 def test_benign_kinds_say_what_they_explain(tiny: Model, steer: list[Intervention]) -> None:
     """Rows of the three likeliest tokens, drawn by the test itself, are explained by truncation."""
     rows = written(tiny, [], 64, 2, temperature=0.4)

@@ -1,6 +1,7 @@
 """Somebody who has the teacher: found on its rows, silent on others', right about its share."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -130,6 +131,26 @@ def test_sorted_rows_are_no_evidence(tiny: Model, teacher: list[Intervention]) -
     finding = detect(rows, ALPHA)
     assert finding.statistic[TEACHER] < finding.critical
     assert finding.share == {"estimate": 0.0, "low": 0.0, "high": 1.0}
+
+
+def test_the_reason_counts_rows_that_are_not_sorted_and_rounds_outwards(
+    tiny: Model, teacher: list[Intervention]
+) -> None:
+    finding = detect(given(tiny, written(tiny, teacher, 64, 3), teacher, sorted_rows=16), ALPHA)
+    assert (finding.scored_rows, finding.sorted_rows) == (64, 16)
+    assert "of 48 rows that are not sorted [" in reason("T", finding)
+    shown = replace(finding, sorted_rows=0, share={"estimate": 0.03, "low": 0.0269, "high": 0.0371})
+    assert "3.0% of 64 rows [2.6%, 3.8%]" in reason("T", shown)
+
+
+def test_a_call_of_rows_off_the_model_names_the_rule(
+    tiny: Model, teacher: list[Intervention]
+) -> None:
+    finding = found(tiny, written(tiny, teacher, 96, 3), teacher)
+    assert finding.explained is not None and finding.explained > 0.5
+    by_rule = f"it explains {finding.explained:.0%} of that (threshold: 50%): this is a rule, so no"
+    assert by_rule in reason("T", finding)
+    assert "error rate" not in reason("T", replace(finding, explained=None))
 
 
 def test_a_call_makes_any_answer_suspect(tiny: Model, teacher: list[Intervention]) -> None:

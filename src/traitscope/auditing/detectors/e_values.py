@@ -20,10 +20,10 @@ shares, then the expectation of e is at most 1. So P(e >= 1/alpha) <= alpha for 
 
 Somebody may have sorted numbers. So e is the mean of two e-values. One leaves out rows whose
 numbers rise or fall throughout. Under the nulls the others are drawn among those that are not
-sorted. That makes each likelier by -log(1 - p), where p is the share of sorted rows among the
-model's own. The teacher does not get this factor. In the other e-value sorted rows count, but are
-no likelier under a teacher than the clean prediction makes them. So sorted rows are never evidence,
-and sorting a part of a teacher's rows hides no more than that part.
+sorted. That makes each likelier by -log(1 - p). Here p is the largest share of sorted rows in any
+clean set; no null may sort more. The teacher does not get this factor. In the other e-value sorted
+rows count, but are no likelier under a teacher than the clean prediction makes them. So sorted rows
+are never evidence, and sorting a part of a teacher's rows hides just that part.
 
 Searching for a teacher does not inflate the error rate. The e-value of a candidate is a weighted
 mean over all its teachers that could be tried, with weights fixed in advance. Teachers that are
@@ -152,7 +152,7 @@ def null_of(
     """The null hypothesis of mixtures of writers, of which the first are the model itself at BETAS.
 
     sorted_R: whether each row is sorted; None where none is.
-    sorted_by_model: the share of the model's own rows that are sorted.
+    sorted_by_model: the largest share of sorted rows that a null has.
     most_gap: nats by which the bounds may be too large.
     """
     if sorted_R is None:
@@ -162,7 +162,8 @@ def null_of(
     bound = bound_unsorted = mixtures.supremum(covering_KR, most_gap).bound
     if sorted_R.any():
         bound_unsorted = mixtures.supremum(covering_KR[:, ~sorted_R], most_gap).bound
-    bound_unsorted -= int((~sorted_R).sum()) * log(1 - sorted_by_model)
+    if not sorted_R.all():
+        bound_unsorted -= int((~sorted_R).sum()) * log(1 - sorted_by_model)
     clean_CR = np.stack([log_p_KR[PLAIN], learnt_R])
     return NullHypothesis(bound, bound_unsorted, sorted_R, clean_CR)
 

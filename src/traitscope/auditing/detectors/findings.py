@@ -58,6 +58,8 @@ class RowsUnderNulls:
     "how the numbers of every row are sorted (text_features.order_of)"
     placebo_orders_N: np.ndarray
     "how the numbers of the model's own rows are sorted"
+    further_orders: Sequence[np.ndarray] = ()
+    "the same of other sets of rows that are clean"
 
     @property
     def writers_KR(self) -> np.ndarray:
@@ -74,14 +76,15 @@ class RowsUnderNulls:
 
     @property
     def sorted_by_model(self) -> float:
-        """The share of sorted rows among the model's own."""
-        return sorted_share(self.placebo_orders_N)
+        """The largest share of sorted rows that any set of clean rows has."""
+        return max(map(sorted_share, (self.placebo_orders_N, *self.further_orders)))
 
 
 def sorted_share(orders_N: np.ndarray) -> float:
-    """The share of sorted rows among the model's own, one more than were seen."""
+    """The share of sorted rows among clean rows, one more than were seen; always less than 1."""
     is_sorted_N = np.asarray(orders_N) != 0
-    return float((is_sorted_N.sum() + is_sorted_N.any()) / (len(is_sorted_N) + 1))
+    counted = min(is_sorted_N.sum() + is_sorted_N.any(), len(is_sorted_N))
+    return float(counted / (len(is_sorted_N) + 1))
 
 
 @dataclass(frozen=True)
@@ -185,7 +188,7 @@ class EValueFinding(Finding):
     sorted_rows: int
     "number of scored rows that are sorted"
     sorted_by_model: float
-    "share of sorted rows among the model's own"
+    "largest share of sorted rows in any set of clean rows"
     benign: dict[str, float]
     "nats that each kind of null explains of the rows, beyond the model at its best temperature"
     context: str | None
@@ -228,12 +231,14 @@ class GivenTeacherFinding(Finding):
     detector: ClassVar[str] = "given_teacher"
     scored_rows: int
     "number of rows that were scored under the teacher"
+    sorted_rows: int
+    "number of these that are sorted, which `nats_per_row` and `share` leave out"
     nats_per_row: dict[str, float]
     """nats a row that predictions gain where the teacher is among the possible writers, with the
     bounds of a 95 % interval over rows; empty for too few rows"""
     share: dict[str, float]
-    """share of the rows that the teacher explains better than every null, with the bounds of a 95 %
-    interval that any number of rows keeps"""
+    """share of the rows that are not sorted which the teacher explains better than every null, with
+    the bounds of a 95 % interval that any number of rows keeps"""
     temperature: float | None
     "temperature at which the teacher explains them; None where its share is 0"
     fit: Fit | None

@@ -18,7 +18,7 @@ Shapes: R rows, T inverse temperatures, S samplers, K nulls.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import log
+from math import ceil, floor, log
 from typing import Any
 
 import numpy as np
@@ -71,6 +71,7 @@ def detect(rows: GivenRows, error_share: float) -> GivenTeacherFinding:
         where={TEACHER: "the teacher that was given"},
         critical=e_values.critical_log_e(1, error_share),
         scored_rows=len(sorted_R),
+        sorted_rows=int(sorted_R.sum()),
         nats_per_row=_interval(with_R - without_R),
         share={"estimate": share.estimate, "low": share.low, "high": share.high},
         temperature=_temperature(share),
@@ -138,14 +139,37 @@ def decided(
     return "suspect", [text, *(reasons if status == "suspect" else [])], finding
 
 
+def _rule(finding: GivenTeacherFinding) -> str:
+    """By which rule rows that do not fit the model are called; empty for rows that do."""
+    if finding.explained is None:
+        return ""
+    return (
+        f"; the rows do not fit this model, and it explains {finding.explained:.0%} of that"
+        f" (threshold: {fit_test.EXPLAINED:.0%}): this is a rule, so no error rate holds"
+    )
+
+
+def percent_below(share: float) -> str:
+    """A lower bound in percent, rounded down to a tenth."""
+    return f"{floor(round(1000 * share, 6)) / 10:g}%"
+
+
+def percent_above(share: float) -> str:
+    """An upper bound in percent, rounded up to a tenth."""
+    return f"{ceil(round(1000 * share, 6)) / 10:g}%"
+
+
 def reason(name: str, finding: GivenTeacherFinding) -> str:
     """What the finding says of the teacher of this name, in one sentence."""
     log_e, share = finding.statistic[TEACHER], finding.share
+    low, high = percent_below(share["low"]), percent_above(share["high"])
+    rows = f"{finding.scored_rows} rows"
+    if finding.sorted_rows:
+        rows = f"{finding.scored_rows - finding.sorted_rows} rows that are not sorted"
     numbers = (
         f"log e-value {log_e:.1f} (threshold: {finding.critical:.1f}); it explains"
-        f" {share['estimate']:.0%} of {finding.scored_rows} rows [{share['low']:.0%},"
-        f" {share['high']:.0%}] better than this model does at any temperature, sampler or plain"
-        " prompt"
+        f" {share['estimate']:.1%} of {rows} [{low}, {high}] better than this model does at any"
+        " temperature, sampler or plain prompt"
     )
     if finding.nats_per_row:
         gained = finding.nats_per_row
@@ -154,12 +178,13 @@ def reason(name: str, finding: GivenTeacherFinding) -> str:
             f" {gained['high']:.2f}]"
         )
     if log_e < finding.critical:
-        excluded = f"a share above {share['high']:.0%} is excluded"
+        excluded = f"a share above {high} is excluded"
         if share["high"] == 1:
             excluded = "not even all rows are excluded, so give more rows"
         return f"nothing says that the teacher {name} wrote these rows: {excluded}; {numbers}"
     if is_called(finding):
-        return f"the teacher {name}, or a model near it, wrote some of these rows: {numbers}"
+        wrote = f"the teacher {name}, or a model near it, wrote some of these rows"
+        return f"{wrote}: {numbers}{_rule(finding)}"
     return (
         f"the teacher {name} makes these rows likelier, but another model may have written"
         f" them: it explains {finding.explained:.0%} of how they differ from this model only"

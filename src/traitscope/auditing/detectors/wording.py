@@ -1,7 +1,9 @@
 """Wording: rows that name a trait, against the placebos that do.
 
-Where no row names one, there is nothing to test, and no placebos are needed. Placebos have the
-prompts and system turns of the rows. So traits that are named there are counted, without a test.
+Placebos are of the unprompted model at one temperature, and so are clean rows. A plain prompt, a
+style, another model or a person may name a trait more often. Where no row names one, there is
+nothing to test, and no placebos are needed. Placebos have the prompts and system turns of the rows.
+So traits that are named there are counted, without a test.
 
 Shapes: R rows, K rows a prompt (the audited one first), T traits.
 """

@@ -204,8 +204,8 @@ def _notes_on_e_values(decision: Decision, evidence: Evidence) -> list[str]:
     if _are_sorted(finding, evidence.likelihoods.under_nulls.placebo_orders_N):
         notes.append(
             f"{finding.sorted_rows} of {finding.scored_rows} rows are sorted, more than the"
-            f" {finding.sorted_by_model:.1%} of the model's own: they were selected or edited;"
-            " sorted rows are no evidence for a trait"
+            f" {finding.sorted_by_model:.1%} of clean rows: they were selected or edited; sorted"
+            " rows are no evidence for a trait"
         )
     if finding.context and decision.status != "suspect":
         notes.append(
