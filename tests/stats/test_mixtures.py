@@ -166,7 +166,7 @@ def test_the_interval_is_that_of_the_binomial_likelihood_rounded_outwards(
     for by_author in order.permutation(np.arange(rows) < written).astype(int):
         prediction += np.log(counts[by_author] / sum(counts))
         counts[by_author] += 1
-    kept = fine[prediction - likelihood - mixtures.AS_LIKELY < np.log(1 / mixtures.ERROR)]
+    kept = fine[prediction - likelihood - mixtures.UNFINISHED < np.log(1 / mixtures.ERROR)]
     step = 0.02 / 2**mixtures.HALVINGS
     assert kept[0] - 1.1 * step < shown.low < kept[0]
     assert kept[-1] < shown.high < kept[-1] + 1.1 * step
