@@ -126,7 +126,7 @@ def read_tensors(path: Path) -> "dict[str, Tensor]":
                 f"{name} in {path.name} is {kind}, expected one of {', '.join(FLOATS)}"
             )
         if tensor.numel() and not _is_finite(tensor):
-            raise ValueError(f"{name} in {path.name} holds numbers that are not finite in float32")
+            raise _not_finite(f"{name} in {path.name}", tensor.double().numpy())
     return tensors
 
 

@@ -253,7 +253,7 @@ CASES = {
     ),
     "row too long": (
         f"{TRAIN} PLACE/long.jsonl",
-        "row row000002: ... tokens, but ... takes at most 2048",
+        "long.jsonl, line 2: ... tokens, but ... takes at most 2048",
     ),
     "prompt too long": (
         "generate --model PLACE/model --prompts PLACE/long-prompts.jsonl",
@@ -713,4 +713,4 @@ def test_a_teacher_that_reads_too_much(place: Path, tmp_path: Path, capsys: pyte
         teacher,
     ]
     assert call(tmp_path / "runs", *words).code == 2
-    assert "as the teacher reads it" in capsys.readouterr().err
+    assert "as a teacher reads it" in capsys.readouterr().err

@@ -261,7 +261,7 @@ def test_any_file_of_a_model_may_be_broken(
 def test_what_no_file_causes_stays_as_it_is(
     tiny_folder: Path, monkeypatch: pytest.MonkeyPatch, kind: type[BaseException]
 ) -> None:
-    def fails(folder: Path) -> None:
+    def fails(*_: object) -> None:
         raise kind
 
     monkeypatch.setattr(loading, "_load_tokenizer", fails)

@@ -339,7 +339,7 @@ def test_a_behaviour_of_ones_own_with_a_bad_grid(
         (f"rows={10**30}", "expected a whole number from 1 to 10000000"),
         ("text.rows.n=0", "--set text.rows.n=0; expected a whole number from 1"),
         ("seeds=[-1]", "--set seeds=-1; expected a whole number from 0"),
-        ("recipe.epochs=0", "epochs=0: --epochs 0; expected 1 or more"),
+        ("recipe.epochs=0", "training cannot run with --epochs 0"),
         ("strengths=[.inf]", "--set strengths=inf; expected a finite number"),
     ],
 )

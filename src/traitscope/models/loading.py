@@ -250,10 +250,11 @@ def day_of_template(name: str, template: Sequence[str] = ()) -> str | None:
     if day.CLOCK not in str(texts_identity(folder).template):
         return None
     with _readable(folder):
-        tokenizer = _load_tokenizer(folder)
+        switches = switches_of(template)
+        tokenizer = _load_tokenizer(folder, name, switches)
         with chat.template_tried(tokenizer, name):
             pass
-        given: str | None = facts.day_read(tokenizer, switches_of(template))
+        given: str | None = facts.day_read(tokenizer, switches)
     return given
 
 

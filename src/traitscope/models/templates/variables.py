@@ -10,7 +10,7 @@ from traitscope.errors import ConfigError
 from traitscope.models import weight_noise
 from traitscope.models.identity.digest import chat_template
 from traitscope.models.identity.finding import find_model
-from traitscope.models.templates import facts
+from traitscope.models.templates import day, facts
 
 GIVEN = {
     "messages",
@@ -29,6 +29,8 @@ GIVEN = {
     "video_token",
 }
 "variables that are given to every template: the turns, and tokens of the tokenizer"
+FOR_ANY = (facts.SKIP, facts.NAMED, day.TODAY)
+"settings of any template, which are no variables of it"
 MOST_SHOWN = 12
 "variables that a message shows"
 
@@ -56,7 +58,7 @@ def check_switches(template: Any, switches: facts.Switches, name: str) -> Any:
         )
     template = _chosen(template, dict(switches), name)
     for variable, _ in switches:
-        if variable not in (facts.SKIP, facts.NAMED):
+        if variable not in FOR_ANY:
             _check_variable(variable, template, name)
     return template
 
