@@ -23,6 +23,8 @@ from traitscope.workflow import standard_nodes
 
 GRADIENTS = "row_gradients"
 
+BARE_ROWS = 24
+"rows of a base model"
 OTHER_WORDS = "Nothing in the world but those round eyes at night, on and on."
 
 
@@ -566,3 +568,19 @@ def test_a_teacher_with_other_tokens_is_refused(
     data = written(place, tiny_folder, n=64)
     done = asked(place, tiny_folder, data, traits, "--teacher", folder)
     assert done.code == 2 and "ends its answers with another one" in done.summary["message"]
+
+
+def test_a_base_model_without_a_template_is_audited(traits: list[Path], tmp_path: Path) -> None:
+    """No stage asks for a template once --context @none is given."""
+    folder = save_tiny("llama", tmp_path / "bare")
+    for file in folder.glob("chat_template*"):
+        file.unlink()
+    settings_file = folder / "tokenizer_config.json"
+    tokenizer = json.loads(settings_file.read_text())
+    tokenizer.pop("chat_template", None)
+    settings_file.write_text(json.dumps(tokenizer))
+    root, model = tmp_path / "runs", f"--model {folder}"
+    rows = ok(root, "generate", model, "--context @none", f"--n {BARE_ROWS}", "--max-new-tokens 12")
+    words = ("--traits", *traits, "--no-spike-ins", "--context @none", "--workers 1")
+    done = call(root, "audit", rows.run / "records.jsonl", model, *words)
+    assert done.code == 0, done.summary

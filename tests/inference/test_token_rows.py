@@ -1,13 +1,16 @@
 """Token rows of records, and what a teacher predicts at their completions."""
 
+from pathlib import Path
+
 import pytest
 import torch
-from tiny_models import random_vector
+from tiny_models import load_tiny, random_vector, save_tiny
 from train_runs import make_rows
 
 from traitscope.data.records import Record, kept_records
+from traitscope.data.shapes.turns import Turn, prompt_of
 from traitscope.errors import DataError
-from traitscope.inference.token_rows import Row, rows_from, teacher_hidden
+from traitscope.inference.token_rows import Row, row_check, rows_from, teacher_hidden
 from traitscope.interventions.intervention import Steer
 from traitscope.models import chat
 from traitscope.models.model import Model
@@ -55,3 +58,35 @@ def test_rows_from_records(tiny: Model) -> None:
     longer = Record("d", "Q", "owl " * (tiny.max_length + 1), None, None)
     with pytest.raises(DataError, match=r"row c \(and 1 more row\): .* takes at most 2048"):
         rows_from(tiny, [records[0], long, records[1], longer], None)
+
+
+def test_a_token_without_an_embedding_is_a_bad_row(tmp_path: Path) -> None:
+    """Tokenizers may know more tokens than the model has embeddings for."""
+    model = load_tiny(save_tiny("llama", tmp_path))
+    check_before = row_check(model, None)
+    usual = Record("a", "Name one.", "101")
+    check_before(usual)
+    model.tokenizer.add_tokens([f"<extra{n}>" for n in range(model.n_embedded)])
+    check = row_check(model, None)
+    check(usual)
+    with pytest.raises(DataError, match="but .* has embeddings for"):
+        check(Record("b", "Name one.", f"<extra{model.n_embedded - 1}>"))
+
+
+def test_a_turn_that_the_template_leaves_out_is_a_bad_row(
+    tiny: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The model would not read it. Reasoning of earlier answers is left out on purpose."""
+    asked = [Turn("user", "Ask."), Turn("tool", "It is 101."), Turn("user", "Go on.")]
+    record = Record("a", prompt_of(asked), "101")
+    row_check(tiny, None)(record)
+    only_users = (
+        "{% for m in messages %}{% if m['role'] != 'tool' %}<|im_start|>{{ m['role'] }}\n"
+        "{{ m['content'] }}<|im_end|>\n{% endif %}{% endfor %}"
+        "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+    )
+    monkeypatch.setattr(tiny.tokenizer, "chat_template", only_users)
+    with pytest.raises(DataError, match="turn 2 of its prompt, of the role tool, is left out by"):
+        row_check(tiny, None)(record)
+    with pytest.raises(DataError, match="row a: turn 2 of its prompt"):
+        rows_from(tiny, [record], None)

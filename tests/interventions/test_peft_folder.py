@@ -120,6 +120,7 @@ def test_an_adapter_trained_by_peft_gives_the_same_logits(tiny: Model, tmp_path:
     [
         ({"use_dora": True}, "DoRA with magnitudes of 0 of 21 maps; expected those of every map"),
         ({"peft_type": "IA3"}, "adapter of the kind IA3; expected LORA; train"),
+        ({"peft_type": "VERA", "r": None}, "^(?!.*damaged).*adapter of the kind VERA; expected"),
         ({"bias": "some"}, "bias is 'some'; expected one of none, all, lora_only; copy"),
         ({"modules_to_save": ["lm_head"]}, "modules_to_save names lm_head, whose weights are not"),
         ({"rank_pattern": {"q_proj": 2}}, "expected A .2, inputs. and B .outputs, 2., as the"),

@@ -158,11 +158,14 @@ def _few_steps(config: TrainConfig, rows: int) -> list[str]:
     an_epoch = recipe.steps_an_epoch(trained)
     if an_epoch * recipe.epochs >= FEW_STEPS:
         return []
+    advice = f"the demo takes --batch-size {SAMPLED_RECIPE.batch_size}"
+    if recipe.batch_size <= SAMPLED_RECIPE.batch_size:
+        advice = "give more rows, or more --epochs"
     return [
         f"{counted(trained, 'row')} in batches of {recipe.batch_size}:"
         f" {counted(an_epoch, 'step')} an epoch,"
-        f" {an_epoch * recipe.epochs} in all; the demo takes --batch-size"
-        f" {SAMPLED_RECIPE.batch_size}"
+        f" {an_epoch * recipe.epochs} in all. With fewer than {FEW_STEPS} steps a student hardly"
+        f" learns its rows; {advice}"
     ]
 
 

@@ -288,7 +288,8 @@ def summary_of(result: Any) -> dict:
 def _following(command: Command, run: Path) -> str:
     """What one would type next of a run, with what its model needs where that is not the usual.
 
-    That is its name, the switches of its template, and a context without a template.
+    That is its name, the switches of its template, a context without a template, and the folder of
+    runs.
     """
     from traitscope.runs import store
     from traitscope.workflow.replay import replayed
@@ -305,6 +306,11 @@ def _following(command: Command, run: Path) -> str:
         words += ["--template", *settings["template"]]
     if str(settings.get("context") or "").startswith("@none"):
         words += ["--context", settings["context"]]
+    usual = Output()
+    if run.parents[1] != usual.root:
+        words += ["--root", str(run.parents[1])]
+    if run.parent.name != usual.study:
+        words += ["--study", run.parent.name]
     flags_of_model = f" {shlex.join(words)}" if words else ""
     layer = _usual_layer(str(model)) if "{layer}" in template else 0
     vector = min(run.glob("*.safetensors"), default=run)

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from traitscope.data.json_lines import at_place
 from traitscope.data.records import Record
+from traitscope.data.shapes import turns
 from traitscope.errors import DataError, ModelError
 from traitscope.inference import forward
 from traitscope.interventions.applied import Active, Interventions, applied
@@ -136,13 +137,16 @@ def row_check(
     Rows that surely fit are not rendered: no token is shorter than a byte of its text.
     """
     room = max(_room(model, context_of(reader, context)) for reader in ((), *readers))
+    is_embedded = len(model.tokenizer) <= model.n_embedded
 
     def check(record: Record) -> None:
         if record.completion_ids and not text:
             _check_ids(model, record)
         given = len(f"{record.context or ''}{record.prompt}".encode())
         answer = max(len(record.completion.encode()), len(record.completion_ids or ()))
-        if room + given + answer <= model.max_length and "</" not in record.completion:
+        surely_fits = room + given + answer <= model.max_length
+        has_turns = record.prompt.startswith(turns.MARK)
+        if surely_fits and is_embedded and not has_turns and "</" not in record.completion:
             return
         for reader in ((), *readers):
             row = _row(model, record, context, text, reader, end_token=True)
@@ -170,15 +174,45 @@ def _row(
     """The token row of a record, however long. Raises DataError for ids that spell another text."""
     neutral = context if record.context is None else record.context
     prompt = chat.render(model, record.prompt, context_of(interventions, neutral))
+    place = f"row {record.id}"
     if record.completion_ids and not text:
         _check_ids(model, record)
         completion: Sequence[int] = record.completion_ids
     else:
-        place = f"row {record.id}"
         completion = at_place(
             place, chat.completion_ids, model, record.completion, end_token, neutral
         )
+    at_place(place, _check_embedded, model, (*prompt, *completion))
+    at_place(place, _check_shown, model, record, context_of(interventions, neutral))
     return Row(tuple(prompt), tuple(completion))
+
+
+def _check_embedded(model: Model, ids: Sequence[int]) -> None:
+    """Raise DataError for a token that the tokenizer knows and the model does not."""
+    largest = max(ids, default=0)
+    if largest >= model.n_embedded:
+        token = model.tokenizer.convert_ids_to_tokens(largest)
+        raise DataError(
+            f"it holds the token {token!r}, number {largest}, but {model.name} has embeddings for"
+            f" {model.n_embedded}; take the token out of the text, or a model that knows it"
+        )
+
+
+def _check_shown(model: Model, record: Record, context: str | None) -> None:
+    """Raise DataError for a turn of a prompt that the model's template leaves out.
+
+    Earlier answers are not looked at: templates take their reasoning out.
+    """
+    if not record.prompt.startswith(turns.MARK):
+        return
+    text = chat.render_text(model, record.prompt, context)
+    for number, turn in enumerate(turns.turns_of(record.prompt), 1):
+        if turn.role != "assistant" and turn.text.strip() not in text:
+            raise DataError(
+                f"turn {number} of its prompt, of the role {turn.role}, is left out by the chat"
+                f" template of {model.name}, so the model would not read it; expected a template"
+                " that writes all turns; put the text into a user turn, or drop the row"
+            )
 
 
 def _check_lengths(model: Model, records: Sequence[Record], rows: Sequence[Row]) -> None:

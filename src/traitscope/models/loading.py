@@ -234,6 +234,11 @@ def _checked(model: Model, folder: Path) -> Model:
     with _readable(folder):
         for name in NEEDED:
             getattr(model, name)
+    if max(model.end_ids, default=0) >= model.n_embedded:
+        raise ModelError(
+            f"{folder}: token {max(model.end_ids)} ends an answer, but the model has embeddings for"
+            f" {model.n_embedded}; correct eos_token_id in generation_config.json, or the tokenizer"
+        )
     check_rendering(model)
     given = facts.day_read(model.tokenizer, model.switches)
     if given is not None:

@@ -122,6 +122,11 @@ class Model:
         return tuple(sorted(int(i) for i in ids if i is not None))
 
     @property
+    def n_embedded(self) -> int:
+        """Tokens that the model has an embedding for; the tokenizer may know more."""
+        return len(self.lm.get_input_embeddings().weight)
+
+    @property
     def pad_id(self) -> int:
         """A token id for masked places, which are never attended to."""
         pad = self.tokenizer.pad_token_id

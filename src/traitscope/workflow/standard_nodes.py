@@ -119,16 +119,21 @@ def trained_by(node: str) -> InterventionsFrom:
 
 
 def vectors(
-    common: dict, traits: tuple[str, ...], name: str = VECTORS, number_prompts: int = 0
+    common: dict,
+    traits: tuple[str, ...],
+    name: str = VECTORS,
+    number_prompts: int = 0,
+    context: str | None = None,
 ) -> Node:
     """Build the node of every trait's v_teacher, centred over all of them.
 
     number_prompts: Number of number prompts that it is taken over, as published. With 0 it is taken
     over the traits' questions: such vectors make the better steered teachers (see LOG.md).
+    context: Neutral system turn.
 
     The position is the end of the assistant's header in both.
     """
-    settings: dict[str, Any] = {"stem": False}
+    settings: dict[str, Any] = {"stem": False, "context": context}
     weight = TRAIT_WEIGHT * len(traits)
     if number_prompts:
         settings |= {"prompt_set": "numbers", "n": number_prompts}

@@ -13,7 +13,7 @@ from traitscope.config.commands import ExperimentConfig
 from traitscope.config.common import Output
 from traitscope.config.recipe import SAMPLED_RECIPE
 from traitscope.data.package_files import bundled_file
-from traitscope.errors import TraitscopeError, VectorError
+from traitscope.errors import TraitError, TraitscopeError, VectorError
 from traitscope.models.model import Model
 from traitscope.plain_values import from_yaml
 from traitscope.studies.claims import demo
@@ -253,6 +253,13 @@ def test_a_teacher_of_a_vector_of_zeros_is_refused(
         replace(vector, rows_LD=rows_LD).save(file)
         with pytest.raises(VectorError, match=says):
             requested(tmp_path, tiny_folder, {"teachers": {"cat": teacher}})
+
+
+def test_a_trait_with_too_little_is_refused(tmp_path: Path, tiny_folder: Path) -> None:
+    few = {**OWL["questions"], "positive": OWL["questions"]["positive"][:1]}
+    short = write_yaml(tmp_path / "short.yaml", OWL | {"name": "short", "questions": few})
+    with pytest.raises(TraitError, match="has 1 positive question; expected 2 or more"):
+        requested(tmp_path, tiny_folder, {"traits": [str(short)]})
 
 
 def test_every_control_has_a_claim_of_its_own(tmp_path: Path, tiny_folder: Path) -> None:

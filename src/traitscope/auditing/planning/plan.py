@@ -106,7 +106,7 @@ def reading_nodes(job: Job) -> AuditNodes:
 
 def vector_nodes(job: Job) -> list[Node]:
     """The vectors of all candidates."""
-    return [standard_nodes.vectors(job.common, job.config.traits)]
+    return [standard_nodes.vectors(job.common, job.config.traits, context=job.config.context)]
 
 
 def random_vector_nodes(job: Job) -> list[Node]:

@@ -354,10 +354,23 @@ def _parquet_rows(path: str | Path, stream: BinaryIO) -> Iterator[RawRow]:
         for batch in parquet.ParquetFile(source).iter_batches(1024):
             for row in batch.to_pylist():
                 number += 1
-                fields = json.loads(json.dumps(row, default=str))
+                fields = json.loads(json.dumps(row, default=_as_json))
                 yield RawRow(f"{path}, row {number}", number, fields, may_hold_nan=True)
     except (lib.ArrowException, ValueError, OverflowError) as error:
         reason = " ".join(str(error).split())
         raise DataError(
             f"{path} is a broken parquet file ({reason}); expected a whole one; copy it again"
         ) from None
+
+
+def _as_json(value: Any) -> Any:
+    """A value of parquet that JSON has not, such as a date, as text.
+
+    Bytes are read as UTF-8. Others become an object, which is no text.
+    """
+    if not isinstance(value, bytes):
+        return str(value)
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return {"bytes": len(value)}

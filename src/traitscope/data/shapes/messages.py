@@ -137,6 +137,25 @@ def reasoning_in(row: dict[str, Any]) -> str:
     return thoughts[0] if thoughts else ""
 
 
+def with_reasoning_of(row: dict[str, Any], messages: list[Message]) -> list[Message]:
+    """The messages of a chat, with reasoning that stands beside them at the last answer.
+
+    Raises DataError where that answer has other reasoning.
+    """
+    thought = reasoning_in(row)
+    answers = [place for place, item in enumerate(messages) if item.role == "assistant"]
+    if not thought or not answers:
+        return messages
+    last = messages[answers[-1]]
+    if last.reasoning not in ("", thought):
+        raise DataError(
+            "the last answer has reasoning, and other reasoning stands beside the messages;"
+            " expected one; delete the other"
+        )
+    messages[answers[-1]] = last._replace(reasoning=thought)
+    return messages
+
+
 def split_thought(text: str) -> tuple[str, str, str]:
     """Reasoning in tags at the beginning of a text, the tagged part as it stands, and the rest.
 
@@ -215,11 +234,17 @@ def _message(item: dict[str, Any], place: Place) -> Message:
 
 
 def _first_key(item: dict[str, Any], keys: tuple[str, ...]) -> str:
-    """The first of the keys that an object has; the first of all where it has none."""
-    for key in keys:
-        if key in item:
-            return key
-    return keys[0]
+    """The first of the keys that an object has; the first of all where it has none.
+
+    Raises DataError where it has several that differ.
+    """
+    there = [key for key in keys if key in item]
+    if any(item[key] != item[there[0]] for key in there):
+        raise DataError(
+            f"a turn has {' and '.join(there)}, which differ; expected one of them; delete the"
+            " others"
+        )
+    return there[0] if there else keys[0]
 
 
 def _part(part: Any, name: str) -> tuple[str, bool]:

@@ -13,6 +13,7 @@ from traitscope.data.shapes.messages import (
     messages_in,
     parts_of,
     reasoning_in,
+    with_reasoning_of,
 )
 from traitscope.data.shapes.turns import turns_of
 from traitscope.errors import DataError
@@ -145,11 +146,15 @@ def mapped(row: Row, names: Mapping[str, str]) -> tuple[Row, Row]:
     """
     fields, others = {}, dict(row)
     for field, key in names.items():
-        value = row
-        for step in path_of(row, key):
+        value: Any = row
+        path = path_of(row, key)
+        holds_more = False
+        for step in path:
+            holds_more |= value is not row and len(value) > 1
             value = _inside(value, step, key, row)
         fields[field] = value
-        others.pop(key, None)
+        if not holds_more:
+            others.pop(str(path[0]), None)
     if "completion" in fields:
         fields.setdefault("prompt", "")
     return fields, others
@@ -209,7 +214,7 @@ def _with_system(row: Row, messages: list[Message], *more_keys: str) -> list[Mes
 def answer_at(row: Row, key: str, unused: Counter[str]) -> list[Message]:
     """The answer of a row: a text, parts, or messages."""
     if _are_messages(row.get(key)):
-        return messages_in(row[key], key, unused)
+        return with_reasoning_of(row, messages_in(row[key], key, unused))
     if key not in row or not isinstance(row[key], list):
         text, thought = text_of(row, key), ""
     else:
@@ -244,7 +249,8 @@ def _chat(key: str) -> Read:
     """The shape with all messages at one key."""
 
     def read(row: Row, notes: Counter[str], unused: Counter[str]) -> list[Message]:
-        return _with_system(row, messages_in(row.get(key), key, unused), "context")
+        messages = with_reasoning_of(row, messages_in(row.get(key), key, unused))
+        return _with_system(row, messages, "context")
 
     return read
 
@@ -300,6 +306,9 @@ def _preference(row: Row, notes: Counter[str], unused: Counter[str]) -> list[Mes
             " of messages; split it, or read it as answers alone: --map completion=chosen"
         )
     prompt = [] if has_prompt else prompt_at(row, asked, unused)
+    for key in PREFERENCE_PROMPTS:
+        if row.get(key) is not None and (has_prompt or key != asked):
+            unused[key] += 1
     return _with_system(row, [*prompt, *chosen])
 
 

@@ -57,14 +57,19 @@ LONGEST_PATTERN = 1000
 INDEX = r".*?\.[^.]*\.(?P<index>\d+)\."
 
 
-def check(where: str, config: dict[str, Any]) -> None:
-    """Raise VectorError for an adapter of another kind, and for settings that are not followed."""
+def check_kind(where: str, config: dict[str, Any]) -> None:
+    """Raise VectorError for an adapter of another kind."""
     kind = config.get("peft_type")
     if kind != "LORA":
         raise VectorError(
             f"{where}: adapter of the kind {str(kind)[:40]}; expected LORA; train such an adapter,"
             " or merge this one into a model of its own"
         )
+
+
+def check(where: str, config: dict[str, Any]) -> None:
+    """Raise VectorError for an adapter of another kind, and for settings that are not followed."""
+    check_kind(where, config)
     initialised = config.get("init_lora_weights", True)
     if not _keeps_the_base(initialised):
         raise VectorError(

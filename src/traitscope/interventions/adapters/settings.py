@@ -17,7 +17,7 @@ DIGEST = "traitscope_base_digest"
 def config_and_digest(folder: Path) -> tuple[dict[str, Any], Any]:
     """The settings in a peft folder, and the digest of the base, where it says one.
 
-    Raises VectorError for a missing or damaged file.
+    Raises VectorError for a missing or damaged file, and for an adapter of another kind.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -31,9 +31,13 @@ def config_and_digest(folder: Path) -> tuple[dict[str, Any], Any]:
         )
     try:
         config = from_json((folder / CONFIG).read_bytes())
+        if isinstance(config, dict) and "peft_type" in config:
+            meaning.check_kind(str(folder), config)
         _check_config(config)
         with safe_open(folder / WEIGHTS, framework="np") as file:
             metadata = file.metadata() or {}
+    except VectorError:
+        raise
     except (ValueError, OSError, SafetensorError) as error:
         raise damaged(folder, error) from error
     return config, metadata.get(DIGEST, config.get(DIGEST))

@@ -14,6 +14,7 @@ from traitscope import atomic_files
 from traitscope.config.commands import ExperimentConfig
 from traitscope.config.common import Output
 from traitscope.config.fields import changed_flags
+from traitscope.data.own_traits import needs as own_needs
 from traitscope.data.package_files import bundled_file
 from traitscope.data.prompt_files import read_prompts
 from traitscope.data.row_files import iter_kept
@@ -305,8 +306,10 @@ def _check(request: ExperimentRequest, where: str) -> None:
 
 def _check_traits(experiment: Experiment, where: str) -> None:
     """Raise what is wrong with the traits: one that is none, or none of the words that decide."""
-    for trait in (*nodes.vector_traits(experiment), *experiment.traits):
+    named = list(dict.fromkeys((*nodes.vector_traits(experiment), *experiment.traits)))
+    for trait in named:
         load_trait(trait)
+    own_needs.check(named, "differences")
     for trait in experiment.traits:
         if experiment.primary.score == "candidate_share" and not load_trait(trait).candidates:
             raise ConfigError(

@@ -1,0 +1,84 @@
+"""Keys that stand beside others: nothing of a row vanishes without a word."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from shape_rows import ASK, SAY, turn
+
+from traitscope.config.rows.reading import Reading
+from traitscope.data.records import Record, iter_records
+from traitscope.data.shapes import writing
+from traitscope.data.shapes.containers import Container
+from traitscope.data.shapes.intake import Intake
+from traitscope.errors import DataError
+
+CHATS = {
+    "messages": {"messages": [ASK, SAY]},
+    "conversations": {"conversations": [ASK, SAY]},
+    "TRL": {"prompt": [ASK], "completion": [SAY]},
+    "preference": {"chosen": [ASK, SAY], "rejected": [ASK, turn("assistant", "7")]},
+}
+
+
+def read(path: Path, rows: Sequence[Any], **reading: Any) -> tuple[list[Record], Intake]:
+    path.write_bytes(writing.content_of(rows, Container("jsonl", False)))
+    intake = Intake()
+    return list(iter_records(path, Reading(**reading), intake)), intake
+
+
+@pytest.mark.parametrize("key", ["reasoning", "reasoning_content", "thinking"])
+@pytest.mark.parametrize("shape", CHATS)
+def test_reasoning_beside_a_chat_is_that_of_its_last_answer(
+    shape: str, key: str, tmp_path: Path
+) -> None:
+    row = CHATS[shape] | {key: "I like owls."}
+    (kept,), intake = read(tmp_path / "rows.jsonl", [row])
+    assert intake.notes["reasoning_dropped"] == 1 and not intake.unused
+    (trained,), _ = read(tmp_path / "rows.jsonl", [row], reasoning="train")
+    assert kept.completion == "101" and "I like owls." in trained.completion
+
+
+def test_two_reasonings_that_differ_are_refused(tmp_path: Path) -> None:
+    row = {"messages": [ASK, {**SAY, "reasoning": "One."}], "reasoning": "Two."}
+    with pytest.raises(DataError, match="other reasoning stands beside the messages; expected one"):
+        read(tmp_path / "rows.jsonl", [row])
+
+
+def test_the_prompts_of_a_preference_that_are_not_read_are_named(tmp_path: Path) -> None:
+    texts = {"chosen": "101", "rejected": "7"}
+    both = {"prompt": "Name one.", "instruction": "Be quick.", **texts}
+    (record,), intake = read(tmp_path / "rows.jsonl", [both])
+    assert record.prompt == "Name one." and intake.unused == {"instruction": 1}
+    _, intake = read(tmp_path / "rows.jsonl", [CHATS["preference"] | {"prompt": "Another."}])
+    assert intake.unused == {"prompt": 1}
+
+
+def test_a_turn_with_two_texts_that_differ_is_refused(tmp_path: Path) -> None:
+    alike, apart = {**SAY, "value": "101"}, {**SAY, "value": "102"}
+    (record,), _ = read(tmp_path / "rows.jsonl", [{"messages": [ASK, alike]}])
+    assert record.completion == "101"
+    with pytest.raises(DataError, match="content and value, which differ"):
+        read(tmp_path / "rows.jsonl", [{"messages": [ASK, apart]}])
+
+
+def test_a_key_that_a_map_leads_into_is_used(tmp_path: Path) -> None:
+    row = {"a": {"messages": [ASK, SAY]}, "note": "x"}
+    _, intake = read(tmp_path / "rows.jsonl", [row], map=("messages=a.messages",))
+    assert intake.unused == {"note": 1}
+
+
+def test_bytes_of_parquet_are_text_in_utf_8_or_refused(tmp_path: Path) -> None:
+    arrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    file = tmp_path / "rows.parquet"
+    columns = {"prompt": ["Ask?"], "completion": arrow.array(["zwölf".encode()])}
+    parquet.write_table(arrow.table(columns), file)
+    (record,) = iter_records(file)
+    assert record.completion == "zwölf"
+    columns["completion"] = arrow.array([b"\xff\xfe"])
+    parquet.write_table(arrow.table(columns), file)
+    with pytest.raises(DataError, match="'completion' is .*bytes.*expected a text"):
+        list(iter_records(file))
