@@ -274,7 +274,7 @@ def test_what_comes_next_names_the_model_that_was_used(tmp_path: Path, tiny_fold
     run = ok(root, "train", "--data", rows, "--model", tiny_folder, "--epochs 1 --rank 2").run
     following = capsys.readouterr().err.splitlines()[-1]
     assert following.split(maxsplit=1)[1] == (
-        f"traitscope measure --model {tiny_folder} --interventions adapter:{run}"
+        f"traitscope measure --model {tiny_folder} --root {root} --interventions adapter:{run}"
     )
     base = ok(root, "measure", "--model", tiny_folder, "--samples 0 --sets positive").run
     following = capsys.readouterr().err.splitlines()[-1]
