@@ -267,3 +267,18 @@ def test_what_no_file_causes_stays_as_it_is(
     monkeypatch.setattr(loading, "_load_tokenizer", fails)
     with pytest.raises(kind):
         load_tiny(tiny_folder)
+
+
+def test_weights_that_the_config_does_not_ask_for_are_said(
+    tiny_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A file of three blocks under a config of two is another model."""
+    folder = shutil.copytree(tiny_folder, tmp_path / "fewer")
+    load_tiny(folder)
+    assert "no part of the model" not in capsys.readouterr().err
+    config = json.loads((folder / "config.json").read_text())
+    config["num_hidden_layers"] -= 1
+    (folder / "config.json").write_text(json.dumps(config))
+    load_tiny(folder)
+    said = capsys.readouterr().err
+    assert "in the files of" in said and "no part of the model that config.json asks for" in said

@@ -24,6 +24,7 @@ from traitscope.models.templates import day, facts
 from traitscope.models.templates.check import check_rendering
 from traitscope.models.templates.facts import Switches, switches_of
 from traitscope.models.templates.variables import check_switches
+from traitscope.plurals import counted
 
 LOGIT_SCALES = ("logits_scaling", "logit_scale", "lm_head_multiplier")
 "config fields of the few families that scale logits behind the output head"
@@ -143,6 +144,13 @@ def _load_folder(
             f"{folder}: {len(missing)} of the model's weights are in none of its files, such as"
             f" {missing[0]}; expected all that config.json asks for, in *.safetensors; fetch the"
             " model again, or save it with save_pretrained"
+        )
+    if loading_info["unexpected_keys"]:
+        further = sorted(loading_info["unexpected_keys"])
+        distributed.say(
+            f"{counted(len(further), 'weight')} in the files of {name}, such as {further[0]},"
+            f" {'is' if len(further) == 1 else 'are'} no part of the model that config.json asks"
+            " for, and not used; if that is not meant, correct config.json"
         )
     return lm, tokenizer
 
