@@ -19,7 +19,7 @@ from traitscope.information.teachers import GIVEN
 from traitscope.reporting.tables import Table
 from traitscope.stats.measurement import Measurement
 from traitscope.workflow.graph import Folders, Node
-from traitscope.workflow.standard_nodes import NUMBER_TOKENS, PROMPT_TOKENS
+from traitscope.workflow.standard_nodes import InterventionsFrom, Rows
 
 NAME = "information"
 "Name of the node."
@@ -64,22 +64,42 @@ def node(nodes: Sequence[Node], common: dict, rows: int = ROWS) -> Node | None:
         needs.update(dict.fromkeys(by_name[item.node].needs))
     count = max(item.config.count for item in written)
 
+    def teachers(folders: Folders) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(item.teacher for item in _written(nodes, folders, common)))
+
+    size = Rows(rows, count)
+    return comparison(common, NAME, Compared(teachers, len(written), tuple(needs)), size)
+
+
+@dataclass(frozen=True)
+class Compared:
+    """Teachers whose digits are compared with those of the unmodified model."""
+
+    teachers: InterventionsFrom
+    """One intervention for each teacher, in order."""
+    number: int
+    """How many there are, at most."""
+    needs: tuple[str, ...]
+    """Nodes that they are made of."""
+
+
+def comparison(common: dict, name: str, compared: Compared, rows: Rows) -> Node:
+    """The node that compares teachers on number rows, an equal part of them written by each."""
+
     def config(folders: Folders) -> InformationConfig:
-        teachers = dict.fromkeys(item.teacher for item in _written(nodes, folders, common))
         return InformationConfig(
             **common,
             traits=(),
             plain="",
-            steered=tuple(teachers),
-            rows=rows,
+            steered=compared.teachers(folders),
+            rows=rows.n,
             exact_rows=0,
             influence=(),
-            count=count,
+            count=rows.numbers,
         )
 
-    tokens = rows * (PROMPT_TOKENS + NUMBER_TOKENS * count)
-    weight = tokens * (2 + len(written))
-    return Node(NAME, InformationConfig, config, tuple(needs), weight)
+    weight = rows.tokens * (2 + compared.number)
+    return Node(name, InformationConfig, config, compared.needs, weight)
 
 
 def _written(nodes: Sequence[Node], folders: Folders, common: dict) -> Iterator[_Written]:

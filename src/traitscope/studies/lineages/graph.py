@@ -7,12 +7,11 @@ Each generation has its own.
 from dataclasses import dataclass
 from itertools import product
 
-from traitscope.config.analysis import InformationConfig
 from traitscope.config.recipe import Recipe
 from traitscope.errors import ConfigError
 from traitscope.studies import shared_nodes, sizes
 from traitscope.studies.equal_kl import RandomControls
-from traitscope.workflow import standard_nodes
+from traitscope.workflow import information_node, standard_nodes
 from traitscope.workflow.graph import Folders, Node
 from traitscope.workflow.standard_nodes import EAS_ROWS, VECTORS, InterventionsFrom, Rows
 
@@ -153,21 +152,12 @@ def _digits(size: Size, common: dict, seed: int) -> Node:
     """Build the comparison of the digits of all students of a seed with the base's."""
     students = [student_name(*student, seed) for student in students_of(size)]
 
-    def config(folders: Folders) -> InformationConfig:
-        writers: list[str] = []
+    def writers(folders: Folders) -> tuple[str, ...]:
+        items: list[str] = []
         for student in students:
-            writers += standard_nodes.trained_by(student)(folders)
-        return InformationConfig(
-            **common,
-            seed=seed,
-            traits=(),
-            plain="",
-            steered=tuple(writers),
-            rows=READ_ROWS,
-            exact_rows=0,
-            influence=(),
-            count=size.numbers,
-        )
+            items += standard_nodes.trained_by(student)(folders)
+        return tuple(items)
 
-    tokens = Rows(READ_ROWS, size.numbers).tokens * (2 + len(students))
-    return Node(digits_name(seed), InformationConfig, config, tuple(students), tokens)
+    compared = information_node.Compared(writers, len(students), tuple(students))
+    rows = Rows(READ_ROWS, size.numbers)
+    return information_node.comparison(common | {"seed": seed}, digits_name(seed), compared, rows)

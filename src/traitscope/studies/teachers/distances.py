@@ -8,13 +8,12 @@ unmodified model itself.
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from traitscope.config.analysis import InformationConfig
 from traitscope.information import summary
 from traitscope.information.teachers import BASE, GIVEN
 from traitscope.stats.measurement import Measurement
-from traitscope.workflow import standard_nodes
+from traitscope.workflow import information_node
 from traitscope.workflow.graph import Folders, Node
-from traitscope.workflow.standard_nodes import InterventionsFrom
+from traitscope.workflow.standard_nodes import InterventionsFrom, Rows
 
 NAME = "distances"
 "name of the node"
@@ -37,24 +36,15 @@ def node(common: dict, teachers: Mapping[str, Made], numbers: int, rows: int = R
     for made in teachers.values():
         needs.update(dict.fromkeys(made.needs))
 
-    def config(folders: Folders) -> InformationConfig:
-        items = []
+    def items(folders: Folders) -> tuple[str, ...]:
+        every = []
         for made in teachers.values():
             (item,) = made.interventions(folders)
-            items.append(item)
-        return InformationConfig(
-            **common,
-            traits=(),
-            plain="",
-            steered=tuple(items),
-            rows=rows,
-            exact_rows=0,
-            influence=(),
-            count=numbers,
-        )
+            every.append(item)
+        return tuple(every)
 
-    tokens = standard_nodes.Rows(rows, numbers).tokens * (2 + len(teachers))
-    return Node(NAME, InformationConfig, config, tuple(needs), tokens)
+    compared = information_node.Compared(items, len(teachers), tuple(needs))
+    return information_node.comparison(common, NAME, compared, Rows(rows, numbers))
 
 
 def read(folders: Folders, teachers: Sequence[str]) -> dict[str, Measurement]:
