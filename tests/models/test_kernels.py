@@ -183,9 +183,16 @@ def test_factor_gradient(dtype: torch.dtype, shape: tuple[int, int, int]) -> Non
 @needs_compiler
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("with_mask", [False, True])
-def test_attention_of_the_newest_token(dtype: torch.dtype, with_mask: bool) -> None:
-    """Keys and values are views of larger buffers, as in a cache; the mask hides padding."""
-    B, H, K, S, E = 3, 6, 2, 11, 16
+@pytest.mark.parametrize(("heads", "S", "E"), [(3, 11, 16), (3, 11, 64), (7, 16, 64), (5, 17, 128)])
+def test_attention_of_the_newest_token(
+    dtype: torch.dtype, with_mask: bool, heads: int, S: int, E: int
+) -> None:
+    """Keys and values are views of larger buffers, as in a cache; the mask hides padding.
+
+    Heads of 64 and 128 entries have a pass of their own, for four heads or fewer at once.
+    """
+    B, K = 3, 2
+    H = heads * K
     keys, values = drawn(B, K, 20, E, dtype=dtype), drawn(B, K, 20, E, dtype=dtype, seed=1)
     query, mask = drawn(B, H, 1, E, dtype=dtype, seed=2), None
     if with_mask:
@@ -202,6 +209,38 @@ def test_attention_of_the_newest_token(dtype: torch.dtype, with_mask: bool) -> N
     )
     assert_close(out, expected, dtype)
     assert not passes.attends_one(query, keys.transpose(2, 3)[..., :E], values[:, :, :S])
+
+
+def turned(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Rotary embedding as transformers writes it."""
+    first, second = x.chunk(2, -1)
+    return x * cos.unsqueeze(1) + torch.cat([-second, first], -1) * sin.unsqueeze(1)
+
+
+@needs_compiler
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("angle_rows", [1, 3])
+@pytest.mark.parametrize(("H", "T", "E"), [(2, 5, 8), (9, 40, 64), (1, 1, 6)])
+def test_rotary(dtype: torch.dtype, angle_rows: int, H: int, T: int, E: int) -> None:
+    """Queries come as views of the linear map's output; halves need not have equal angles."""
+    x = drawn(3, T, H, E, dtype=dtype).transpose(1, 2)
+    cos = drawn(angle_rows, T, E, dtype=dtype, seed=1)
+    sin = drawn(angle_rows, T, E, dtype=dtype, seed=2)
+    assert passes.takes_angles(x, cos, sin)
+
+    def plain(x: Tensor) -> Tensor:
+        return turned(x, cos.float(), sin.float())
+
+    assert_same_function(lambda x: passes.rotary(x, cos, sin), plain, dtype, x)
+    if dtype == torch.bfloat16:  # every rounding is where transformers has it
+        assert torch.equal(passes.rotary(x, cos, sin), turned(x, cos, sin))
+
+
+def test_angles_of_a_part_of_a_head_are_left_to_transformers() -> None:
+    x = drawn(2, 3, 4, 8)
+    assert not passes.takes_angles(x, drawn(2, 4, 4), drawn(2, 4, 4))
+    assert not passes.takes_angles(x, drawn(3, 4, 8), drawn(3, 4, 8))
+    assert not passes.takes_angles(x.transpose(2, 3), drawn(2, 8, 4), drawn(2, 8, 4))
 
 
 @needs_compiler
@@ -305,6 +344,30 @@ def test_only_modules_that_compute_the_same_are_taken_over(model: Model) -> None
     other = Shifted()
     mounting.mount(other)
     assert "forward" not in vars(other)
+
+
+@needs_compiler
+@pytest.mark.parametrize("family", ["llama", "qwen2", "gemma2"])
+def test_rotary_is_taken_over_in_the_model_alone(family: str, tmp_path: Path) -> None:
+    """Hidden states and gradients stay those of transformers; its module is left as it is."""
+    model = load_tiny(save_tiny(family, tmp_path))
+    attention = [m for m in model.lm.modules() if hasattr(m, "q_proj")]
+    taken = [m for m in attention if "forward" in vars(m)]
+    assert taken == attention
+    own = sys.modules[type(attention[0]).__module__].apply_rotary_pos_emb
+    assert vars(attention[0])["forward"].__func__.__globals__["apply_rotary_pos_emb"] is not own
+    ids = torch.tensor([[3, 4, 5, 6, 7, 8]])
+    found = []
+    for is_taken in (True, False):
+        if not is_taken:
+            for module in attention:
+                del module.forward
+        embedded = model.lm.get_input_embeddings()(ids).detach().requires_grad_()
+        logits = model.lm(inputs_embeds=embedded).logits
+        (grad,) = torch.autograd.grad(logits.float().logsumexp(-1).sum(), embedded)
+        found.append((logits.detach(), grad))
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
 
 
 @needs_compiler

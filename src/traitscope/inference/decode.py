@@ -26,7 +26,7 @@ from traitscope.errors import ConfigError, ModelError
 from traitscope.inference import forward
 from traitscope.interventions import hooks
 from traitscope.interventions.applied import Active
-from traitscope.models.kernels import compiled, passes
+from traitscope.models.kernels import compiled, packing, passes
 from traitscope.models.model import Model
 
 CHUNK = 256
@@ -122,21 +122,20 @@ def decode(
     order = sorted(range(len(prompts)), key=lambda i: (len(prompts[i]), i))
     completions: list[list[int]] = [[] for _ in prompts]
     n_steps = sampling.max_new_tokens if constraint is None else len(constraint)
-    for start in range(0, len(order), batch_size):
-        indices = order[start : start + batch_size]
-        batch, batch_keys = [], []
-        for i in indices:
-            batch.append(prompts[i])
-            batch_keys.append(keys[i])
-        random_BN = _random_numbers(model, sampling.seed, batch_keys, n_steps)
-        if constraint is None:
-            answers = _free(model, active, batch, random_BN, sampling)
-        else:
-            answers = _constrained(model, active, batch, random_BN, sampling, constraint)
-        for i, answer in zip(indices, answers, strict=True):
-            completions[i] = answer
-        if done:
-            done(len(indices))
+    with packing.packed_weights(model.lm, n_steps * -(-len(order) // batch_size)):
+        for start in range(0, len(order), batch_size):
+            indices = order[start : start + batch_size]
+            batch = [prompts[i] for i in indices]
+            batch_keys = [keys[i] for i in indices]
+            random_BN = _random_numbers(model, sampling.seed, batch_keys, n_steps)
+            if constraint is None:
+                answers = _free(model, active, batch, random_BN, sampling)
+            else:
+                answers = _constrained(model, active, batch, random_BN, sampling, constraint)
+            for i, answer in zip(indices, answers, strict=True):
+                completions[i] = answer
+            if done:
+                done(len(indices))
     return completions
 
 

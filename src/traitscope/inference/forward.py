@@ -21,6 +21,7 @@ from traitscope.interventions import full_weights, hooks, lora, multi_lora
 from traitscope.interventions.applied import Active
 from traitscope.interventions.partial_lora import TokenSwitch
 from traitscope.interventions.pass_state import PassState
+from traitscope.models.kernels import packing
 from traitscope.models.model import Model, backbone
 
 PASS_TOKENS = {"cpu": 1024, "cuda": 16384}
@@ -346,6 +347,9 @@ def raw_logits(model: Model, hidden_ND: Tensor, columns_V: Tensor | None = None)
     # Two-dimensional and contiguous: a slice [B, C, D] would become a batched product, which copies
     # the vocabulary matrix.
     hidden_ND = hidden_ND.reshape(-1, hidden_ND.shape[-1]).contiguous()
+    if columns_V is None and packing.is_packed(model.head):
+        logits_NV: Tensor = model.head(hidden_ND)
+        return logits_NV
     weight_VD, bias_V = model.head.weight, model.head.bias
     if columns_V is not None:
         weight_VD = weight_VD[columns_V]

@@ -116,13 +116,18 @@ def usable(*tensors: Tensor) -> bool:
 
 
 def call(name: str, dtype: torch.dtype, *values: Any) -> None:
-    """Call a pass. Tensors must be contiguous; floats are passed as float32."""
+    """Call a pass. Floats are passed as float32, tuples as arrays of whole numbers.
+
+    Tensors must be contiguous where their strides are not passed.
+    """
     passed: list[Any] = []
     for value in values:
         if isinstance(value, Tensor):
             passed.append(ctypes.c_void_p(value.data_ptr()))
         elif isinstance(value, float):
             passed.append(ctypes.c_float(value))
+        elif isinstance(value, tuple):
+            passed.append((ctypes.c_int64 * len(value))(*value))
         else:
             passed.append(ctypes.c_void_p(None) if value is None else ctypes.c_int64(value))
     getattr(library(), f"{name}_{TYPES[dtype]}")(*passed)

@@ -15,7 +15,8 @@ using bf16 = uint16_t;
 constexpr float LOWEST = -INFINITY;
 constexpr int64_t LANES = 16;
 constexpr int64_t CHUNK = 256;   // logits that are summed before a draw looks inside
-constexpr int64_t WIDEST = 256;  // entries of a head, at most
+constexpr int64_t LINE = 64;   // bytes of a cache line
+constexpr int64_t AHEAD = 32;  // keys, or values, that are asked for before they are read
 constexpr int ROWS = 8, COLUMNS = 256;  // of one tile of factor gradients: it fits into a cache
 
 inline float load(float value) { return value; }
@@ -103,6 +104,30 @@ void gate_row_back(const T* __restrict grad, const T* __restrict gate, const T* 
         float g = load(gate[i]), d = load(grad[i]), s = sigmoid(g);
         store(grad_up[i], d * g * s);
         store(grad_gate[i], d * load(up[i]) * s * (1.0f + g * (1.0f - s)));
+    }
+}
+
+// y = round(x cos) + round(turned(x) sin), where turned(x) is (-second half of x, first half)
+template <class T>
+void rotary_row(const T* __restrict x, const T* __restrict cos, const T* __restrict sin,
+                T* __restrict y, int64_t E) {
+    int64_t half = E / 2;
+    for (int64_t e = 0; e < half; e++) {
+        float first = load(x[e]), second = load(x[e + half]);
+        store(y[e], rounded<T>(first * load(cos[e])) - rounded<T>(second * load(sin[e])));
+        store(y[e + half], rounded<T>(second * load(cos[e + half])) +
+                               rounded<T>(first * load(sin[e + half])));
+    }
+}
+
+template <class T>
+void rotary_row_back(const T* __restrict grad, const T* __restrict cos, const T* __restrict sin,
+                     T* __restrict grad_x, int64_t E) {
+    int64_t half = E / 2;
+    for (int64_t e = 0; e < half; e++) {
+        float first = load(grad[e]), second = load(grad[e + half]);
+        store(grad_x[e], first * load(cos[e]) + second * load(sin[e + half]));
+        store(grad_x[e + half], second * load(cos[e + half]) - first * load(sin[e]));
     }
 }
 
@@ -208,46 +233,171 @@ int64_t drawn_index(const T* __restrict logits, double random, float inverse_tem
     return last;
 }
 
-// Attention of one query token: G query heads [G, E] over S keys and values [S, E]. Each key and
-// each value is read once for all heads. room: G S + 2 G E floats
-template <class T>
-void attend_one(const T* __restrict query, const T* __restrict keys, const T* __restrict values,
-                const T* __restrict mask, T* __restrict out, float* __restrict room, int64_t G,
-                int64_t S, int64_t E, float scale) {
-    float* __restrict scores = room;
-    float* __restrict heads = room + G * S;
-    float* __restrict sums = heads + G * E;
-    float entries[WIDEST];
-    for (int64_t i = 0; i < G * E; i++) {
-        heads[i] = load(query[i]) * scale;
-        sums[i] = 0;
-    }
-    for (int64_t s = 0; s < S; s++) {
-        for (int64_t e = 0; e < E; e++) entries[e] = load(keys[s * E + e]);
-        float added = mask ? load(mask[s]) : 0.0f;
-        for (int64_t g = 0; g < G; g++) {
-            float dot = 0;
-            for (int64_t e = 0; e < E; e++) dot += heads[g * E + e] * entries[e];
-            scores[g * S + s] = dot + added;
-        }
-    }
-    for (int64_t g = 0; g < G; g++) {
-        float* __restrict row = scores + g * S;
-        float top = LOWEST, sum = 0;
+// LANES floats that one instruction handles, where the processor has such vectors.
+typedef float Lanes __attribute__((vector_size(LANES * sizeof(float))));
+typedef int32_t Places __attribute__((vector_size(LANES * sizeof(int32_t))));
+
+#if defined(__clang__)
+#define PICKED(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
+#else
+#define PICKED(a, b, ...) __builtin_shuffle(a, b, (Places){__VA_ARGS__})
+#endif
+
+inline Lanes lanes_at(const float* from) {
+    Lanes out;
+    std::memcpy(&out, from, sizeof out);
+    return out;
+}
+
+inline Lanes lanes_at(const bf16* from) {
+    typedef uint16_t Halves __attribute__((vector_size(LANES * sizeof(uint16_t))));
+    typedef uint32_t Words __attribute__((vector_size(LANES * sizeof(uint32_t))));
+    Halves halves;
+    std::memcpy(&halves, from, sizeof halves);
+    return (Lanes)(__builtin_convertvector(halves, Words) << 16);
+}
+
+// Sums of neighbouring halves: of every group of lanes of a, and then of b, the first half and the
+// second half are added.
+inline Lanes folded_16(Lanes a, Lanes b) {
+    return PICKED(a, b, 0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23) +
+           PICKED(a, b, 8, 9, 10, 11, 12, 13, 14, 15, 24, 25, 26, 27, 28, 29, 30, 31);
+}
+
+inline Lanes folded_8(Lanes a, Lanes b) {
+    return PICKED(a, b, 0, 1, 2, 3, 8, 9, 10, 11, 16, 17, 18, 19, 24, 25, 26, 27) +
+           PICKED(a, b, 4, 5, 6, 7, 12, 13, 14, 15, 20, 21, 22, 23, 28, 29, 30, 31);
+}
+
+inline Lanes folded_4(Lanes a, Lanes b) {
+    return PICKED(a, b, 0, 1, 4, 5, 8, 9, 12, 13, 16, 17, 20, 21, 24, 25, 28, 29) +
+           PICKED(a, b, 2, 3, 6, 7, 10, 11, 14, 15, 18, 19, 22, 23, 26, 27, 30, 31);
+}
+
+inline Lanes folded_2(Lanes a, Lanes b) {
+    return PICKED(a, b, 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30) +
+           PICKED(a, b, 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31);
+}
+
+// The sums of LANES vectors, as one vector; the vectors are overwritten.
+inline Lanes sums_of(Lanes* v) {
+    for (int i = 0; i < 8; i++) v[i] = folded_16(v[2 * i], v[2 * i + 1]);
+    for (int i = 0; i < 4; i++) v[i] = folded_8(v[2 * i], v[2 * i + 1]);
+    for (int i = 0; i < 2; i++) v[i] = folded_4(v[2 * i], v[2 * i + 1]);
+    return folded_2(v[0], v[1]);
+}
+
+// Ask for the E entries at `from`, which are read soon; also harmless where there is no memory.
+template <int64_t E, class T>
+inline void fetch(const T* from) {
+    for (int64_t e = 0; e < E; e += LINE / int64_t(sizeof(T))) __builtin_prefetch(from + e);
+}
+
+// row = softmax(row), in place
+inline void softmax_of(float* __restrict row, int64_t S) {
+    float top = LOWEST, sum = 0;
 #pragma omp simd reduction(max : top)
-        for (int64_t s = 0; s < S; s++) top = row[s] > top ? row[s] : top;
-        for (int64_t s = 0; s < S; s++) {
-            row[s] = exp_of(row[s] - top);
-            sum += row[s];
+    for (int64_t s = 0; s < S; s++) top = row[s] > top ? row[s] : top;
+    for (int64_t s = 0; s < S; s++) {
+        row[s] = exp_of(row[s] - top);
+        sum += row[s];
+    }
+    for (int64_t s = 0; s < S; s++) row[s] /= sum;
+}
+
+// Attention of one query token: G query heads of E = WIDTH LANES entries over S keys and values
+// [S, E]. Each key and each value is read once for all heads, and asked for before that. room: G
+// whole_lanes(S) floats; next: entries from these keys to those that are read afterwards
+template <class T, int G, int WIDTH>
+void attend_heads(const T* __restrict query, const T* __restrict keys, const T* __restrict values,
+                  const T* __restrict mask, T* __restrict out, float* __restrict room, int64_t S,
+                  float scale, int64_t next) {
+    constexpr int64_t E = WIDTH * LANES;
+    int64_t padded = whole_lanes(S);
+    Lanes heads[G][WIDTH], sums[G][WIDTH];
+    for (int g = 0; g < G; g++)
+        for (int w = 0; w < WIDTH; w++) {
+            heads[g][w] = lanes_at(query + g * E + w * LANES) * scale;
+            sums[g][w] = Lanes{};
         }
-        for (int64_t s = 0; s < S; s++) row[s] /= sum;
+    for (int64_t start = 0; start < S; start += LANES) {
+        int64_t count = S - start < LANES ? S - start : LANES;
+        Lanes products[G][LANES];
+        for (int64_t k = count; k < LANES; k++)
+            for (int g = 0; g < G; g++) products[g][k] = Lanes{};
+        for (int64_t k = 0; k < count; k++) {
+            const T* key = keys + (start + k) * E;
+            fetch<E>(key + AHEAD * E);
+            fetch<E>(values + (start + k) * E);
+            Lanes entries[WIDTH];
+            for (int w = 0; w < WIDTH; w++) entries[w] = lanes_at(key + w * LANES);
+            for (int g = 0; g < G; g++) {
+                Lanes product = heads[g][0] * entries[0];
+                for (int w = 1; w < WIDTH; w++) product += heads[g][w] * entries[w];
+                products[g][k] = product;
+            }
+        }
+        for (int g = 0; g < G; g++) {
+            Lanes dots = sums_of(products[g]);
+            std::memcpy(room + g * padded + start, &dots, sizeof dots);
+        }
+    }
+    for (int g = 0; g < G; g++) {
+        if (mask)
+            for (int64_t s = 0; s < S; s++) room[g * padded + s] += load(mask[s]);
+        softmax_of(room + g * padded, S);
     }
     for (int64_t s = 0; s < S; s++) {
-        for (int64_t e = 0; e < E; e++) entries[e] = load(values[s * E + e]);
-        for (int64_t g = 0; g < G; g++)
-            for (int64_t e = 0; e < E; e++) sums[g * E + e] += scores[g * S + s] * entries[e];
+        fetch<E>(keys + next + s * E);
+        for (int w = 0; w < WIDTH; w++) {
+            Lanes entries = lanes_at(values + s * E + w * LANES);
+            for (int g = 0; g < G; g++) sums[g][w] += room[g * padded + s] * entries;
+        }
     }
-    for (int64_t i = 0; i < G * E; i++) store(out[i], sums[i]);
+    for (int g = 0; g < G; g++)
+        for (int w = 0; w < WIDTH; w++)
+            for (int64_t lane = 0; lane < LANES; lane++)
+                store(out[g * E + w * LANES + lane], sums[g][w][lane]);
+}
+
+// The same for heads of any size. room: S + 2 E floats
+template <class T>
+void attend_any(const T* __restrict query, const T* __restrict keys, const T* __restrict values,
+                const T* __restrict mask, T* __restrict out, float* __restrict room, int64_t S,
+                int64_t E, float scale) {
+    float* __restrict scores = room;
+    float* __restrict head = room + S;
+    float* __restrict sums = head + E;
+    for (int64_t e = 0; e < E; e++) {
+        head[e] = load(query[e]) * scale;
+        sums[e] = 0;
+    }
+    for (int64_t s = 0; s < S; s++) {
+        float dot = 0;
+        for (int64_t e = 0; e < E; e++) dot += head[e] * load(keys[s * E + e]);
+        scores[s] = dot + (mask ? load(mask[s]) : 0.0f);
+    }
+    softmax_of(scores, S);
+    for (int64_t s = 0; s < S; s++)
+        for (int64_t e = 0; e < E; e++) sums[e] += scores[s] * load(values[s * E + e]);
+    for (int64_t e = 0; e < E; e++) store(out[e], sums[e]);
+}
+
+// Some of the query heads of one key-value head: as many as `attend_heads` takes, or one. Returns
+// their number.
+template <class T>
+int64_t attend_some(const T* query, const T* keys, const T* values, const T* mask, T* out,
+                    float* room, int64_t G, int64_t S, int64_t E, float scale, int64_t next) {
+#define TAKEN(HEADS, WIDTH)                                                                        \
+    if (G >= HEADS && E == WIDTH * LANES) {                                                        \
+        attend_heads<T, HEADS, WIDTH>(query, keys, values, mask, out, room, S, scale, next);       \
+        return HEADS;                                                                              \
+    }
+    TAKEN(4, 4) TAKEN(3, 4) TAKEN(2, 4) TAKEN(1, 4)
+    TAKEN(4, 8) TAKEN(3, 8) TAKEN(2, 8) TAKEN(1, 8)
+#undef TAKEN
+    attend_any(query, keys, values, mask, out, room, S, E, scale);
+    return 1;
 }
 
 // out [R, C] = scale sum over n of thin [N, R] wide [N, C], for COLUMNS columns from `column` on.
@@ -307,6 +457,25 @@ void gate_back(const T* grad, const T* gates, const T* up, T* grad_gate, T* grad
                       D);
 }
 
+// x, y [B, H, Q, E] with the strides of their first three axes; cos, sin [B, Q, E], or [Q, E] with
+// angle_rows 0
+template <class T, bool IS_BACK>
+void turn(const T* x, const T* cos, const T* sin, T* y, int64_t B, int64_t H, int64_t Q, int64_t E,
+          int64_t angle_rows, const int64_t* x_strides, const int64_t* y_strides) {
+#pragma omp parallel for if (B * H * Q > 64)
+    for (int64_t bq = 0; bq < B * Q; bq++) {
+        int64_t b = bq / Q, q = bq % Q, angle = (b * angle_rows + q) * E;
+        for (int64_t h = 0; h < H; h++) {
+            const T* from = x + b * x_strides[0] + h * x_strides[1] + q * x_strides[2];
+            T* to = y + b * y_strides[0] + h * y_strides[1] + q * y_strides[2];
+            if (IS_BACK)
+                rotary_row_back(from, cos + angle, sin + angle, to, E);
+            else
+                rotary_row(from, cos + angle, sin + angle, to, E);
+        }
+    }
+}
+
 // scores [B, H, Q, S]; mask [B, Q, S], or [Q, S] with mask_rows 0, or null; room [B H, whole_lanes(S)]
 template <class T>
 void softmax(T* scores, const T* mask, float* room, int64_t B, int64_t H, int64_t Q, int64_t S,
@@ -358,12 +527,17 @@ void attend(const T* query, const T* keys, const T* values, const T* mask, T* ou
             float scale) {
 #pragma omp parallel
     {
-        std::vector<float> room(G * (S + 2 * E));
+        std::vector<float> room(4 * whole_lanes(S) + 2 * E);
 #pragma omp for
         for (int64_t bk = 0; bk < BK; bk++) {
             const T* of_row = mask ? mask + bk / K * mask_rows * S : nullptr;
-            attend_one(query + bk * G * E, keys + bk * head_stride, values + bk * head_stride,
-                       of_row, out + bk * G * E, room.data(), G, S, E, scale);
+            const T* of_keys = keys + bk * head_stride;
+            const T* of_values = values + bk * head_stride;
+            for (int64_t g = 0; g < G;) {
+                int64_t place = (bk * G + g) * E;
+                g += attend_some(query + place, of_keys, of_values, of_row, out + place,
+                                 room.data(), G - g, S, E, scale, head_stride);
+            }
         }
     }
 }
@@ -394,6 +568,16 @@ void factor(const T* thin, const T* wide, float* out, int64_t N, int64_t R, int6
     extern "C" void gate_back_##T(const T* grad, const T* gates, const T* up, T* grad_gate,        \
                                   T* grad_up, int64_t N, int64_t D) {                              \
         gate_back(grad, gates, up, grad_gate, grad_up, N, D);                                      \
+    }                                                                                              \
+    extern "C" void rotary_##T(const T* x, const T* cos, const T* sin, T* y, int64_t B, int64_t H,   \
+                               int64_t Q, int64_t E, int64_t angle_rows,                           \
+                               const int64_t* x_strides, const int64_t* y_strides) {               \
+        turn<T, false>(x, cos, sin, y, B, H, Q, E, angle_rows, x_strides, y_strides);              \
+    }                                                                                              \
+    extern "C" void rotary_back_##T(const T* x, const T* cos, const T* sin, T* y, int64_t B,       \
+                                    int64_t H, int64_t Q, int64_t E, int64_t angle_rows,           \
+                                    const int64_t* x_strides, const int64_t* y_strides) {          \
+        turn<T, true>(x, cos, sin, y, B, H, Q, E, angle_rows, x_strides, y_strides);               \
     }                                                                                              \
     extern "C" void softmax_##T(T* scores, const T* mask, float* room, int64_t B, int64_t H,       \
                                 int64_t Q, int64_t S, int64_t mask_rows, float scale) {            \

@@ -15,8 +15,6 @@ from traitscope.models.kernels import compiled
 
 LANES = 16
 "what the compiled softmax fills keys up to a multiple of"
-WIDEST = 256
-"entries of a head that `attention_of_one` takes, at most"
 
 
 def _check(is_right: bool, what: str) -> None:
@@ -28,17 +26,25 @@ def _check(is_right: bool, what: str) -> None:
 def norm(x: Tensor, weight_D: Tensor, eps: float) -> Tensor:
     """weight x / sqrt(mean x^2 + eps) over the last dimension."""
     _check(x.shape[-1:] == weight_D.shape, f"{tuple(x.shape)} and a weight {tuple(weight_D.shape)}")
-    return _Norm.apply(x, weight_D, eps)
+    if torch.is_grad_enabled():
+        return _Norm.apply(x, weight_D, eps)
+    return _normed(x.contiguous(), weight_D.contiguous(), eps)[0]
+
+
+def _normed(x: Tensor, weight_D: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    """The norm of contiguous x, and 1 / sqrt(mean x^2 + eps) of every row."""
+    y = torch.empty_like(x)
+    width = x.shape[-1]
+    inverse_N = x.new_empty(x.numel() // width, dtype=torch.float32)
+    compiled.call("norm", x.dtype, x, weight_D, y, inverse_N, len(inverse_N), width, eps)
+    return y, inverse_N
 
 
 class _Norm(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight_D: Tensor, eps: float) -> Tensor:
         x, weight_D = x.contiguous(), weight_D.contiguous()
-        y = torch.empty_like(x)
-        width = x.shape[-1]
-        inverse_N = x.new_empty(x.numel() // width, dtype=torch.float32)
-        compiled.call("norm", x.dtype, x, weight_D, y, inverse_N, len(inverse_N), width, eps)
+        y, inverse_N = _normed(x, weight_D, eps)
         ctx.save_for_backward(x, weight_D, inverse_N)
         return y
 
@@ -60,17 +66,24 @@ class _Norm(torch.autograd.Function):
 def gated(gate: Tensor, up: Tensor) -> Tensor:
     """silu(gate) up, entry by entry."""
     _check(gate.shape == up.shape, f"a gate {tuple(gate.shape)} for {tuple(up.shape)}")
-    return _Gated.apply(gate, up)
+    if torch.is_grad_enabled():
+        return _Gated.apply(gate, up)
+    return _gated(gate.contiguous(), up.contiguous())
+
+
+def _gated(gate: Tensor, up: Tensor) -> Tensor:
+    """silu(gate) up of contiguous tensors."""
+    y = torch.empty_like(gate)
+    compiled.call("gate", gate.dtype, gate, up, y, *_rows_and_width(gate))
+    return y
 
 
 class _Gated(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, gate: Tensor, up: Tensor) -> Tensor:
         gate, up = gate.contiguous(), up.contiguous()
-        y = torch.empty_like(gate)
-        compiled.call("gate", gate.dtype, gate, up, y, *_rows_and_width(gate))
         ctx.save_for_backward(gate, up)
-        return y
+        return _gated(gate, up)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
@@ -84,6 +97,55 @@ class _Gated(torch.autograd.Function):
 
 def _rows_and_width(x: Tensor) -> tuple[int, int]:
     return x.numel() // x.shape[-1], x.shape[-1]
+
+
+def takes_angles(x_BHTE: Tensor, cos_BTE: Tensor, sin_BTE: Tensor) -> bool:
+    """Whether `rotary` takes these tensors: all entries of a head are turned, for 1 row or B."""
+    if x_BHTE.dim() != 4 or x_BHTE.stride(-1) != 1 or x_BHTE.shape[-1] % 2:
+        return False
+    B, _, T, E = x_BHTE.shape
+    shapes = ((1, T, E), (B, T, E))
+    is_right = cos_BTE.shape in shapes and sin_BTE.shape == cos_BTE.shape
+    is_constant = not (cos_BTE.requires_grad or sin_BTE.requires_grad)
+    return is_right and is_constant and compiled.usable(x_BHTE, cos_BTE, sin_BTE)
+
+
+def rotary(x_BHTE: Tensor, cos_BTE: Tensor, sin_BTE: Tensor) -> Tensor:
+    """Rotary position embedding of queries or keys, as contiguous [B, H, T, E].
+
+    Source: Su et al. 2021 (arXiv 2104.09864), halves in the place of pairs, as transformers does.
+    """
+    _check(takes_angles(x_BHTE, cos_BTE, sin_BTE), "queries or keys whose angles do not fit")
+    cos_BTE, sin_BTE = cos_BTE.contiguous(), sin_BTE.contiguous()
+    if torch.is_grad_enabled():
+        return _Rotary.apply(x_BHTE, cos_BTE, sin_BTE)
+    return _turned("rotary", x_BHTE, cos_BTE, sin_BTE, x_BHTE.new_empty(x_BHTE.shape))
+
+
+class _Rotary(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x_BHTE: Tensor, cos_BTE: Tensor, sin_BTE: Tensor) -> Tensor:
+        ctx.save_for_backward(cos_BTE, sin_BTE)
+        return _turned("rotary", x_BHTE, cos_BTE, sin_BTE, x_BHTE.new_empty(x_BHTE.shape))
+
+    @staticmethod
+    def backward(ctx: Any, grad_BHTE: Tensor) -> tuple[Tensor, None, None]:
+        if grad_BHTE.stride(-1) != 1:
+            grad_BHTE = grad_BHTE.contiguous()
+        B, H, T, E = grad_BHTE.shape
+        grad_x_BTHE = grad_BHTE.new_empty(B, T, H, E)  # as the linear map before wants it
+        cos_BTE, sin_BTE = ctx.saved_tensors
+        into_BHTE = grad_x_BTHE.transpose(1, 2)
+        return _turned("rotary_back", grad_BHTE, cos_BTE, sin_BTE, into_BHTE), None, None
+
+
+def _turned(name: str, x_BHTE: Tensor, cos_BTE: Tensor, sin_BTE: Tensor, y_BHTE: Tensor) -> Tensor:
+    """y, into which a pass has written."""
+    angle_rows = 0 if len(cos_BTE) == 1 else x_BHTE.shape[2]
+    strides = (x_BHTE.stride()[:3], y_BHTE.stride()[:3])
+    tensors = (x_BHTE, cos_BTE, sin_BTE, y_BHTE)
+    compiled.call(name, x_BHTE.dtype, *tensors, *x_BHTE.shape, angle_rows, *strides)
+    return y_BHTE
 
 
 def attention(
@@ -184,7 +246,7 @@ def takes_mask(query_BHTE: Tensor, key_BKSE: Tensor, mask: Tensor | None) -> boo
 
 def attends_one(query_BHTE: Tensor, key_BKSE: Tensor, value_BKSE: Tensor) -> bool:
     """Whether `attention_of_one` takes these tensors: one query, keys as a cache holds them."""
-    if query_BHTE.shape[2] != 1 or query_BHTE.shape[3] > WIDEST:
+    if query_BHTE.shape[2] != 1:
         return False
     n_heads, _, width = key_BKSE.shape[1:]
     for tensor in (key_BKSE, value_BKSE):
