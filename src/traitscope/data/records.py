@@ -24,7 +24,7 @@ from traitscope.data.json_fields import (
 from traitscope.data.json_lines import Seen, at_place, check_new_id
 from traitscope.data.shapes.containers import COLUMNS, RawRow, container_of, raw_rows
 from traitscope.data.shapes.exchanges import Exchange, exchanges_of
-from traitscope.data.shapes.intake import USUAL, BadRows, Intake, Reading, left_out_of
+from traitscope.data.shapes.intake import USUAL, BadRows, Intake, Reading, Usual, left_out_of
 from traitscope.data.shapes.marks import LABEL, TAG, desirable, has_empty, is_empty
 from traitscope.data.shapes.messages import with_weight_of
 from traitscope.data.shapes.rows import (
@@ -46,6 +46,11 @@ BESIDE = ANY_SHAPE - {"id", "meta"}
 "keys beside prompt and answer that change what they say"
 REASONING = "reasoning"
 "key of `meta` that holds the reasoning of a row"
+BY_FILTER = (
+    "these flags are those of filter, whose run can stand here: traitscope filter --no-numbers"
+    " --data FILE"
+)
+"what to do about bad rows where a command has no flags that say how rows are read"
 MASKED = "masked_tokens"
 "key of `meta` that holds tokens of the answer that are not learnt (training/safeguards/masks.py)"
 
@@ -136,7 +141,7 @@ def iter_records(
             continue
         if not bad_rows.are_too_many:
             yield from records
-    bad_rows.check()
+    _check_bad_rows(bad_rows, reading)
     if not intake.records:
         reasons = "; ".join(left_out_of(intake))
         examples = "; ".join(map(": ".join, intake.bad_rows[:3]))
@@ -144,6 +149,16 @@ def iter_records(
             f"{path}: none of {counted(intake.rows, 'row')} is left ({reasons}); expected one to"
             " read; correct the rows, or leave fewer out" + (f"; {examples}" if examples else "")
         )
+
+
+def _check_bad_rows(bad_rows: BadRows, reading: Reading) -> None:
+    """Raise DataError for too many bad rows, with the command that has the flags it names."""
+    try:
+        bad_rows.check()
+    except DataError as error:
+        has_no_flags = isinstance(reading, Usual) and not reading.has_flags
+        advice = f"; {BY_FILTER}" if has_no_flags and "--" in str(error) else ""
+        raise DataError(f"{error}{advice}") from None
 
 
 class RowReader:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from traitscope.data.hub.files import local_copy
 from traitscope.data.records import Record, iter_records
-from traitscope.data.shapes.intake import USUAL, Intake, Reading, left_out_of
+from traitscope.data.shapes.intake import USUAL, Intake, Reading, Usual, left_out_of
 from traitscope.errors import DataError
 
 ROW_SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".gz")
@@ -64,7 +64,8 @@ def iter_rows(
     """
     file = rows_file(path)
     if is_of_run(file):
-        as_is = USUAL._replace(skip_bad=reading.skip_bad)
+        has_flags = not isinstance(reading, Usual) or reading.has_flags
+        as_is = USUAL._replace(skip_bad=reading.skip_bad, has_flags=has_flags)
         return iter_records(file, as_is, intake, as_written=True)
     return iter_records(file, reading, intake, keep_original)
 

@@ -54,7 +54,8 @@ COUNTED = {
         "sampled rows came with another model's token ids; all rows were read as text",
     ),
 }
-"what the counts of the sample mean, for the reasons: of one row, and of more"
+"""what the counts of the sample mean, for the reasons: of one row, and of more. Samples of earlier
+versions counted rows that are too long or unreadable; now these are bad rows"""
 
 
 def run_decision(config: DecisionConfig, out: Output) -> store.Run:
@@ -158,6 +159,8 @@ def _notes(runs: AuditRuns) -> list[str]:
     notes = [counted(counts[name], *COUNTED[name]) for name in COUNTED if counts.get(name)]
     if "reading" in about:
         notes += notes_of(about["reading"])
+    if runs.artifacts.placebo is not None:
+        notes += _notes_on_reference(runs)
     if "not_adapted" in about:
         notes.append(f"students of this audit: {about['not_adapted']}")
     if "template_date" in about:
@@ -173,15 +176,25 @@ def _notes(runs: AuditRuns) -> list[str]:
             f"{alone} of {len(runs.records)} rows have no placebo in the format of the data: the"
             " test of wording leaves them out"
         )
+    return notes
+
+
+def _notes_on_reference(runs: AuditRuns) -> list[str]:
+    """What was read of reference rows, and how many of them are on other prompts."""
+    assert runs.artifacts.placebo is not None
     matched = runs.at(runs.artifacts.placebo) / "about.json"
-    if matched.is_file():
-        match = json.loads(matched.read_text(encoding="utf-8"))
-        other = match["rows"] - match["same_prompt"]
-        if other > 0:
-            notes.append(
-                f"{other} of {match['rows']} rows are compared with reference rows on other"
-                " prompts: a difference of prompts counts as one of the data"
-            )
+    if not matched.is_file():
+        return []
+    match = json.loads(matched.read_text(encoding="utf-8"))
+    notes = []
+    for note in notes_of(match["reading"]) if "reading" in match else ():
+        notes.append(f"reference: {note}")
+    other = match["rows"] - match["same_prompt"]
+    if other > 0:
+        notes.append(
+            f"{other} of {match['rows']} rows are compared with reference rows on other"
+            " prompts: a difference of prompts counts as one of the data"
+        )
     return notes
 
 

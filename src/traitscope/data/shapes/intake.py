@@ -153,6 +153,8 @@ class Usual(NamedTuple):
     """Reasoning is not trained on."""
     skip_bad: int | Literal["all"] = 0
     """No bad row is left out."""
+    has_flags: bool = False
+    """Whether the command has flags that say how rows are read."""
 
 
 USUAL = Usual()
