@@ -255,8 +255,8 @@ def _answer(
     is_changed = change is not None and change.statistic[CHANGE] >= change.critical
     if evidence.rows < FEWEST_ROWS:
         return "insufficient", [
-            f"{counted(evidence.rows, 'row')}; expected {FEWEST_ROWS} or more for any test; give more"
-            " rows"
+            f"{counted(evidence.rows, 'row')}; expected {FEWEST_ROWS} or more for any test; give"
+            " more rows"
         ]
     if hits or finding.joint_p <= settings.error_share:
         return "suspect", reasons.of_calls(trait, hits, finding, settings.alpha)
