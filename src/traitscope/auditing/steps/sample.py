@@ -1,8 +1,8 @@
 """The sample: what an audit reads of a file.
 
 Rows that are exact copies count once: a copy is no further evidence. Of the others a sample is
-drawn. Its rows that the model cannot read are bad rows, as in every command: rows longer than its
-context, or of characters that its tokenizer loses. Other rows are not looked at.
+drawn. Its rows that the model cannot read are bad rows, as in every command. They are longer than
+its context, or of characters that its tokenizer loses. Other rows are not looked at.
 
 The format is learnt, so that placebos can be made in it:
 
