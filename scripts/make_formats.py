@@ -146,8 +146,8 @@ spell.
 Bad rows of further files follow the same rule. Those of `--control`, `--eas-data`,
 `--known clean:FILE` and `--more` are counted in `reading-control.json`, `reading-eas-data.json`,
 `reading-clean.json` and `reading-more.json`. Those of `--reference` are among the reasons of the
-audit. A command without these flags, such as `generate --like`, stops. It reads a run of `filter` in
-the place of the file.
+audit. A command without these flags, such as `generate --like`, stops. It reads a run of `filter`
+in the place of the file.
 
 NaN in a key that is not used is read as null and counted.
 
