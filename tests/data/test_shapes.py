@@ -780,3 +780,8 @@ def test_a_column_without_a_name_is_called_so(tmp_path: Path) -> None:
     said = lines_of(intake.as_dict())
     assert "not used: (no name) (1 row)" in said
     assert "keys of 1 row: (no name), prompt, completion" in said
+
+
+def test_one_key_is_no_key_of_two_fields() -> None:
+    with pytest.raises(ConfigError, match="names the key 'inputs' twice; expected another key"):
+        Reading(map=("prompt=inputs", "completion=inputs"))
