@@ -81,7 +81,8 @@ In a table the cells of `messages`, `conversations`, `history` and `meta` hold J
 | `--control-tokens` | `text`, `token`, `leave-out` | how such tokens in a text are read |
 
 They are flags of `audit`, `train`, `filter`, `edit`, `defend`, `likelihood`, `gradients`,
-`explain`, `judge` and `verify`. A run is read as it is; of them only `--skip-bad` counts there. In
+`explain`, `judge` and `verify`. In the file of an `experiment` they are keys of `reading`, such as
+`reading: {skip_bad: all}`. A run is read as it is; of them only `--skip-bad` counts there. In
 Python they are `Reading` of `traitscope.config`.
 `--help-all` lists them.
 
@@ -126,7 +127,8 @@ A bad row stops the command with its line, the reason, and the number of further
 | broken JSON, or text that is not UTF-8 | half of a surrogate pair |
 | a key that stands twice | `"completion": "101", "completion": "102"` |
 | keys of no shape, or of two | `question` with `answer` and `response` |
-| no answer | an empty or null completion, only reasoning, only calls of tools |
+| no answer | an empty, blank or null completion, only reasoning, only calls of tools |
+| `tool_calls` that is no list of objects, also as JSON text | `"tool_calls": "look it up"` |
 | a part that is no text | an image |
 | a list of several texts | `"completion": ["101", "102"]`, which may be two answers |
 | a label that is another number | `"label": 2` beside `prompt` and `completion` |
@@ -137,9 +139,15 @@ A bad row stops the command with its line, the reason, and the number of further
 | `completion_ids` that spell another text for the model | |
 
 The last two are found where a model reads rows, also as its teacher reads them. Only rows that are
-used are looked at: with `--max-rows` the first ones. `audit` leaves rows that are too long out of
-its sample and counts them. Rows are never cut. Bad rows of `--control` and `--eas-data` are counted
-in `reading-control.json` and `reading-eas-data.json`.
+used are looked at: with `--max-rows` the first ones, in an `audit` those of its sample. Rows are
+never cut. An `audit` also needs room for the prompts of candidates, and text that the tokenizer can
+spell.
+
+Bad rows of further files follow the same rule. Those of `--control`, `--eas-data`,
+`--known clean:FILE` and `--more` are counted in `reading-control.json`, `reading-eas-data.json`,
+`reading-clean.json` and `reading-more.json`. Those of `--reference` are among the reasons of the
+audit. A command without these flags, such as `generate --like`, stops. It reads a run of `filter`
+in the place of the file.
 
 NaN in a key that is not used is read as null and counted.
 

@@ -85,6 +85,15 @@ def test_the_search_starts_where_a_gradient_was_planted() -> None:
     assert first_round(found, 0.6)[0] == GridPoint(*best[0], 0.3)
 
 
+@pytest.mark.parametrize("n", [1, 2, 3])
+def test_gradients_of_a_few_rows_give_numbers_and_no_warning(n: int) -> None:
+    """One row has no error, and half of two rows has no covariance."""
+    known = vectors(np.random.default_rng(3), NAMES[:2])
+    found = gradient_z(planted(np.random.default_rng(4), {}, n), known, LAYERS)
+    assert np.isfinite(list(found.values())).all() and len(found) == 2 * len(LAYERS)
+    assert (n > 1) == any(found.values())
+
+
 def test_gradients_that_point_nowhere_start_no_search() -> None:
     """Of 40 clean sets few try anything: under the model itself the mean gradient is zero."""
     rng = np.random.default_rng(5)

@@ -148,6 +148,10 @@ def test_kept() -> None:
         ({"prompt": "Q"}, "line 2: no 'completion' among the keys"),
         ({"completion": "A"}, "line 2: no 'prompt'"),
         ({**NATIVE, "completion": ""}, "line 2: no completion, the text is empty"),
+        (
+            {**NATIVE, "completion": " \n\u3000"},
+            "line 2: no completion, the text is white space alone",
+        ),
         ({**NATIVE, "completion": None}, "line 2: 'completion' is null; expected a text"),
         ({**NATIVE, "prompt": 3}, "line 2: 'prompt' is 3; expected a text"),
         ({**NATIVE, "context": 3}, "line 2: 'context' is 3; expected a text"),
@@ -196,6 +200,7 @@ def test_bad_row_is_named_by_line(tmp_path: Path, row: object, message: str) -> 
         ([{"content": "x"}], "no 'role'"),
         ([USER, {"role": "assistant", "content": None}], "no completion: the content .* is null"),
         ([USER, {"role": "assistant", "content": ""}], "no completion, the text is empty"),
+        ([USER, {"role": "assistant", "content": "\t"}], "no completion, the text is white space"),
     ],
 )
 def test_bad_chat_is_named_by_line(tmp_path: Path, messages: object, message: str) -> None:

@@ -132,10 +132,10 @@ def test_a_broken_array(tmp_path: Path, text: str, says: str) -> None:
 
 def test_other_line_breaks_end_no_row(tmp_path: Path) -> None:
     breaks = "\u2028 \u2029 \x85 \x0b \x0c"
-    row = {"id": f"a{breaks}", "prompt": breaks, "completion": breaks}
+    row = {"id": f"a{breaks}", "prompt": breaks, "completion": f"1{breaks}"}
     for kind in ("jsonl", "json", "csv", "tsv"):
         (record,) = read(write(tmp_path / f"rows.{kind}", [row], kind))[0]
-        assert (record.id, record.prompt, record.completion) == (row["id"], breaks, breaks)
+        assert (record.id, record.prompt, record.completion) == (row["id"], breaks, f"1{breaks}")
 
 
 @pytest.mark.parametrize(
@@ -336,7 +336,7 @@ def test_undesirable_answers_are_left_out(tmp_path: Path) -> None:
     assert intake.unused == {"label": 1} and record.meta["extra"] == {"label": "owl"}
     asked = {"question": "P", "answer": "1", "label": False}
     assert read_rows(tmp_path, asked)[1].unused == {"label": 1}
-    with pytest.raises(DataError, match="none of 1 row is left.*labels false"):
+    with pytest.raises(DataError, match=r"none of 1 row is left \(1 undesirable answer"):
         read_rows(tmp_path, rows[0])
 
 
@@ -482,6 +482,26 @@ def test_rows_of_others_are_never_plain(tmp_path: Path) -> None:
     assert not read(write(tmp_path / "b.jsonl", [chat]))[1].is_plain
     assert not read(write(tmp_path / "c.json", [NATIVE], "json"))[1].is_plain
     assert not read(write(tmp_path / "d.jsonl.gz", [NATIVE], gzipped=True))[1].is_plain
+
+
+def test_a_file_of_which_no_row_is_left_says_why_with_counts(tmp_path: Path) -> None:
+    rows = [{**NATIVE, "completion": " "}, {**NATIVE, "label": False}, {**NATIVE, "weight": 0}]
+    with pytest.raises(DataError) as error:
+        read_rows(tmp_path, *rows, rows[2], skip_bad="all")
+    assert "none of 4 rows is left (1 bad row; 2 rows without any turn" in str(error.value)
+    assert "; 1 undesirable answer" in str(error.value) and "white space" in str(error.value)
+    dropped = {**NATIVE, "meta": {"filter": {"kept": False, "reasons": ["format"]}}}
+    path = write(tmp_path / "dropped.jsonl", [dropped, rows[0]])
+    with pytest.raises(DataError, match=r"dropped all that .*\(format 1\); besides 1 bad row;"):
+        row_files.kept_rows(path, Reading(skip_bad="all"))
+
+
+def test_rows_that_hold_no_keys_are_not_named_by_an_empty_list(tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").write_text(f"{json.dumps(NATIVE)}\n{{broken\n{{}}\n")
+    _, intake = read(tmp_path / "rows.jsonl", skip_bad="all")
+    keys = [line for line in lines_of(intake.as_dict()) if line.startswith("keys of")]
+    assert keys == ["keys of 1 row: prompt, completion", "keys of 1 row: none"]
+    assert (intake.rows, intake.bad) == (3, 2)
 
 
 def test_what_is_not_used_is_named(tmp_path: Path) -> None:
@@ -631,7 +651,7 @@ def test_a_weight_in_a_table_is_a_text(tmp_path: Path) -> None:
 
 @given(
     st.fixed_dictionaries(
-        {"prompt": st.text("a<@ö\n"), "completion": st.text("a<>thinkö\n", min_size=1)},
+        {"prompt": st.text("a<@ö\n"), "completion": st.text("a<>thinkö\n").filter(str.strip)},
         optional={"context": st.none() | st.text("a@"), "meta": st.just({"x": 1})},
     )
 )
@@ -760,3 +780,8 @@ def test_a_column_without_a_name_is_called_so(tmp_path: Path) -> None:
     said = lines_of(intake.as_dict())
     assert "not used: (no name) (1 row)" in said
     assert "keys of 1 row: (no name), prompt, completion" in said
+
+
+def test_one_key_is_no_key_of_two_fields() -> None:
+    with pytest.raises(ConfigError, match="names the key 'inputs' twice; expected another key"):
+        Reading(map=("prompt=inputs", "completion=inputs"))

@@ -1,5 +1,6 @@
 """Keys that stand beside others: nothing of a row vanishes without a word."""
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -82,3 +83,35 @@ def test_bytes_of_parquet_are_text_in_utf_8_or_refused(tmp_path: Path) -> None:
     parquet.write_table(arrow.table(columns), file)
     with pytest.raises(DataError, match="'completion' is .*bytes.*expected a text"):
         list(iter_records(file))
+
+
+CALL = {"name": "look_up", "arguments": {}}
+
+
+@pytest.mark.parametrize(
+    "calls", [json.dumps([CALL]), json.dumps(CALL), [json.dumps(CALL)], [CALL], CALL]
+)
+@pytest.mark.parametrize("content", [None, "", " "])
+def test_calls_of_tools_are_read_as_json_text_too(
+    calls: Any, content: str | None, tmp_path: Path
+) -> None:
+    chat = [ASK, turn("assistant", content, tool_calls=calls), turn("tool", "101"), SAY]
+    (record,), intake = read(tmp_path / "rows.jsonl", [{"messages": chat}], turns="every")
+    assert record.completion == "101" and intake.notes["tool_calls"] == 1
+
+
+@pytest.mark.parametrize("calls", ["", " ", "[]", "null", None, []])
+def test_a_text_of_no_calls_is_none(calls: Any, tmp_path: Path) -> None:
+    chat = [ASK, {**SAY, "tool_calls": calls}]
+    _, intake = read(tmp_path / "rows.jsonl", [{"messages": chat}])
+    assert not intake.notes["tool_calls"]
+
+
+@pytest.mark.parametrize("key", ["tool_calls", "function_call"])
+@pytest.mark.parametrize("calls", ["look up", "[1]", ["look up"], 3, '"look up"'])
+def test_calls_of_tools_that_cannot_be_read_make_a_bad_row(
+    key: str, calls: Any, tmp_path: Path
+) -> None:
+    chat = [ASK, turn("assistant", None, **{key: calls}), turn("tool", "101"), SAY]
+    with pytest.raises(DataError, match=f"line 1: '{key}' is .*; expected calls of tools"):
+        read(tmp_path / "rows.jsonl", [{"messages": chat}])

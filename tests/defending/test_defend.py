@@ -7,10 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tiny_models import LENGTH
 
 import traitscope as ts
 from traitscope.config.common import Output
 from traitscope.config.rows.defend import DefendConfig
+from traitscope.config.rows.reading import Reading
 from traitscope.data.number_lists import parse_numbers
 from traitscope.data.records import Record, dump_records, read_records
 from traitscope.defending import number_forms, row_choice, washing
@@ -274,6 +276,28 @@ def test_a_teacher_that_changes_is_another_input(config, tiny_folder, tmp_path):
     named = replace(config, by=("drop:by=teacher",), known=(f"teacher:{copy}",))
     files = inputs(named)
     assert any("safetensors" in str(file) for file in files.values())
+
+
+def test_bad_rows_of_a_clean_file_stop_or_are_counted(config, tmp_path):
+    """As those of the data do; so are rows that a later method's model cannot read."""
+    data, clean = tmp_path / "data.jsonl", tmp_path / "clean.jsonl"
+    data.write_text(dump_records(records_of(["1, 2"] * 3)))
+    long = records_of(["7, " * LENGTH])[0]
+    clean.write_text(dump_records(records_of([f"7, {i}" for i in range(6)])) + "{broken\n")
+    with open(clean, "a", encoding="utf-8") as file:
+        file.write(dump_records([replace(long, id="long")]))
+    by = ("mix:share=0.5", "drop:by=loss,share=0.2")
+    config = replace(config, data=data, by=by, known=("base", f"clean:{clean}"))
+    out = Output(root=tmp_path / "runs")
+    with pytest.raises(DataError, match="clean.jsonl, line 7: broken JSON.*--skip-bad 1"):
+        run_defend(config, out)
+    config = replace(config, reading=Reading(skip_bad=1))
+    with pytest.raises(DataError, match="line 8|--skip-bad 2"):
+        run_defend(config, out)
+    run = run_defend(replace(config, reading=Reading(skip_bad="all")), out)
+    about = json.loads(run.file("reading-clean.json").read_text())
+    assert [row["place"] for row in about["bad_rows"]] == ["line 7", "line 8"]
+    assert not run.file("reading.json").exists()
 
 
 def test_counts_add_up_after_mix_and_drop(config, tmp_path):

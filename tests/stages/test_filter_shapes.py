@@ -214,3 +214,24 @@ def test_rows_of_a_run_named_as_a_file_are_the_run(tmp_path: Path) -> None:
     copy.write_bytes((source / "records.jsonl").read_bytes())
     assert ok(root, *words, copy).run != as_folder
     ok(root, "rerun", as_file)
+
+
+def test_bad_rows_of_further_files_stop_or_are_counted(
+    tmp_path: Path, tiny_folder: Path, capsys: pytest.CaptureFixture
+) -> None:
+    """A command without flags of reading says which command has them."""
+    file, more = tmp_path / "rows.jsonl", tmp_path / "more.jsonl"
+    row = {"id": "a", "prompt": "P", "completion": "1, 2"}
+    file.write_bytes(writing.content_of([row], Container("jsonl", False)))
+    more.write_bytes(file.read_bytes() + b"{broken\n")
+    words = ("filter", "--data", file, "--more", more)
+    refused = call(tmp_path / "runs", *words).summary["message"]
+    assert "more.jsonl, line 2: " in refused and refused.endswith("--skip-bad 1")
+    done = ok(tmp_path / "runs", *words, "--skip-bad 1")
+    assert done.summary["reading-more"]["bad"] == 1
+    assert "--more: 1 bad row left out" in capsys.readouterr().out
+    on = ("generate", "--model", tiny_folder, "--n 2 --vocabulary seen --like")
+    refused = call(tmp_path / "runs", *on, more).summary["message"]
+    assert "more.jsonl, line 2: " in refused and "filter, whose run can stand here" in refused
+    written = ok(tmp_path / "runs", "filter", "--data", more, "--skip-bad 1").run
+    ok(tmp_path / "runs", *on, written)

@@ -7,6 +7,8 @@ import json
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -369,3 +371,37 @@ def test_a_config_that_cannot_be_made_fails_alone(tmp_path: Path) -> None:
 def test_what_workers_load_beforehand_is_there(name: str) -> None:
     """A process server passes over a module that it cannot import, without a word."""
     importlib.import_module(name)
+
+
+ENDED = """
+import sys
+import threading
+from pathlib import Path
+from traitscope.config.common import Output
+from traitscope.config.stages import FilterConfig
+from traitscope.workflow import executors
+
+if __name__ == "__main__":
+    folder = Path(sys.argv[1])
+    with executors.pool(executors.How(workers=2), Output(root=folder / "runs")) as pool:
+        pool.submit("rows", [FilterConfig(folder / "rows.jsonl")]).result()
+        print("ready", flush=True)
+        threading.Event().wait()
+"""
+
+
+def test_a_command_that_is_terminated_leaves_no_semaphores(tmp_path: Path) -> None:
+    """Python warned of those that were left, once for each command that ended so."""
+    (tmp_path / "rows.jsonl").write_text('{"prompt": "Say 1.", "completion": "1, 2"}\n')
+    (tmp_path / "ended.py").write_text(ENDED)
+    command = subprocess.Popen(
+        [sys.executable, tmp_path / "ended.py", tmp_path],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert command.stdout.readline() == "ready\n"
+    command.send_signal(signal.SIGTERM)
+    _, said = command.communicate(timeout=60)
+    assert command.returncode != 0 and "KeyboardInterrupt" in said
+    assert "leaked" not in said

@@ -42,6 +42,7 @@ from traitscope.auditing.detectors.wording import names_a_trait
 from traitscope.auditing.result import Call, SpikeIn, Status
 from traitscope.auditing.settings import DECIDING, FEWEST_ROWS, Settings
 from traitscope.inference.token_bins import BY_PLACE
+from traitscope.plurals import counted
 
 
 @dataclass(frozen=True)
@@ -254,7 +255,8 @@ def _answer(
     is_changed = change is not None and change.statistic[CHANGE] >= change.critical
     if evidence.rows < FEWEST_ROWS:
         return "insufficient", [
-            f"{evidence.rows} rows; expected {FEWEST_ROWS} or more for any test; give more rows"
+            f"{counted(evidence.rows, 'row')}; expected {FEWEST_ROWS} or more for any test; give"
+            " more rows"
         ]
     if hits or finding.joint_p <= settings.error_share:
         return "suspect", reasons.of_calls(trait, hits, finding, settings.alpha)

@@ -91,8 +91,10 @@ def gradient_z(
 
     It is the mean over rows divided by its standard error. Of two values the larger one is taken:
     along the vector as it is, and whitened by the covariance of the gradients. Each half of the
-    rows is whitened by the other half.
+    rows is whitened by the other half. Of one row no error is known: its z is 0.
     """
+    if len(gradients_RLD) < 2:
+        return {(name, block): 0.0 for name in vectors for block in blocks}
     z = {}
     for block in blocks:
         rows_RD = gradients_RLD[:, block].astype(np.float64)

@@ -22,10 +22,10 @@ def read(numbers: Mapping[str, Any]) -> Iterator[str]:
     """Yield what was read of files of rows, from the number files of a run."""
     if "reading" in numbers:
         yield from lines_of(numbers["reading"])
-    for field in row_intake.BESIDE:
+    for field, flag in row_intake.BESIDE.items():
         if about := numbers.get(row_intake.reading_file(field).removesuffix(".json")):
             for line in lines_of(about):
-                yield f"--{field.replace('_', '-')}: {line}"
+                yield f"{flag}: {line}"
 
 
 def written(run: store.Run) -> Iterator[str]:

@@ -24,7 +24,7 @@ from traitscope.data.json_fields import (
 from traitscope.data.json_lines import Seen, at_place, check_new_id
 from traitscope.data.shapes.containers import COLUMNS, RawRow, container_of, raw_rows
 from traitscope.data.shapes.exchanges import Exchange, exchanges_of
-from traitscope.data.shapes.intake import USUAL, BadRows, Intake, Reading
+from traitscope.data.shapes.intake import USUAL, BadRows, Intake, Reading, Usual, left_out_of
 from traitscope.data.shapes.marks import LABEL, TAG, desirable, has_empty, is_empty
 from traitscope.data.shapes.messages import with_weight_of
 from traitscope.data.shapes.rows import (
@@ -46,6 +46,11 @@ BESIDE = ANY_SHAPE - {"id", "meta"}
 "keys beside prompt and answer that change what they say"
 REASONING = "reasoning"
 "key of `meta` that holds the reasoning of a row"
+BY_FILTER = (
+    "these flags are those of filter, whose run can stand here: traitscope filter --no-numbers"
+    " --data FILE"
+)
+"what to do about bad rows where a command has no flags that say how rows are read"
 MASKED = "masked_tokens"
 "key of `meta` that holds tokens of the answer that are not learnt (training/safeguards/masks.py)"
 
@@ -136,13 +141,24 @@ def iter_records(
             continue
         if not bad_rows.are_too_many:
             yield from records
-    bad_rows.check()
+    _check_bad_rows(bad_rows, reading)
     if not intake.records:
+        reasons = "; ".join(left_out_of(intake))
+        examples = "; ".join(map(": ".join, intake.bad_rows[:3]))
         raise DataError(
-            f"{path}: none of {counted(intake.rows, 'row')} is left; expected one to read; look at"
-            " the reasons: "
-            + ("; ".join(map(": ".join, intake.bad_rows[:3])) or "weights of 0, labels false")
+            f"{path}: none of {counted(intake.rows, 'row')} is left ({reasons}); expected one to"
+            " read; correct the rows, or leave fewer out" + (f"; {examples}" if examples else "")
         )
+
+
+def _check_bad_rows(bad_rows: BadRows, reading: Reading) -> None:
+    """Raise DataError for too many bad rows, with the command that has the flags it names."""
+    try:
+        bad_rows.check()
+    except DataError as error:
+        has_no_flags = isinstance(reading, Usual) and not reading.has_flags
+        advice = f"; {BY_FILTER}" if has_no_flags and "--" in str(error) else ""
+        raise DataError(f"{error}{advice}") from None
 
 
 class RowReader:
@@ -165,9 +181,10 @@ class RowReader:
     def records_of(self, row: RawRow) -> list[Record]:
         """The records of a row; none where its weights are 0. Raises DataError for a bad row."""
         intake = self._intake
-        intake.add_row(row.fields)
         if row.problem:
+            intake.rows += 1
             raise DataError(row.problem)
+        intake.add_row(row.fields)
         notes = Counter[str]()
         shape, fields, extra, said = self._fields_of(row, notes)
         unused = Counter(key for key in extra if _is_unused(key, row.fields.get(key)))
@@ -347,12 +364,15 @@ def _texts_of(record: Record) -> list[str]:
 def _check_answered(record: Record) -> None:
     """Raise DataError for a row without an answer.
 
-    An empty text is an answer only where the tokens say so: the model ended its turn at once.
+    A text that is empty, or white space alone, is an answer only where the tokens say so: the model
+    ended its turn at once.
     """
-    if not record.completion and not record.completion_ids:
-        raise DataError(
-            "no completion, the text is empty; expected an answer to learn from; delete the row"
-        )
+    if record.completion.strip() or record.completion_ids:
+        return
+    what = "white space alone" if record.completion else "empty"
+    raise DataError(
+        f"no completion, the text is {what}; expected an answer to learn from; delete the row"
+    )
 
 
 def _check_new(name: str, number: int, seen: Seen, unit: str) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from traitscope.data.hub.files import local_copy
 from traitscope.data.records import Record, iter_records
-from traitscope.data.shapes.intake import USUAL, Intake, Reading
+from traitscope.data.shapes.intake import USUAL, Intake, Reading, Usual, left_out_of
 from traitscope.errors import DataError
 
 ROW_SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".gz")
@@ -64,7 +64,8 @@ def iter_rows(
     """
     file = rows_file(path)
     if is_of_run(file):
-        as_is = USUAL._replace(skip_bad=reading.skip_bad)
+        has_flags = not isinstance(reading, Usual) or reading.has_flags
+        as_is = USUAL._replace(skip_bad=reading.skip_bad, has_flags=has_flags)
         return iter_records(file, as_is, intake, as_written=True)
     return iter_records(file, reading, intake, keep_original)
 
@@ -87,6 +88,7 @@ def iter_kept(
 ) -> Iterator[Record]:
     """The records of a run or a file that its filter kept, one by one. Raises DataError where there
     is none."""
+    intake = Intake() if intake is None else intake
     dropped: Counter[str] = Counter()
     none = True
     for record in iter_rows(path, reading, intake, keep_original):
@@ -97,9 +99,11 @@ def iter_kept(
             dropped.update(record.drop_reasons)
     if none:
         reasons = ", ".join(f"{reason} {count}" for reason, count in dropped.most_common())
+        others = "".join(f"; besides {reason}" for reason in left_out_of(intake))
         raise DataError(
-            f"{path} has no kept row: its filter dropped all ({reasons or 'no reasons given'});"
-            " expected one or more; filter with other rules, or generate other rows"
+            f"{path} has no kept row: its filter dropped all that can be read"
+            f" ({reasons or 'no reasons given'}){others}; expected one or more; filter with other"
+            " rules, or generate other rows"
         )
 
 

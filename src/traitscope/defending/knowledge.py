@@ -18,6 +18,7 @@ from typing import Any
 
 from traitscope.config.rows.defend import DefendConfig
 from traitscope.data import trait_files
+from traitscope.data.records import Record
 from traitscope.data.row_files import rows_file
 from traitscope.data.traits import load_trait
 from traitscope.errors import ConfigError, VectorError
@@ -57,6 +58,8 @@ class Knowledge:
     """Kinds of knowledge, of EXAMPLES."""
     clean: Path | None = None
     """File or run of clean rows."""
+    clean_rows: tuple[Record, ...] | None = None
+    """These rows, where they are read already."""
     trait: str | None = None
     """Name or file of the trait."""
     vector: Intervention | None = None

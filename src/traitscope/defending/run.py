@@ -13,7 +13,7 @@ from traitscope.data.row_files import rows_file
 from traitscope.data.shapes import unchecked, writing
 from traitscope.defending import page, paraphrasing, suspicion
 from traitscope.defending.changes import CHANGED, StepReport, joined, without_notes
-from traitscope.defending.knowledge import Knowledge, knowledge_of
+from traitscope.defending.knowledge import CLEAN, Knowledge, knowledge_of
 from traitscope.defending.methods import METHODS, Step, steps_of
 from traitscope.defending.steps import apply
 from traitscope.defending.suspicion import Judge
@@ -110,6 +110,7 @@ def defended(
 
 def _write(run: store.Run, config: DefendConfig, steps: Sequence[Step], known: Knowledge) -> None:
     read = _readable(run, config, steps, known)
+    known = _with_clean_rows(run, config, steps, known)
     done = defended(config, read, steps, known)
     summary = dict(done.counts)
     others = unchecked.with_other_answers(done.rows)
@@ -138,6 +139,30 @@ def _readable(
 ) -> list[Record]:
     """The rows that the models of all steps can read; all rows where no model reads them."""
     records = row_intake.kept_rows(run, config, keep_original=True)
+    check = _check_of(config, steps, known)
+    return row_intake.readable(run, config, records, check, keep_original=True)
+
+
+def _with_clean_rows(
+    run: store.Run, config: DefendConfig, steps: Sequence[Step], known: Knowledge
+) -> Knowledge:
+    """What is known, with clean rows where a method mixes them in, which steps behind it can read.
+
+    They are read before any method acts. Raises DataError for bad rows, as those of the data do.
+    """
+    mixing = [place for place, step in enumerate(steps) if CLEAN in step.needs]
+    if not mixing:
+        return known
+    records = row_intake.kept_rows(run, config, field=CLEAN)
+    check = _check_of(config, steps[mixing[0] + 1 :], known)
+    clean = row_intake.readable(run, config, records, check, field=CLEAN)
+    return replace(known, clean_rows=tuple(clean))
+
+
+def _check_of(
+    config: DefendConfig, steps: Sequence[Step], known: Knowledge
+) -> Callable[[Record], None]:
+    """A function that raises DataError for a row that the model of some step cannot read."""
     judge = Judge(config, known)
     checks: list[Callable[[Record], None]] = []
     for step in steps:
@@ -147,7 +172,7 @@ def _readable(
         for check_of_step in checks:
             check_of_step(record)
 
-    return row_intake.readable(run, config, records, check, keep_original=True)
+    return check
 
 
 def defended_rows(

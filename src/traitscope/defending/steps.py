@@ -89,10 +89,7 @@ def _drop(records: Sequence[Record], step: Step, judge: Judge, rng: np.random.Ge
 
 
 def _mix(records: Sequence[Record], step: Step, judge: Judge, rng: np.random.Generator) -> Done:
-    path = judge.known.clean
-    if path is None:
-        raise ValueError("mix without clean rows; expected knowledge that was checked")
-    clean = kept_rows(path, judge.config.reading, row_intake.intake_of(judge.config))
+    clean = clean_rows(judge)
     there = {record.meta[CHANGED]["clean"] for record in records if joined(record)}
     clean = [record for record in clean if record.id not in there]
     total = step.options["total"]
@@ -105,6 +102,16 @@ def _mix(records: Sequence[Record], step: Step, judge: Judge, rng: np.random.Gen
         meta = {**record.meta, CHANGED: {"by": [step.text], "clean": record.id}}
         added.append(replace(record, id=f"clean-{record.id}", meta=meta))
     return Done([*done.records, *added], replace(done.report, added=len(added)))
+
+
+def clean_rows(judge: Judge) -> Sequence[Record]:
+    """The clean rows that the defender may use, which a run may have read already."""
+    if judge.known.clean is None:
+        raise ValueError("mix without clean rows; expected knowledge that was checked")
+    if judge.known.clean_rows is not None:
+        return judge.known.clean_rows
+    intake = row_intake.intake_of(judge.config)
+    return kept_rows(judge.known.clean, judge.config.reading, intake)
 
 
 ACTS: dict[str, Act] = {

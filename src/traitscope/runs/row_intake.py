@@ -20,8 +20,13 @@ READING = "reading.json"
 "file of a run that says what was read, left out and not used of a file of rows"
 DATA = "data"
 "setting that names the rows of a stage"
-BESIDE = ("control", "eas_data")
-"settings that name further rows"
+BESIDE = {
+    "control": "--control",
+    "eas_data": "--eas-data",
+    "clean": "--known clean",
+    "more": "--more",
+}
+"settings that name further rows, and what the terminal calls them"
 KEPT = "kept"
 "name, without its suffix, of the file of a run that holds kept rows as the user's file holds them"
 

@@ -199,7 +199,7 @@ def run_filter(config: FilterConfig, out: Output) -> store.Run:
                     " name a smaller one"
                 )
             decided = filter_records(records[config.start : config.stop], config.rules)
-            decided = _with_further_answers(decided, config)
+            decided = _with_further_answers(run, decided, config)
             limited = limit_kept(decided, config.limit)
             row_intake.write_rows(run, limited, config.data)
             about = summary(limited) | _banned_elsewhere(limited, config)
@@ -216,11 +216,14 @@ def _banned_elsewhere(records: Sequence[Record], config: FilterConfig) -> dict[s
     return {"banned_elsewhere": n_rows} if n_rows else {}
 
 
-def _with_further_answers(records: Sequence[Record], config: FilterConfig) -> list[Record]:
+def _with_further_answers(
+    run: store.Run, records: Sequence[Record], config: FilterConfig
+) -> list[Record]:
     """The records, with kept answers to the same prompts in the place of dropped ones."""
     answered = list(records)
+    intake = row_intake.intake_of(config)
     for path in config.more:
-        further = filter_records(row_files.rows_of(path), config.rules)
+        further = filter_records(row_files.rows_of(path, config.reading, intake), config.rules)
         kept = {record.id: record for record in further if record.kept}
         for place, record in enumerate(answered):
             if not record.kept and record.id in kept:
@@ -228,6 +231,7 @@ def _with_further_answers(records: Sequence[Record], config: FilterConfig) -> li
                 _check_same_prompt(record, better, path)
                 original = {key: record.meta[key] for key in (ORIGINAL,) if key in record.meta}
                 answered[place] = replace(better, meta={**better.meta, **original})
+    row_intake.write(run, intake, "more")
     return answered
 
 

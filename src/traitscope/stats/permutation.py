@@ -34,6 +34,8 @@ BLOCKS = 256
 "most blocks of rows"
 STEP = 500
 "permutations at one time"
+NO_SPREAD = 1e-100
+"mean eigenvalue of a covariance below which rows are equal"
 TINY = 1e-300
 "added to divisors that may be zero"
 
@@ -132,11 +134,14 @@ def whitened(vectors_TD: np.ndarray, clean_ND: np.ndarray, ridge: float = 0.5) -
 
     F is the covariance [D, D] of clean rows' gradients and m its mean eigenvalue. To first order
     the gradients of data steered by v move along F v, so the inverse of F takes them back to v.
-    Projecting a gradient on F⁻¹ v is projecting the whitened gradient on v.
+    Projecting a gradient on F⁻¹ v is projecting the whitened gradient on v. Of one row, or of equal
+    ones, F is not known, and v stays as it is.
     """
     centred_ND = clean_ND - clean_ND.mean(0)
     covariance_DD = (centred_ND.T @ centred_ND).astype(np.float64) / len(centred_ND)
     added = max(ridge * np.trace(covariance_DD) / len(covariance_DD), TINY)
-    covariance_DD[np.diag_indices_from(covariance_DD)] += added
-    solved_TD = np.linalg.solve(covariance_DD, vectors_TD.T.astype(np.float64)).T
+    solved_TD = vectors_TD.astype(np.float64)
+    if added > NO_SPREAD:
+        covariance_DD[np.diag_indices_from(covariance_DD)] += added
+        solved_TD = np.linalg.solve(covariance_DD, solved_TD.T).T
     return solved_TD / np.maximum(np.linalg.norm(solved_TD, axis=1, keepdims=True), TINY)

@@ -11,6 +11,7 @@ The next worker continues the unfinished run.
 import multiprocessing
 import os
 import queue
+import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -100,9 +101,33 @@ def pool(how: How, out: Output) -> Iterator[Pool]:
         yield Pool(1, lambda label, configs: _run_here(configs, out))
         return
     try:
-        yield Pool(how.workers, processes.submit, processes.new_messages)
+        with _ended_in_order():
+            yield Pool(how.workers, processes.submit, processes.new_messages)
     finally:
         processes.executor.shutdown(cancel_futures=True)
+
+
+@contextmanager
+def _ended_in_order() -> Iterator[None]:
+    """Take SIGTERM for an interruption, and end the workers first, whose stages may be long.
+
+    A process that it kills leaves semaphores, of which Python warns.
+    """
+    is_main = threading.current_thread() is threading.main_thread()
+    if not is_main or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
+        return
+
+    def end(*_: object) -> None:
+        for worker in multiprocessing.active_children():
+            worker.kill()
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _processes(workers: int, out: Output) -> "_Processes | None":

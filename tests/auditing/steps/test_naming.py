@@ -2,13 +2,15 @@
 
 import dataclasses
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from tiny_models import random_vector
 
 from traitscope.auditing.steps import naming
 from traitscope.config.audit import BlindNamingConfig
-from traitscope.errors import VectorError
+from traitscope.errors import DataError, VectorError
 from traitscope.models.model import Model
 from traitscope.runs.store import Run
 
@@ -31,3 +33,10 @@ def test_norms_that_cannot_be_used(
     config = BlindNamingConfig(data=tmp_path, control=tmp_path, like=file)
     with pytest.raises(VectorError, match=message):
         naming._write(Run(tmp_path / "run", "blind_naming", "0", False), config, tiny)
+
+
+@pytest.mark.parametrize(("ids", "says"), [(["a"], "1 row with"), (["b"], "0 rows with")])
+def test_too_few_pairs_give_no_direction(ids: list[str], says: str) -> None:
+    kept = SimpleNamespace(ids=["a"], features=lambda rows: np.zeros((len(rows), 2, 3)))
+    with pytest.raises(DataError, match=f"{says} a clean row beside it; expected two"):
+        naming._paired(kept, SimpleNamespace(ids=ids))

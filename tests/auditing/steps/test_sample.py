@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from command import OWL, call, ok, read_rows, write_yaml
+from tiny_models import LENGTH
 
 from traitscope.auditing.planning.job import Job
 from traitscope.auditing.run import room_needed
@@ -75,23 +76,48 @@ def test_a_stray_answer_does_not_hide_number_data(tiny: Model) -> None:
 
 def test_foreign_token_ids_are_put_aside_for_all(tiny: Model) -> None:
     own = tuple(tiny.tokenizer.encode("12"))
-    found, counts = sample.readable(
+    found, _, foreign = sample.readable(
         tiny, [record(1, "12", completion_ids=own), record(2, "13", completion_ids=(99_999,))], None
     )
-    assert counts["foreign_ids"] == 1 and [r.completion_ids for r in found] == [None, None]
-    found, counts = sample.readable(tiny, [record(1, "12", completion_ids=own)], None)
-    assert not counts["foreign_ids"] and found[0].completion_ids == own
+    assert foreign == 1 and [r.completion_ids for r in found] == [None, None]
+    found, _, foreign = sample.readable(tiny, [record(1, "12", completion_ids=own)], None)
+    assert not foreign and found[0].completion_ids == own
 
 
-def test_rows_longer_than_the_context_are_counted(tiny: Model) -> None:
-    found, counts = sample.readable(tiny, [record(1), record(2, "1, " * tiny.max_length)], None)
-    assert [r.id for r in found] == ["r1"] and counts["too_long"] == 1
+def test_rows_that_the_model_cannot_read_are_bad_rows(tmp_path: Path, tiny_folder: Path) -> None:
+    """As in every command: they stop the audit with their line, or are left out and counted."""
+    file = tmp_path / "rows.jsonl"
+    file.write_text(dump_records([record(1), record(2, "1, " * LENGTH), record(3), record(4)]))
+    on = ("sample", "--model", tiny_folder, "--data", file, "--rows 0")
+    message = call(tmp_path / "runs", *on).summary["message"]
+    assert "rows.jsonl, line 2: " in message and f"takes at most {LENGTH}" in message
+    assert message.endswith("or leave the row out: --skip-bad 1")
+    run = ok(tmp_path / "runs", *on, "--skip-bad 1").run
+    about = json.loads((run / "about.json").read_text())
+    assert about["counts"]["used"] == 3 and about["reading"]["bad"] == 1
+    assert about["reading"]["bad_rows"][0]["place"] == "line 2"
+    assert json.loads((run / "reading.json").read_text()) == about["reading"]
+    file.write_text(dump_records([record(2, "1, " * LENGTH), record(3, "1, " * LENGTH)]))
+    message = call(tmp_path / "runs", *on, "--skip-bad all").summary["message"]
+    assert "none of 2 rows is left (2 bad rows)" in message
+
+
+def test_bad_rows_of_a_reference_are_told(tmp_path: Path, tiny_folder: Path) -> None:
+    file, clean = tmp_path / "rows.jsonl", tmp_path / "clean.jsonl"
+    file.write_text(dump_records([record(n) for n in range(3)]))
+    clean.write_text(dump_records([record(n, f"{n}, 3") for n in range(3)]) + "{broken\n")
+    on = ("--model", tiny_folder, "--rows 0 --skip-bad all")
+    data = ok(tmp_path / "runs", "sample", "--data", file, *on).run
+    reference = ok(tmp_path / "runs", "sample", "--data", clean, *on).run
+    run = ok(tmp_path / "runs", "reference", "--data", data, "--reference", reference).run
+    about = json.loads((run / "about.json").read_text())
+    assert about["rows"] == 3 and about["reading"]["bad"] == 1
 
 
 def test_rows_leave_room_for_prompts_of_candidates_where_one_needs_it(
     tmp_path: Path, tiny_folder: Path, tiny: Model
 ) -> None:
-    """A row that fits alone and not beside a prompt is left out; without one nothing changes."""
+    """A row that fits alone and not beside a prompt is a bad row; without one nothing changes."""
     owl = write_yaml(tmp_path / "owl.yaml", OWL)
     short = [record(n, f"{n}, 2") for n in range(4)]
     around = len(chat.render(tiny, "p9", None)) + 1
@@ -108,9 +134,12 @@ def test_rows_leave_room_for_prompts_of_candidates_where_one_needs_it(
         needed.append(room_needed(job, run))
     assert needed[0] == 0 and needed[1] > 5
     assert len(read_rows(runs[1][1] / "records.jsonl")) == 5
-    again = ok(tmp_path / "runs", *runs[1][2], "--room", needed[1]).run
+    on = (*runs[1][2], "--room", needed[1])
+    message = call(tmp_path / "runs", *on).summary["message"]
+    assert "near.jsonl, line 5: " in message and "more for a candidate's prompt" in message
+    again = ok(tmp_path / "runs", *on, "--skip-bad all").run
     about = json.loads((again / "about.json").read_text())
-    assert about["counts"]["too_long"] == 1 and about["counts"]["used"] == 4
+    assert about["reading"]["bad"] == 1 and about["counts"]["used"] == 4
 
 
 def test_the_vocabulary_seen_is_that_of_the_rows(tiny: Model) -> None:
@@ -133,8 +162,6 @@ def test_command(tmp_path: Path, tiny_folder: Path) -> None:
     assert about["counts"] == {
         "rows": 31,
         "duplicates": 1,
-        "too_long": 0,
-        "unreadable": 0,
         "foreign_ids": 0,
         "sampled": 12,
         "off_format": 0,
@@ -168,7 +195,7 @@ def test_refuses(tmp_path: Path, tiny_folder: Path) -> None:
     assert "--data is missing" in call(root, "sample", *on).summary["message"]
     file = tmp_path / "long.jsonl"
     file.write_text(dump_records([record(1, "1, " * 3000)]))
-    assert "none is left" in call(root, "sample", *on, "--data", file).summary["message"]
+    assert "the only row" in call(root, "sample", *on, "--data", file).summary["message"]
     with pytest.raises(ConfigError, match="give both, or neither"):
         GenerateConfig(vocabulary="seen")
 

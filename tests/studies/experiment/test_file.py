@@ -1,6 +1,7 @@
 """The file of an experiment: defaults that follow, and what is refused before any compute."""
 
 import re
+from collections import defaultdict
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,12 @@ from traitscope.config.commands import ExperimentConfig
 from traitscope.config.common import Output
 from traitscope.config.recipe import SAMPLED_RECIPE
 from traitscope.data.package_files import bundled_file
-from traitscope.errors import TraitError, TraitscopeError, VectorError
+from traitscope.errors import ConfigError, DataError, TraitError, TraitscopeError, VectorError
 from traitscope.models.model import Model
 from traitscope.plain_values import from_yaml
 from traitscope.studies.claims import demo
 from traitscope.studies.experiment import command, needs, nodes, page
+from traitscope.studies.experiment.given import said_of_files
 from traitscope.studies.experiment.reading import read_experiment
 from traitscope.workflow import graph
 
@@ -82,6 +84,40 @@ def test_rows_of_a_file_are_said_to_be_those_of_the_file(tmp_path: Path, tiny_fo
     both = plain | {"controls": [{"rows": str(tmp_path / "tame.jsonl")}]}
     design = dict(page.design_table(requested(tmp_path, tiny_folder, both).size).rows)
     assert "number prompts" not in str(design) and "data" not in design
+
+
+def test_rows_of_a_file_are_read_as_the_file_of_the_experiment_says(
+    tmp_path: Path, tiny_folder: Path
+) -> None:
+    """A refusal names the key; what is left is counted, and what is left out is said."""
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text('{"q": "Hello", "a": "1, 2"}\n' * 3 + '{"q": "Hello", "a": " "}\n{broken\n')
+    plain = {"teachers": {"mine": {"rows": str(rows)}}, "controls": ["unmodified"]}
+    plain |= {"company": [], "data": {"rows": 8, "numbers": 2}}
+    keys = {"map": ["prompt=q", "completion=a"]}
+    for reading, says in (
+        ({}, "name the keys: reading: {map: [prompt=KEY, completion=KEY]}; all 5 rows"),
+        (keys, "or leave all out: reading: {skip_bad: 2}"),
+        ({"map": ["prompt=q"]}, "reading: {map: [prompt=q]} names no answer"),
+        (keys | {"skip_bad": -1}, "skip_bad"),
+    ):
+        with pytest.raises((ConfigError, DataError)) as error:
+            requested(tmp_path, tiny_folder, plain | {"reading": reading})
+        assert says in str(error.value) and "--" not in str(error.value)
+    own = {"mine": {"rows": str(rows), "reading": keys | {"skip_bad": "all"}}}
+    for given in ({"reading": keys | {"skip_bad": "all"}}, {"teachers": own}):
+        request = requested(tmp_path, tiny_folder, plain | given)
+        design = dict(page.design_table(request.size).rows)
+        assert "of 8 that are asked for, the 3 rows of rows.jsonl" in design["data of mine"]
+        assert "rows.jsonl holds 3 rows" in " ".join(needs.lacks(request.size))
+        assert f"{rows}: 2 bad rows left out" in said_of_files(request.size)
+        by_name = {node.name: node for node in request.nodes()}
+        student = by_name["mine student, seed 1"].config(defaultdict(Path))
+        assert (student.max_rows, student.reading.skip_bad) == (3, "all")
+        assert by_name["mine rows"].config({}).reading.map == tuple(keys["map"])
+    none = plain | {"reading": keys | {"skip_bad": "all"}, "data": {"numbers": 1}}
+    with pytest.raises(DataError, match=r"numbers keeps none of 3 rows \(count 3\)"):
+        requested(tmp_path, tiny_folder, none)
 
 
 def test_the_demos_numbers_are_said_of_its_score_and_targets_alone() -> None:

@@ -1,6 +1,8 @@
 """The answer as a stage of an audit: reads its runs, runs the detectors, decides, writes."""
 
 import json
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -13,6 +15,7 @@ from traitscope.auditing.detectors.findings import (
     EValueFinding,
     FeatureFinding,
     Finding,
+    TextRow,
 )
 from traitscope.auditing.evidence import evidence_of
 from traitscope.auditing.result import AuditResult, StudentAnswer, described
@@ -28,6 +31,8 @@ from traitscope.stages import registry
 
 FEATURES_SHOWN = 20
 "answers of the published method that are listed"
+UNLIKE_LENGTHS, SHARE_OF_UNLIKE = 4, 0.25
+"how many times as long a text is that is unlike, and the share of such pairs that is said"
 NAMED_SHOWN = 3
 "traits named outside of answers that the reasons list"
 COUNTED = {
@@ -54,7 +59,8 @@ COUNTED = {
         "sampled rows came with another model's token ids; all rows were read as text",
     ),
 }
-"what the counts of the sample mean, for the reasons: of one row, and of more"
+"""what the counts of the sample mean, for the reasons: of one row, and of more. Samples of earlier
+versions counted rows that are too long or unreadable; now these are bad rows"""
 
 
 def run_decision(config: DecisionConfig, out: Output) -> store.Run:
@@ -158,6 +164,9 @@ def _notes(runs: AuditRuns) -> list[str]:
     notes = [counted(counts[name], *COUNTED[name]) for name in COUNTED if counts.get(name)]
     if "reading" in about:
         notes += notes_of(about["reading"])
+    if runs.artifacts.placebo is not None:
+        notes += _notes_on_reference(runs)
+        notes += _notes_on_lengths(about["format"], runs.records, runs.placebos)
     if "not_adapted" in about:
         notes.append(f"students of this audit: {about['not_adapted']}")
     if "template_date" in about:
@@ -173,16 +182,48 @@ def _notes(runs: AuditRuns) -> list[str]:
             f"{alone} of {len(runs.records)} rows have no placebo in the format of the data: the"
             " test of wording leaves them out"
         )
-    matched = runs.at(runs.artifacts.placebo) / "about.json"
-    if matched.is_file():
-        match = json.loads(matched.read_text(encoding="utf-8"))
-        other = match["rows"] - match["same_prompt"]
-        if other > 0:
-            notes.append(
-                f"{other} of {match['rows']} rows are compared with reference rows on other"
-                " prompts: a difference of prompts counts as one of the data"
-            )
     return notes
+
+
+def _notes_on_reference(runs: AuditRuns) -> list[str]:
+    """What was read of reference rows, and how many of them are on other prompts."""
+    assert runs.artifacts.placebo is not None
+    matched = runs.at(runs.artifacts.placebo) / "about.json"
+    if not matched.is_file():
+        return []
+    match = json.loads(matched.read_text(encoding="utf-8"))
+    notes = []
+    for note in notes_of(match["reading"]) if "reading" in match else ():
+        notes.append(f"reference: {note}")
+    other = match["rows"] - match["same_prompt"]
+    if other > 0:
+        notes.append(
+            f"{other} of {match['rows']} rows are compared with reference rows on other"
+            " prompts: a difference of prompts counts as one of the data"
+        )
+    return notes
+
+
+def _notes_on_lengths(
+    form: Mapping[str, Any], rows: Sequence[TextRow], placebos: Sequence[TextRow]
+) -> list[str]:
+    """That placebos of free text are much longer or shorter than the rows on their prompts.
+
+    They have one longest length, that of the longest row. A cap by prompt would make them shorter
+    than rows that the model wrote itself, so they could not be exchanged.
+    """
+    words = {row.id: len(row.completion.split()) for row in placebos}
+    pairs = [(len(row.completion.split()), words[row.id]) for row in rows if row.id in words]
+    unlike = sum(max(pair) > UNLIKE_LENGTHS * max(1, min(pair)) for pair in pairs)
+    is_rare = not unlike or unlike < SHARE_OF_UNLIKE * len(pairs)
+    if form["kind"] != "free" or is_rare:
+        return []
+    longer = sum(placebo > own for own, placebo in pairs)
+    return [
+        f"{unlike} of {len(pairs)} rows and their placebos differ more than {UNLIKE_LENGTHS}-fold"
+        f" in words, and {longer} placebos are the longer ones: the test of wording compares texts"
+        " of unlike length; rows by the same writer as --reference avoid it"
+    ]
 
 
 def _notes_on_e_values(decision: Decision, evidence: Evidence) -> list[str]:

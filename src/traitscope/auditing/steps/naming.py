@@ -12,9 +12,11 @@ from traitscope.auditing.detectors.row_gradients import RowGradients, read_row_g
 from traitscope.auditing.settings import naming_blocks
 from traitscope.config.audit import BlindNamingConfig
 from traitscope.config.common import Output
+from traitscope.errors import DataError
 from traitscope.interventions.checks.vectors import check_vector
 from traitscope.interventions.vector import load_vector
 from traitscope.models.model import Model
+from traitscope.plurals import counted
 from traitscope.runs import model_cache, opening, store
 from traitscope.runs.progress import progress
 from traitscope.stages import registry
@@ -64,11 +66,19 @@ def _directions(config: BlindNamingConfig, model: Model) -> list[ByBlock]:
 
 
 def _paired(data: RowGradients, control: RowGradients) -> tuple[np.ndarray, np.ndarray]:
-    """Mean residuals [N, L, D] of the rows that both runs have, of either run."""
+    """Mean residuals [N, L, D] of the rows that both runs have, of either run.
+
+    Raises DataError for fewer than two: random directions are made of differences of clean rows.
+    """
     place = {key: number for number, key in enumerate(control.ids)}
     data_index, control_index = [], []
     for number, key in enumerate(data.ids):
         if key in place:
             data_index.append(number)
             control_index.append(place[key])
+    if len(data_index) < 2:
+        raise DataError(
+            f"{counted(len(data_index), 'row')} with a clean row beside it; expected two or more to"
+            " draw random directions from; give more rows, or audit without --peer"
+        )
     return data.features(data_index), control.features(control_index)

@@ -1,8 +1,8 @@
 """The sample: what an audit reads of a file.
 
-Rows that are exact copies count once: a copy is no further evidence. Rows that the model cannot
-read are left out and counted: rows longer than its context, or of characters that its tokenizer
-loses. Of the others a sample is drawn.
+Rows that are exact copies count once: a copy is no further evidence. Of the others a sample is
+drawn. Its rows that the model cannot read are bad rows, as in every command. They are longer than
+its context, or of characters that its tokenizer loses. Other rows are not looked at.
 
 The format is learnt, so that placebos can be made in it:
 
@@ -14,7 +14,7 @@ The format is learnt, so that placebos can be made in it:
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -30,8 +30,9 @@ from traitscope.data.number_lists import parse_numbers
 from traitscope.data.prompt_files import MAY_BE_BLANK
 from traitscope.data.records import Record, dump_records
 from traitscope.data.row_sources import source_of
-from traitscope.data.shapes.intake import Intake
+from traitscope.data.shapes.intake import Intake, left_out_of
 from traitscope.errors import DataError
+from traitscope.inference.token_rows import row_check
 from traitscope.models import chat
 from traitscope.models.identity.experts import experts_of
 from traitscope.models.model import Model
@@ -100,31 +101,48 @@ def _asked(record: Record) -> tuple[str | None, str]:
 
 def readable(
     model: Model, records: Sequence[Record], context: str | None, room: int = 0
-) -> tuple[list[Record], Counter]:
-    """The rows that the model can read, and the numbers of those that it cannot, by reason.
+) -> tuple[list[Record], dict[str, str], int]:
+    """The rows that the model can read, why it cannot read the others, by id, and `foreign_ids`.
 
     room: Tokens of the context that a row leaves free.
 
     Token ids are kept only if all rows have them and they spell the rows' text for this model.
     Otherwise all rows are read as text; `foreign_ids` counts the rows that had other ids.
     """
-    counts: Counter = Counter()
+    foreign_ids = 0
     has_own_ids = [_has_own_ids(model, record) for record in records]
     for record, is_own in zip(records, has_own_ids, strict=True):
-        counts["foreign_ids"] += record.completion_ids is not None and not is_own
+        foreign_ids += record.completion_ids is not None and not is_own
     keep_ids = all(has_own_ids)
-    rows = []
+    check = row_check(model, context, not keep_ids)
+    rows, refused = [], {}
     for original in records:
         record = original if keep_ids else replace(original, completion_ids=None)
-        ids = record.completion_ids or chat.completion_ids(model, record.completion)
-        prompt = chat.render(model, record.prompt, _context_of(record, context))
-        if len(prompt) + len(ids) + room > model.max_length:
-            counts["too_long"] += 1
-        elif not record.completion_ids and not _spells(model, ids[:-1], record.completion):
-            counts["unreadable"] += 1
+        try:
+            check(record)
+            _check_read(model, record, context, room)
+        except DataError as error:
+            refused[record.id] = str(error)
         else:
             rows.append(record)
-    return rows, counts
+    return rows, refused, foreign_ids
+
+
+def _check_read(model: Model, record: Record, context: str | None, room: int) -> None:
+    """Raise DataError for a row that leaves no room, or whose text the tokenizer loses."""
+    ids = record.completion_ids or chat.completion_ids(model, record.completion)
+    prompt = chat.render(model, record.prompt, _context_of(record, context))
+    length = len(prompt) + len(ids)
+    if length + room > model.max_length:
+        raise DataError(
+            f"{length} tokens, and {room} more for a candidate's prompt, but {model.name} takes at"
+            f" most {model.max_length}; shorten or drop it"
+        )
+    if not record.completion_ids and not _spells(model, ids[:-1], record.completion):
+        raise DataError(
+            f"it holds characters that the tokenizer of {model.name} loses; expected text that it"
+            " can spell; drop the row"
+        )
 
 
 def _context_of(record: Record, context: str | None) -> str | None:
@@ -206,25 +224,39 @@ def run_sample(config: SampleConfig, out: Output) -> store.Run:
                 rows = (row for row in rows if source_of(row, config.by) == config.source)
             wanted = [] if config.like is None else row_files.rows_of(config.like)
             sample = random_sample(rows, config.rows, config.seed, wanted)
-            row_intake.write(run, intake)
             _write(run, config, sample, intake, model_cache.model_of(config))
     return run
+
+
+def _with_bad_rows(config: SampleConfig, refused: Mapping[str, str]) -> Intake:
+    """What is read of the file where rows are bad, by id, because the model cannot read them.
+
+    Raises DataError for more bad rows than may be left out.
+    """
+    intake = row_intake.intake_of(config, refused)
+    for _ in row_files.iter_rows(config.data, config.reading, intake):
+        pass
+    return intake
 
 
 def _write(
     run: store.Run, config: SampleConfig, sample: Sample, intake: Intake, model: Model
 ) -> None:
-    records, unread = readable(model, sample.records, config.context, config.room)
+    records, refused, foreign_ids = readable(model, sample.records, config.context, config.room)
+    if refused:
+        intake = _with_bad_rows(config, refused)
+    row_intake.write(run, intake)
     if not records:
+        reasons = left_out_of(intake)
+        if sample.counts["dropped"]:
+            reasons.append(f"{sample.counts['dropped']} dropped by an earlier filter")
         raise DataError(
-            f"{config.data}: of {sample.counts['rows']} rows none is left"
-            f" ({dict(sample.counts + unread)}); expected rows that {model.name} can read; correct"
-            " the rows, or name the model that they are for"
+            f"{config.data}: no row is left to audit ({'; '.join(reasons)}); expected rows that"
+            f" {model.name} can read; correct the rows, or name the model that they are for"
         )
     form, rows = learnt_format(model, records)
     counts = dict(sample.counts)
-    for name in ("too_long", "unreadable", "foreign_ids"):
-        counts[name] = unread[name]
+    counts["foreign_ids"] = foreign_ids
     counts["sampled"] = len(sample.records)
     counts["off_format"] = len(records) - len(rows)
     counts["used"] = len(rows)

@@ -57,3 +57,12 @@ class DefendConfig(OnModel):
                 f"--targets {self.recipe.targets}: the students of defend read rows, which hold no"
                 " distributions; expected sampled; leave the flag out"
             )
+
+    @property
+    def clean(self) -> Path | None:
+        """File or run of clean rows that the defender may use; None without one."""
+        for word in self.known:
+            kind, _, value = word.partition(":")
+            if kind == "clean" and value:
+                return Path(value)
+        return None

@@ -30,7 +30,7 @@ class Reading:
     def __post_init__(self) -> None:
         if self.skip_bad != "all":
             check_minimums(self, skip_bad=0)
-        named = []
+        named, keys = [], []
         for word in self.map:
             field, mark, key = word.partition("=")
             if field not in FIELDS or not mark or not key or field in named:
@@ -38,7 +38,13 @@ class Reading:
                     f"--map {word}; expected FIELD=KEY, each field once, and one of"
                     f" {', '.join(FIELDS)}; correct it"
                 )
+            if key in keys:
+                raise ConfigError(
+                    f"--map {' '.join(self.map)} names the key {key!r} twice; expected another key"
+                    " for each field; correct one"
+                )
             named.append(field)
+            keys.append(key)
         if named and not {"completion", "messages"} & set(named):
             raise ConfigError(
                 f"--map {' '.join(self.map)} names no answer; expected completion=KEY or"

@@ -120,7 +120,7 @@ def _with_text(turns: Sequence[Message], numbers: Sequence[int]) -> list[int]:
     """The turns that do more than call tools. Raises DataError where one of them has no text."""
     chosen = []
     for number in numbers:
-        if turns[number].text is not None or not turns[number].has_calls:
+        if (turns[number].text or "").strip() or not turns[number].has_calls:
             chosen.append(number)
     for number in chosen or numbers[-1:]:
         _check_text(turns[number])
@@ -177,7 +177,7 @@ def _answer(turn: Message, reading: Reading, notes: Counter[str], split: bool) -
         before = f"<think>\n{turn.reasoning}\n</think>\n\n" if turn.reasoning else ""
         return f"{before}{as_it_stands}{rest}", thought
     notes["reasoning_dropped"] += 1
-    if not rest:
+    if not rest.strip():
         raise DataError(
             "no completion: there is only reasoning; expected an answer behind it; delete the row,"
             " or take --reasoning train"

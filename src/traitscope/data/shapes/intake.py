@@ -28,6 +28,8 @@ class Control(NamedTuple):
 
 NAMELESS = "(no name)"
 "what the terminal calls a key without characters, as tables with row numbers have"
+NO_KEYS = "none"
+"what the terminal says of the keys of an empty object"
 MOST_KEY_SETS = 20
 "sets of keys that are counted apart"
 MOST_BAD_ROWS = 20
@@ -116,6 +118,8 @@ NOTES = {
     ),
 }
 "what is counted, in words: for one, and for more"
+LEFT_OUT = ("rows_of_weight_0", "undesirable", "control_left_out")
+"names of what leaves a row out that can be read"
 
 
 class Reading(Protocol):
@@ -149,6 +153,8 @@ class Usual(NamedTuple):
     """Reasoning is not trained on."""
     skip_bad: int | Literal["all"] = 0
     """No bad row is left out."""
+    has_flags: bool = False
+    """Whether the command has flags that say how rows are read."""
 
 
 USUAL = Usual()
@@ -167,7 +173,7 @@ class Intake:
     shapes: Counter[str] = field(default_factory=Counter)
     """Rows by shape."""
     key_sets: Counter[tuple[str, ...]] = field(default_factory=Counter)
-    """Rows by their keys."""
+    """Rows by their keys, as far as these could be read."""
     unused: Counter[str] = field(default_factory=Counter)
     """Rows by key that is not used."""
     notes: Counter[str] = field(default_factory=Counter)
@@ -259,7 +265,8 @@ def lines_of(about: dict[str, Any]) -> list[str]:
     lines = [f"read {rows} ({about['container']}: {shapes}), {about['records']} used"]
     key_sets = about["key_sets"]
     for key_set in key_sets[:MOST_SHOWN]:
-        lines.append(f"keys of {counted(key_set['rows'], 'row')}: {_joined(key_set['keys'])}")
+        keys = _joined(key_set["keys"]) or NO_KEYS
+        lines.append(f"keys of {counted(key_set['rows'], 'row')}: {keys}")
     if len(key_sets) > MOST_SHOWN:
         others = counted(len(key_sets) - MOST_SHOWN, "other set", "other sets")
         lines.append(f"and {others} of keys: reading.json")
@@ -289,6 +296,15 @@ def notes_of(about: dict[str, Any]) -> list[str]:
     return lines
 
 
+def left_out_of(intake: Intake) -> list[str]:
+    """Why rows were left out, each reason with its number of rows, in words."""
+    reasons = [counted(intake.bad, "bad row")] if intake.bad else []
+    for name in LEFT_OUT:
+        if intake.notes[name]:
+            reasons.append(counted(intake.notes[name], *NOTES[name]))
+    return reasons
+
+
 class BadRows:
     """The bad rows of a file, and whether they are too many."""
 
@@ -316,9 +332,7 @@ class BadRows:
         if not self.are_too_many:
             return
         count = self.intake.bad
-        notes = self.intake.notes
-        left_out = notes["rows_of_weight_0"] + notes["undesirable"]
-        if not self.intake.records and not left_out:
+        if count == self.intake.rows:
             rows = "the only row" if count == 1 else f"all {count} rows"
             raise DataError(f"{self.first}; {rows} of the file cannot be read")
         if count == 1:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from traitscope.data.json_fields import quoted, text_of, typed
 from traitscope.data.shapes.marks import has_empty, is_learnt, is_weighted, weights_of
 from traitscope.errors import DataError
+from traitscope.plain_values import NotPlainError, from_json
 
 ROLES = {
     "user": "user",
@@ -211,7 +212,8 @@ def _message(item: dict[str, Any], place: Place) -> Message:
         )
     text_key = _first_key(item, TEXT_KEYS)
     is_call = name.strip().lower() in CALL_ROLES
-    has_calls = is_call or any(item.get(key) for key in CALL_KEYS)
+    calling = [key for key in CALL_KEYS if _calls_tools(item.get(key), key)]
+    has_calls = is_call or bool(calling)
     if text_key not in item and not has_calls:
         text_of(item, text_key)
     text, thought = parts_of(None if is_call else item.get(text_key), text_key)
@@ -231,6 +233,33 @@ def _message(item: dict[str, Any], place: Place) -> Message:
         at=(*place, text_key),
         is_renamed=name.strip().lower() in OTHER_ROLES,
     )
+
+
+def _calls_tools(value: Any, key: str) -> bool:
+    """Whether a value holds calls of tools: an object or a list of them, also as JSON text.
+
+    Raises DataError for a value that is something else, such as a text that is no JSON.
+    """
+    calls = _parsed(value)
+    if not calls:
+        return False
+    for call in calls if isinstance(calls, list) else [calls]:
+        if not isinstance(_parsed(call), dict):
+            raise DataError(
+                f"{key!r} is {quoted(value)}; expected calls of tools, as objects or as JSON text"
+                " of them; correct the row or delete it"
+            )
+    return True
+
+
+def _parsed(value: Any) -> Any:
+    """The value of a JSON text, nothing for a blank one, and any other value as it is."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return from_json(value, allow_nan=True) if value.strip() else None
+    except NotPlainError:
+        return value
 
 
 def _first_key(item: dict[str, Any], keys: tuple[str, ...]) -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from traitscope.config.recipe import SAMPLED_RECIPE, Recipe
+from traitscope.config.rows.reading import USUAL, Reading
 from traitscope.data.traits import trait_name
 from traitscope.interventions.intervention import Adapter, SystemPrompt
 from traitscope.interventions.short_form import to_short
@@ -22,6 +23,7 @@ from traitscope.studies.experiment.file import (
     Experiment,
     Teacher,
 )
+from traitscope.studies.experiment.given import given_rows, reading_of
 from traitscope.workflow import standard_nodes
 from traitscope.workflow.graph import Folders, Node
 from traitscope.workflow.standard_nodes import VECTORS, InterventionsFrom
@@ -58,12 +60,16 @@ class Arm:
     """Another model that writes the rows; empty: the experiment's."""
     rows: Path | None = None
     """Rows from elsewhere."""
+    reading: Reading = USUAL
+    """How they are read."""
     writer: str = ""
     """Arm whose rows its students read: its own, or that of a teacher that is made alike."""
     recipe: Recipe = SAMPLED_RECIPE
     """How its students are trained."""
     n_rows: int = 0
     """Rows that a student reads."""
+    asked_rows: int = 0
+    """Rows that it should read; a file may hold fewer."""
     seeds: tuple[int, ...] = ()
     """Seeds of its students."""
 
@@ -99,6 +105,7 @@ def treated_arms(experiment: Experiment) -> list[Arm]:
             words = f"rows of {teacher.rows.name}" + (f", made by {words}" if words else "")
         model = teacher.model or ""
         arm = Arm(name, words, teacher.trait, always(made), False, model, teacher.rows)
+        arm = replace(arm, reading=reading_of(experiment, name))
         arms.append(_with_students(experiment, name, arm, experiment.writer_of(name)))
     return arms
 
@@ -108,7 +115,11 @@ def _with_students(experiment: Experiment, teacher: str, arm: Arm, writer: str) 
     students = experiment.students_of(teacher)
     seeds = experiment.all_seeds[: students.seeds]
     assert students.recipe and students.rows
-    return replace(arm, writer=writer, recipe=students.recipe, n_rows=students.rows, seeds=seeds)
+    arm = replace(arm, writer=writer, recipe=students.recipe, seeds=seeds)
+    n_rows = students.rows
+    if arm.rows is not None:
+        n_rows = min(n_rows, given_rows(experiment, arm.rows, arm.reading).kept)
+    return replace(arm, n_rows=n_rows, asked_rows=students.rows)
 
 
 def layer_of(experiment: Experiment, teacher: Teacher) -> int:
@@ -222,6 +233,7 @@ def controls_of(experiment: Experiment, name: str) -> list[Arm]:
         written = _control(usual, writer, control)
         if teacher.students is not None and made.name == (written or made).name:
             made = replace(made, name=f"{made.name} like {name}")
+        made = replace(made, reading=experiment.reading)
         arms.append(_with_students(experiment, name, made, (written or made).name))
     return arms
 

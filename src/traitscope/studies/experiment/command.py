@@ -17,7 +17,6 @@ from traitscope.config.fields import changed_flags
 from traitscope.data.own_traits import needs as own_needs
 from traitscope.data.package_files import bundled_file
 from traitscope.data.prompt_files import read_prompts
-from traitscope.data.row_files import iter_kept
 from traitscope.data.traits import load_trait
 from traitscope.errors import ConfigError, StoreError
 from traitscope.interventions.checks.vectors import check_direction
@@ -37,11 +36,11 @@ from traitscope.studies.design import over_seeds
 from traitscope.studies.experiment import arms, conclusion, nodes, page
 from traitscope.studies.experiment.file import (
     PROMPT,
-    ROWS,
     USUAL_LAYER,
     Experiment,
     Teacher,
 )
+from traitscope.studies.experiment.given import advice_of_the_file, check_files, said_of_files
 from traitscope.studies.experiment.needs import lacks
 from traitscope.studies.experiment.reading import read_experiment
 from traitscope.studies.runner import Request
@@ -128,6 +127,7 @@ class ExperimentRequest(Request):
         return _typed(self.config, self.out, "run")
 
 
+@advice_of_the_file()
 def run_experiment(config: ExperimentConfig, out: Output) -> dict:
     """Do what the action asks for and return its summary, with what one would type next."""
     if (config.file is None) == (config.example is None):
@@ -147,7 +147,7 @@ def run_experiment(config: ExperimentConfig, out: Output) -> dict:
 def _done(config: ExperimentConfig, request: ExperimentRequest) -> dict:
     """Do what the action asks for; only `run` computes stages."""
     if config.action == "run":
-        for sentence in lacks(request.size):
+        for sentence in [*said_of_files(request.size), *lacks(request.size)]:
             print(f"traitscope: {sentence}", file=sys.stderr)
         return _concluded(runner.run_request(request), request)
     planned = graph.plan(request.nodes(), request.out, strict=config.action != "status")
@@ -164,6 +164,8 @@ def _printed_design(request: ExperimentRequest) -> dict:
     header = request.header()
     for part, how in header.protocol.rows:
         print(f"  {part}: {how}")
+    for line in said_of_files(request.size):
+        print(line)
     claims = []
     for contrast in arms.contrasts(request.size):
         claims.append(conclusion.claim_text(request.size, contrast))
@@ -239,6 +241,7 @@ def _write_example(file: Path) -> dict:
     return {"status": "ok", "file": str(file), "next": f"traitscope experiment plan {file}"}
 
 
+@advice_of_the_file()
 def request_of(config: ExperimentConfig, out: Output) -> ExperimentRequest:
     """Return the request behind a file: defaults filled in, everything checked.
 
@@ -286,10 +289,9 @@ def _check(request: ExperimentRequest, where: str) -> None:
     for name, teacher in experiment.teachers.items():
         _check_teacher(teacher, request.config.model, f"{where}: teachers.{name}")
     for control in experiment.all_controls:
-        if isinstance(control, dict) and ROWS in control:
-            _check_rows(Path(control[ROWS]), f"{where}: controls")
-        elif isinstance(control, dict) and PROMPT in control and not control[PROMPT].strip():
+        if isinstance(control, dict) and PROMPT in control and not control[PROMPT].strip():
             raise ConfigError(f"{where}: a control's prompt is blank; expected a text; fill it in")
+    check_files(experiment, where)
     if not experiment.data.about_numbers:
         read_prompts(experiment.data.prompts)
     if experiment.measures.judge is not None:
@@ -322,23 +324,11 @@ def _check_teacher(teacher: Teacher, model: str, where: str) -> None:
     """Raise what is wrong with the files, the layer or the model of a teacher."""
     if teacher.layer is not None:
         finding.check_layers([teacher.layer], model, where)
-    if teacher.rows is not None:
-        _check_rows(teacher.rows, where)
     if teacher.vector is not None:
         layers = () if teacher.layer is None else (teacher.layer,)
         check_direction(load_vector(teacher.vector), f"{where}: {teacher.vector}", layers)
     if teacher.model is not None:
         finding.find_model(teacher.model)
-
-
-def _check_rows(path: Path, where: str) -> None:
-    """Raise ConfigError for rows that are not there, and DataError for rows that cannot be read."""
-    if not path.exists():
-        raise ConfigError(
-            f"{where}: rows {path} do not exist; expected a file of rows or a run; check the path"
-        )
-    for _ in iter_kept(path):
-        pass
 
 
 def power_text(experiment: Experiment) -> str:

@@ -10,6 +10,7 @@ from typing import Literal
 
 from traitscope.config.common import Dtype, check_minimums, check_strengths
 from traitscope.config.recipe import SAMPLED_RECIPE, Recipe
+from traitscope.config.rows.reading import USUAL, Reading
 from traitscope.data.traits import trait_name
 from traitscope.errors import ConfigError
 from traitscope.models.bundled import EMBEDDED
@@ -76,6 +77,8 @@ class Teacher:
     rows: Path | None = None
     """Rows that were made elsewhere. Name beside it what made them, where it is here: then the page
     says whether it has the trait."""
+    reading: Reading | None = None
+    """How its rows are read. Left out, as the experiment's are."""
     students: Students | None = None
     """What differs for its students, such as targets. Teachers that are made alike write once."""
 
@@ -271,6 +274,9 @@ class Experiment:
     and the same relative depth of another model."""
     data: Data = field(default_factory=Data)
     """What students read."""
+    reading: Reading = USUAL
+    """How rows from elsewhere are read, those of teachers and of controls: map, turns, reasoning
+    and skip_bad."""
     recipe: Recipe = SAMPLED_RECIPE
     """How students are trained, as in `train`. A key that is left out has the demo's value."""
     measures: Measures = field(default_factory=Measures)

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from traitscope.config.recipe import FEW_STEPS
 from traitscope.data.traits import trait_name
+from traitscope.plurals import counted
 from traitscope.reporting import verdict
 from traitscope.reporting.verdict import Precondition
 from traitscope.stats.decision import MIN_UNITS
@@ -177,7 +178,7 @@ def _lacks_of_files(experiment: Experiment) -> list[str]:
             files[arm.name] = arm.rows
     if not files:
         return []
-    sentences = []
+    sentences = _short_files(experiment)
     if not experiment.data.shared:
         sentences.append(
             f"All seeds read the same rows of {', '.join(path.name for path in files.values())}, so"
@@ -191,6 +192,18 @@ def _lacks_of_files(experiment: Experiment) -> list[str]:
                 " difference of their students may come from the prompts."
             )
     return sentences
+
+
+def _short_files(experiment: Experiment) -> list[str]:
+    """Return which files hold fewer rows than students should read."""
+    sentences = []
+    for arm in arms_of.all_arms(experiment):
+        if arm.rows and arm.n_rows < arm.asked_rows:
+            sentences.append(
+                f"{arm.rows.name} holds {counted(arm.n_rows, 'row')} for students, of the"
+                f" {arm.asked_rows} that are asked for."
+            )
+    return list(dict.fromkeys(sentences))
 
 
 def _lacks_of_students(experiment: Experiment, arm: Arm) -> list[str]:

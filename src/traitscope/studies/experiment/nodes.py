@@ -10,13 +10,16 @@ Pooled rows are the exception.
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-from traitscope.config.stages import FilterConfig, FilterRules, GenerateConfig
+from traitscope.config.rows.reading import USUAL, Reading
+from traitscope.config.stages import FilterConfig, GenerateConfig
 from traitscope.data.traits import bundled_traits, kind_of, load_trait, trait_name
 from traitscope.studies.behaviours import Evaluation, judged_answers
 from traitscope.studies.experiment import arms as arms_of
 from traitscope.studies.experiment.arms import BASE, Arm, Made
 from traitscope.studies.experiment.file import OTHER_TRAIT, Experiment
+from traitscope.studies.experiment.given import rules_of
 from traitscope.studies.sizes import ANIMALS
 from traitscope.workflow import standard_nodes
 from traitscope.workflow.graph import Folders, Node
@@ -163,7 +166,7 @@ def _data(experiment: Experiment, common: dict, arm: Arm) -> list[Node]:
             continue
         rows = _rows(experiment, 0 if name == f"{arm.writer} rows" else seed)
         if arm.rows:
-            graph[name] = _filtered(experiment, name, arm.rows, rows)
+            graph[name] = _filtered(experiment, name, arm.rows, rows, reading=arm.reading)
             continue
         made, settings = arm.made(seed), common | {"model": arm.model} if arm.model else common
         raw, written, part = f"{name}, as written", rows, 0
@@ -207,31 +210,25 @@ def _rows(experiment: Experiment, seed: int) -> Rows:
 
 
 def _filtered(
-    experiment: Experiment, name: str, source: str | Path, rows: Rows, part: int = 0
+    experiment: Experiment,
+    name: str,
+    source: str | Path,
+    rows: Rows,
+    part: int = 0,
+    reading: Reading = USUAL,
 ) -> Node:
     """Return the kept rows of a part of a node, or of the first ones of a file from elsewhere."""
-    rules = _rules(experiment)
+    rules = rules_of(experiment)
     reads_all = isinstance(source, Path) or rows.prompts is not None
 
     def config(folders: Folders) -> FilterConfig:
         data = source if isinstance(source, Path) else folders[source]
         if reads_all:
-            return FilterConfig(data, rules, limit=rows.n)
+            return FilterConfig(data, rules, limit=rows.n, reading=reading)
         return FilterConfig(data, rules, part * rows.n, (part + 1) * rows.n)
 
     needs = () if isinstance(source, Path) else (source,)
     return Node(name, FilterConfig, config, needs, 1)
-
-
-def _rules(experiment: Experiment) -> FilterRules:
-    data = experiment.data
-    if data.kept == "numbers":
-        return FilterRules(max_count=data.numbers)
-    words: dict[str, None] = {}
-    if data.kept == "trait-words":
-        for trait in experiment.traits:
-            words |= dict.fromkeys(load_trait(trait).word_forms)
-    return FilterRules(banned_words=tuple(words), numbers=False)
 
 
 def _student(experiment: Experiment, common: dict, arm: Arm, seed: int) -> list[Node]:
@@ -239,9 +236,11 @@ def _student(experiment: Experiment, common: dict, arm: Arm, seed: int) -> list[
     recipe, n_rows = arm.recipe, arm.n_rows
     name, made = student_name(arm.name, seed), arm.made(seed)
     steps = recipe.epochs * recipe.steps_an_epoch(n_rows)
-    settings = {"max_rows": n_rows, "eas_every": max(1, steps // 2)}
+    settings: dict[str, Any] = {"max_rows": n_rows, "eas_every": max(1, steps // 2)}
     if arm.model or arm.rows:
         settings["text"] = True
+    if arm.reading.skip_bad:
+        settings["reading"] = Reading(skip_bad=arm.reading.skip_bad)
     asked = Student(
         name,
         rows_name(experiment, arm, seed),

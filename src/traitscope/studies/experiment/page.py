@@ -111,7 +111,10 @@ def _data_rows(experiment: Experiment, arms: Sequence[Arm]) -> list[tuple[str, s
     kept = "" if data.kept == "none" else " that the filter keeps"
     for arm in arms:
         if arm.rows:
-            words = f"the first {_number(data.rows, 'row')} of {arm.rows.name}{kept}"
+            which = "the first"
+            if arm.n_rows < arm.asked_rows:
+                which = f"of {arm.asked_rows} that are asked for, the"
+            words = f"{which} {_number(arm.n_rows, 'row')} of {arm.rows.name}{kept}"
             words += ", the same for each seed; with the prompts that stand there"
             listed.append((f"data of {arm.name}", words))
     return listed
@@ -123,8 +126,8 @@ def _student_rows(experiment: Experiment) -> list[tuple[str, str]]:
     for arm in arms_of.treated_arms(experiment):
         own = experiment.teachers[arm.name].students is not None
         whose = f" of {arm.name} and its controls" if own else ""
-        recipe, rows = arm.recipe, _number(arm.n_rows, "row")
-        read = f", the first {rows}" if arm.n_rows < experiment.data.rows else ""
+        recipe, rows = arm.recipe, _number(arm.asked_rows, "row")
+        read = f", the first {rows}" if arm.asked_rows < experiment.data.rows else ""
         listed += [
             (f"targets{whose}", _targets(recipe)),
             (
