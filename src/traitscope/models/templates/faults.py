@@ -1,7 +1,7 @@
 """What a chat template does wrong, in words, and whether all that it is given stands in its text.
 
-A template can fail to compile, fail on some or all turns, refuse a system turn, or write another text
-than it is given. Each is called by its own name, with the line where Jinja names one.
+A template can fail to compile, fail on some or all turns, refuse a system turn, or write another
+text than it is given. Each is called by its own name, with the line where Jinja names one.
 """
 
 from collections.abc import Sequence
@@ -28,7 +28,7 @@ BEGINNING = 2
 def clause(error: Exception) -> str:
     """What a template does wrong, by what its rendering raised: a clause behind its name."""
     from jinja2 import TemplateError, TemplateSyntaxError, UndefinedError
-    from jinja2.sandbox import SecurityError
+    from jinja2.exceptions import SecurityError
 
     if isinstance(error, TemplateSyntaxError):
         reason = " ".join((error.message or "").split())[:LONGEST]
