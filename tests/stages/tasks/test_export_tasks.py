@@ -148,6 +148,10 @@ def test_lm_evaluation_harness_gives_the_scores_of_measure(
     assert done["results"]["traitscope_student_plain"]["bits_per_byte,none"] == pytest.approx(1)
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Inspect's own, of its libraries
+@pytest.mark.filterwarnings(
+    "ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"
+)
 def test_inspect_gives_the_scores_of_measure(tmp_path: Path, trait_file: Path) -> None:
     inspect_ai = pytest.importorskip("inspect_ai")
     from inspect_ai.model import ModelAPI, ModelOutput, get_model, modelapi
