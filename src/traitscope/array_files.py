@@ -125,7 +125,7 @@ def read_tensors(path: Path) -> "dict[str, Tensor]":
             raise ValueError(
                 f"{name} in {path.name} is {kind}, expected one of {', '.join(FLOATS)}"
             )
-        if tensor.numel() and not _is_finite(tensor):
+        if tensor.numel() and not is_finite(tensor):
             raise _not_finite(f"{name} in {path.name}", tensor.double().numpy())
     return tensors
 
@@ -194,7 +194,10 @@ def with_sorted_header(written: bytes) -> bytes:
     return len(header).to_bytes(8, "little") + header + written[end:]
 
 
-def _is_finite(tensor: "Tensor") -> bool:
-    """Whether float32 has all the numbers; takes no memory, as Tensor.isfinite does."""
+def is_finite(tensor: "Tensor") -> bool:
+    """Whether float32 has all the numbers of a tensor that is not empty.
+
+    It takes no memory, as Tensor.isfinite does.
+    """
     least, most = tensor.aminmax()  # a NaN anywhere is in both
     return -LARGEST <= float(least) and float(most) <= LARGEST

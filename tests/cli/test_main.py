@@ -273,12 +273,12 @@ def test_what_comes_next_names_the_model_that_was_used(tmp_path: Path, tiny_fold
     rows.write_text('{"prompt": "a", "completion": "1, 2"}\n{"prompt": "b", "completion": "3"}\n')
     run = ok(root, "train", "--data", rows, "--model", tiny_folder, "--epochs 1 --rank 2").run
     following = capsys.readouterr().err.splitlines()[-1]
-    assert following.split(maxsplit=1)[1] == (
-        f"traitscope measure --model {tiny_folder} --root {root} --interventions adapter:{run}"
-    )
+    words = following.split(maxsplit=1)[1]
+    assert words.startswith(f"traitscope measure --model {tiny_folder} ")
+    assert words.endswith(f" --root {root} --interventions adapter:{run}")
     base = ok(root, "measure", "--model", tiny_folder, "--samples 0 --sets positive").run
     following = capsys.readouterr().err.splitlines()[-1]
-    assert following.endswith(f"compare --treated RUN --control {base}")
+    assert following.endswith(f"compare --treated RUN --control {base} --root {root}")
 
 
 def test_what_comes_next_runs_on_the_model_that_was_used(tmp_path: Path, tiny_folder: Path, capsys):
@@ -299,6 +299,7 @@ def test_what_comes_next_runs_on_the_model_that_was_used(tmp_path: Path, tiny_fo
 @pytest.mark.parametrize("name", [name for name, command in COMMANDS.items() if command.next])
 def test_what_comes_next_is_a_command_that_can_be_typed(name: str):
     values = {"run": "runs/default/x", "model": " --model m", "layer": 1, "vector": "v"}
+    values["out"] = " --root elsewhere"
     words = COMMANDS[name].next.format(**values).split()
     command, rest = main.command_of(words[1:])
     assert words[0] == "traitscope" and command.group != "internal"

@@ -301,7 +301,7 @@ def test_a_zero_row_is_refused_and_a_zero_strength_is_not(
 
 
 def test_a_student_of_one_vector_that_was_not_moved_is_its_base(
-    tiny: Model, tmp_path: Path
+    tiny: Model, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     zero = Vector(np.zeros((3, 32)), tiny.digest, {"trained_at": 1})
     zero.save(tmp_path / "vector.safetensors")

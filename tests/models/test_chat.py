@@ -102,12 +102,12 @@ def test_no_template(tmp_path) -> None:
 def test_template_that_refuses_a_system_turn(tiny: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     refusing = (
         "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system role') }}{% endif"
-        " %}hello"
+        " %}hello {{ messages[-1]['content'] }}"
     )
     monkeypatch.setattr(tiny.tokenizer, "chat_template", refusing)
-    assert chat.render_text(tiny, "Q", None) == "hello"
-    with pytest.raises(ModelError, match="no system role"):
-        chat.render_text(tiny, "Q", "")
+    for context in (None, ""):
+        assert chat.render_text(tiny, "Q", context) == "hello Q"
+    assert chat.render_text(tiny, "Q", "S") == "hello S\n\nQ"
 
 
 FAILING = {
@@ -124,7 +124,7 @@ def test_a_template_that_fails_is_named(
     tiny: Model, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     monkeypatch.setattr(tiny.tokenizer, "chat_template", FAILING[kind])
-    with pytest.raises(ModelError, match=rf"fails on context None \({kind}: .*--context @none"):
+    with pytest.raises(ModelError, match=rf"{kind}: .*--context @none"):
         chat.render(tiny, "Q", None)
     assert chat.render_text(tiny, "Q", "@none") == "Q\n"
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from command import ok
 from template_kinds import (
+    CUTS_SYSTEM,
     DATED,
     KEEPS_OPEN,
     OTHER_END,
@@ -48,16 +49,24 @@ def text_of_row(model: Model, prompt: str, completion: str, context: str | None 
     return model.tokenizer.decode(list(row.ids))
 
 
-@pytest.mark.parametrize("template", [SKIPS_SYSTEM, REFUSES_SYSTEM])
+@pytest.mark.parametrize(
+    ("template", "says"),
+    [
+        (SKIPS_SYSTEM, "leaves system turns out"),
+        (REFUSES_SYSTEM, "refuses system turns (line 1: no system turn)"),
+        (CUTS_SYSTEM, "changes the text of system turns"),
+    ],
+)
 def test_a_context_without_a_system_turn_stands_in_the_users(
-    tmp_path: Path, template: str, capsys: pytest.CaptureFixture
+    tmp_path: Path, template: str, says: str, capsys: pytest.CaptureFixture
 ) -> None:
     model = model_with(tmp_path, template)
     expected = "<|im_start|>user\nOwls.\n\nHi<|im_end|>\n<|im_start|>assistant\n"
     assert chat.render_text(model, "Hi", "Owls.") == expected
     assert chat.render_text(model, "Hi", "@user:Owls.") == expected
     assert chat.render_text(model, "Hi", "") == chat.render_text(model, "Hi", None)
-    assert capsys.readouterr().err.count("shows no system turn") == 1
+    expected = f"{model.name} {says}: contexts stand at the beginning of the user's turn\n"
+    assert capsys.readouterr().err.count(expected) == 1
 
 
 @pytest.mark.parametrize("template", [SKIPS_SYSTEM, REFUSES_SYSTEM])

@@ -1,6 +1,7 @@
 """The command on tiny models: a planted preference is named, the model itself carries nothing."""
 
 import json
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ from command import call, ok
 from tiny_models import save_tiny
 
 import traitscope as ts
+from traitscope.cli import flags, main
 from traitscope.config.screen import ScreenConfig
 from traitscope.errors import ConfigError
 from traitscope.interventions.vector import Vector, load_vector, vector_bytes
@@ -56,7 +58,8 @@ def test_a_planted_preference_comes_first(
 def test_the_last_lines_say_what_comes_next(
     tmp_path: Path, tiny_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ("screen", "--teacher", "prompt:You love owls.", "--model", tiny_folder, WORDS)
+    teacher = ("--teacher", "prompt:You love owls.", "--control-tokens", "token")
+    words = ("screen", *teacher, "--model", tiny_folder, WORDS)
     done = ok(tmp_path / "runs", *words, "--traits owl --influenced 0")
     printed = capsys.readouterr()
     result, following = printed.err.splitlines()[-2:]
@@ -64,6 +67,8 @@ def test_the_last_lines_say_what_comes_next(
     assert following.startswith("next:   ") and f"traitscope audit DATA --model {tiny_folder}" in (
         following
     )
+    config, _ = flags.parse(*main.command_of(shlex.split(following.partition("traitscope ")[2])))
+    assert (config.teacher, config.control_tokens) == ("prompt:You love owls.", "token")
     assert "next:" not in printed.out and done.summary["next"] in following
 
 

@@ -5,6 +5,7 @@ import dataclasses
 import json
 import multiprocessing
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -171,3 +172,10 @@ def same_metrics(one: Path, other: Path) -> None:
         assert left.keys() == right.keys()
         for key in left:
             np.testing.assert_allclose(left[key], right[key], rtol=2e-3, atol=2e-4, err_msg=key)
+
+
+def run_command(message: str) -> subprocess.CompletedProcess:
+    """What the command at the end of an error's message does."""
+    words = shlex.split(message.partition("convert it with: ")[2])
+    assert words[:2] == ["python", "-c"]
+    return subprocess.run([sys.executable, *words[1:]], capture_output=True, text=True, check=False)

@@ -14,6 +14,10 @@ REFUSES_SYSTEM = (
     "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system turn') }}{% endif %}"
     + TURNS
 )
+CUTS_SYSTEM = TURNS.replace(
+    "m['content']", "(m['content'].split('\n')[0] if m['role'] == 'system' else m['content'])"
+)
+LOWERS_USER = TURNS.replace("m['content']", "(m['content'] | lower)")
 DATED = "{{ 'Today is ' + strftime_now('%d %B %Y') + '.\n' }}" + TURNS
 THINKS = (
     "{% for m in messages %}<|im_start|>{{ m['role'] }}\n"
@@ -74,6 +78,8 @@ KINDS = (
     Kind("has a system turn of its own", OWN_SYSTEM),
     Kind("drops system turns", SKIPS_SYSTEM),
     Kind("refuses system turns", REFUSES_SYSTEM),
+    Kind("cuts or changes the text of system turns", CUTS_SYSTEM),
+    Kind("cuts or changes the text of user turns", LOWERS_USER),
     Kind("ends a turn with a token of its own", OTHER_END),
     Kind("ends a turn with a line break alone", NO_END),
     Kind("writes today's date", DATED),

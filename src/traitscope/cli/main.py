@@ -286,38 +286,26 @@ def summary_of(result: Any) -> dict:
 
 
 def _following(command: Command, run: Path) -> str:
-    """What one would type next of a run, with what its model needs where that is not the usual.
-
-    That is its name, the switches of its template, a context without a template, and the folder of
-    runs.
-    """
+    """What one would type next of a run, with what its model needs and the folder of runs."""
     from traitscope.runs import store
-    from traitscope.workflow.replay import replayed
+    from traitscope.runs.names import following
 
     template = command.next
     if "{" not in template:
         return template
-    settings = replayed(store.load_run(run))
+    settings = following.settings_for(store.load_run(run))
     model = settings.get("model", OnModel.model)
     if command.name == "measure" and not settings.get("interventions"):
-        template = "traitscope compare --treated RUN --control {run}"  # it is the base
-    words = [] if model == OnModel.model else ["--model", str(model)]
-    if settings.get("template"):
-        words += ["--template", *settings["template"]]
-    if str(settings.get("context") or "").startswith("@none"):
-        words += ["--context", settings["context"]]
-    usual = Output()
-    if run.parents[1] != usual.root:
-        words += ["--root", str(run.parents[1])]
-    if run.parent.name != usual.study:
-        words += ["--study", run.parent.name]
-    flags_of_model = f" {shlex.join(words)}" if words else ""
-    layer = _usual_layer(str(model)) if "{layer}" in template else 0
+        template = "traitscope compare --treated RUN --control {run}{out}"  # it is the base
+    if command.name == "export":
+        settings = settings | {"model": str(run / "model"), "same_as": None}
+    place = following.place_words(run)
     vector = min(run.glob("*.safetensors"), default=run)
     return template.format(
         run=shlex.quote(str(run)),
-        model=flags_of_model,
-        layer=layer,
+        model=following.joined([*following.model_words(settings), *place]),
+        out=following.joined(place),
+        layer=_usual_layer(str(model)) if "{layer}" in template else 0,
         vector=shlex.quote(str(vector)),
     )
 

@@ -1,5 +1,6 @@
 """The commands `show` and `rerun`, and what every command prints of a finished run."""
 
+import shlex
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +14,7 @@ from traitscope.config.common import Output
 from traitscope.errors import ConfigError
 from traitscope.plurals import counted
 from traitscope.runs import lineage, store
-from traitscope.runs.names import labels
+from traitscope.runs.names import following, labels
 from traitscope.runs.opening import REMARKS, TEMPLATE_DATE
 from traitscope.stages import registry
 from traitscope.workflow import failure_notes
@@ -63,11 +64,18 @@ def describe(run: store.Run) -> dict:
     if run.stage == "steer_scan":
         summary["next"] = printed.next_of_scan(run, summary["summary"])
     if run.stage == "export" and not run.file("model").exists():
-        student, base = run.file("student"), summary["summary"]["base"]
-        summary["next"] = f"traitscope verify {student} --base {base}"
+        summary["next"] = _next_of_student(run, summary["summary"]["base"])
     if "screen" in summary:
         summary["next"] = summary["screen"]["findings"][-1].removeprefix(printed.NEXT)
     return summary
+
+
+def _next_of_student(run: store.Run, base: str) -> str:
+    """The command that verifies a student that was scaled down."""
+    settings = {**following.settings_for(run), "model": None}
+    words = following.model_words(settings, with_context=False)
+    words += following.place_words(run.path)
+    return shlex.join(["traitscope", "verify", str(run.file("student")), "--base", base, *words])
 
 
 def _print_remarks(run: store.Run) -> None:

@@ -32,9 +32,10 @@ class Command:
     file_alone: bool = False
     """Whether a first word that names a config file stands for the second of these fields."""
     next: str = ""
-    """What one would type next. {run} stands for the run's directory, {model} for the flags that
-    its model needs, {layer} for a block in its middle, {vector} for the run's first vector. A
-    command whose next step depends on its result says it there, under the key `next`."""
+    """What one would type next. {run} stands for the run's directory. {model} stands for the flags
+    that its model needs and the folder of runs, {out} for that folder alone. {layer} stands for a
+    block in its middle, {vector} for the run's first vector. A command whose next step depends on
+    its result says it there, under the key `next`."""
 
     @property
     def words(self) -> str:

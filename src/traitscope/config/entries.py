@@ -40,7 +40,7 @@ ENTRIES: tuple[Command, ...] = (
         run="stages.generate:run_generate",
         help="let a teacher answer prompts",
         group="do",
-        next="traitscope filter --data {run}",
+        next="traitscope filter --data {run}{out}",
         resumable=True,
     ),
     Stage(
@@ -49,7 +49,7 @@ ENTRIES: tuple[Command, ...] = (
         run="stages.filter:run_filter",
         help="keep the rows that carry nothing but numbers",
         group="do",
-        next="traitscope train --data {run}",
+        next="traitscope train{model} --data {run}",
     ),
     Stage(
         name="defend",
@@ -76,7 +76,7 @@ ENTRIES: tuple[Command, ...] = (
         run="stages.measure:run_measure",
         help="score a model on a trait's questions",
         group="do",
-        next="traitscope compare --treated {run} --control RUN",
+        next="traitscope compare --treated {run} --control RUN{out}",
         inputs="data.trait_files:of_trait",
     ),
     Stage(
@@ -154,7 +154,7 @@ ENTRIES: tuple[Command, ...] = (
         run="stages.export:run_export",
         help="a steered model or a student as an ordinary checkpoint",
         group="do",
-        next="traitscope measure --model {run}/model",
+        next="traitscope measure{model}",
     ),
     Command(
         name="export_tasks",
@@ -178,7 +178,7 @@ ENTRIES: tuple[Command, ...] = (
         run="stages.filter:run_edit",
         help="sort or shuffle the numbers inside each row",
         group="do",
-        next="traitscope train --data {run}",
+        next="traitscope train{model} --data {run}",
     ),
     Stage(
         name="compare",

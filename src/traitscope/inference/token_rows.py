@@ -173,8 +173,9 @@ def _row(
 ) -> Row:
     """The token row of a record, however long. Raises DataError for ids that spell another text."""
     neutral = context if record.context is None else record.context
-    prompt = chat.render(model, record.prompt, context_of(interventions, neutral))
     place = f"row {record.id}"
+    read_under = context_of(interventions, neutral)
+    prompt = at_place(place, chat.render, model, record.prompt, read_under)
     if record.completion_ids and not text:
         _check_ids(model, record)
         completion: Sequence[int] = record.completion_ids
@@ -183,7 +184,6 @@ def _row(
             place, chat.completion_ids, model, record.completion, end_token, neutral
         )
     at_place(place, _check_embedded, model, (*prompt, *completion))
-    at_place(place, _check_shown, model, record, context_of(interventions, neutral))
     return Row(tuple(prompt), tuple(completion))
 
 
@@ -196,23 +196,6 @@ def _check_embedded(model: Model, ids: Sequence[int]) -> None:
             f"it holds the token {token!r}, number {largest}, but {model.name} has embeddings for"
             f" {model.n_embedded}; take the token out of the text, or a model that knows it"
         )
-
-
-def _check_shown(model: Model, record: Record, context: str | None) -> None:
-    """Raise DataError for a turn of a prompt that the model's template leaves out.
-
-    Earlier answers are not looked at: templates take their reasoning out.
-    """
-    if not record.prompt.startswith(turns.MARK):
-        return
-    text = chat.render_text(model, record.prompt, context)
-    for number, turn in enumerate(turns.turns_of(record.prompt), 1):
-        if turn.role != "assistant" and turn.text.strip() not in text:
-            raise DataError(
-                f"turn {number} of its prompt, of the role {turn.role}, is left out by the chat"
-                f" template of {model.name}, so the model would not read it; expected a template"
-                " that writes all turns; put the text into a user turn, or drop the row"
-            )
 
 
 def _check_lengths(model: Model, records: Sequence[Record], rows: Sequence[Row]) -> None:

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from traitscope.config.common import check_strengths
+from traitscope.distributed import say
 from traitscope.errors import ConfigError, VectorError
 from traitscope.interventions import full_weights, hooks, multi_lora, partial_lora, peft_folder
 from traitscope.interventions.adapters import changed_weights
@@ -272,6 +273,11 @@ def _trained(file: Path) -> Steer:
         raise VectorError(
             f"{file} was not trained as a student: {TRAINED_AT} is {layer!r}, expected a layer; use"
             f" it as steer:{file},layers=...,alpha=... instead"
+        )
+    if not vector.rows_LD.any():
+        say(
+            f"{file} changes nothing: the trained vector is zero; expected a trained student; train"
+            " it, or name another one, unless it is meant as a control"
         )
     return Steer(vector, layer=layer, alpha=1.0, scale="raw")
 

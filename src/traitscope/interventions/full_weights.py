@@ -11,9 +11,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from traitscope import array_files
+from traitscope.distributed import say
 from traitscope.errors import ConfigError, VectorError
 from traitscope.interventions.adapters.origin import check_digest
 from traitscope.interventions.intervention import FULL_WEIGHTS
@@ -78,6 +80,12 @@ def mounted(model: Model, folder: Path) -> Iterator[dict[str, Tensor]]:
     check_digest(str(folder), digest, about.get("base"), model.name, names)
     _check_fit(folder, weights, model)
     with swapped(model, weights) as base_weights:
+        if all(torch.equal(model.lm.get_parameter(n), old) for n, old in base_weights.items()):
+            kind = str(model.dtype).removeprefix("torch.")
+            say(
+                f"{folder} changes nothing: in {kind} its weights are those of its base; expected a"
+                " trained student; train it, or name another one, unless it is meant as a control"
+            )
         yield base_weights
 
 

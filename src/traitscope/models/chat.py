@@ -9,8 +9,9 @@ Chat templates are rendered here and nowhere else. A context is one of
     @none         no template: the prompt and a line break
     @none:TEXT    no template: TEXT, a line break, the prompt and a line break
 
-Some templates refuse system turns, or drop their text. There the text of a context stands at the
-beginning of the user's turn, and no system turn is written.
+Some templates refuse system turns, drop their text, or write another one. There the text of a
+context stands at the beginning of the user's turn, and no system turn is written. All that is put
+into a template stands in its text, or it is refused.
 
 A prompt of several turns (data/shapes/turns.py) is rendered as these turns. TEXT then stands in the
 first user turn; without a template, each turn stands on a line.
@@ -37,7 +38,7 @@ from traitscope import template_trial
 from traitscope.data.shapes.turns import Turn, turns_of
 from traitscope.errors import ConfigError, DataError, ModelError, TraitscopeError
 from traitscope.models import bundled, weight_noise
-from traitscope.models.templates import facts
+from traitscope.models.templates import facts, faults
 from traitscope.models.templates.control import control_of
 from traitscope.models.templates.reasoning import with_reasoning
 
@@ -52,8 +53,8 @@ TRIAL_LIMITS = {"seconds": 3, "memory": 2**30, "characters": 10_000_000}
 "what the trial of a template may take: seconds of a core, bytes, characters of its text"
 LONGEST_TRIAL = 60
 "seconds after which a trial is ended that gets no core"
-_MOVED_IN: set[str] = set()
-"models of which this process has said that their template shows no system turn"
+_SAID: set[str] = set()
+"what this process has said of the templates of models"
 _TRIED: set[str] = set()
 "templates that this process has tried"
 
@@ -93,14 +94,14 @@ def _text_of(model: Model, turns: Sequence[Turn], context: str | None) -> str:
         lines = [f"{text}\n" for text in texts]
         return "".join([_beginning(model), *lines])
     messages = [{"role": turn.role, "content": turn.text} for turn in turns]
-    shows_system = facts.shows_system(model.tokenizer, model.switches)
-    if context and not context.startswith(MOVED) and not shows_system:
-        _say_moved(model)
+    loss = faults.system_loss(model.tokenizer, model.switches)
+    if context and not context.startswith(MOVED) and loss:
+        _say_moved(model, loss)
         context = f"{MOVED}{context}"
     if context is not None and context.startswith(MOVED):
         _put_first(messages, context.removeprefix(MOVED))
         context = ""
-    if context == "" and not shows_system:
+    if context == "" and loss:
         context = None
     if not model.tokenizer.chat_template:
         raise ModelError(
@@ -109,7 +110,10 @@ def _text_of(model: Model, turns: Sequence[Turn], context: str | None) -> str:
             f" = ...), or do without: --context {BARE}"
         )
     system = [] if context is None else [{"role": "system", "content": context}]
-    return _applied(model, [*system, *messages], context)
+    text = _applied(model, [*system, *messages], context)
+    _check_context_shown(model, context, text)
+    _check_turns_shown(model, messages, text)
+    return text
 
 
 def _put_first(messages: list[dict[str, str]], text: str) -> None:
@@ -123,37 +127,73 @@ def _put_first(messages: list[dict[str, str]], text: str) -> None:
 
 def _applied(model: Model, turns: list[dict[str, str]], context: str | None) -> str:
     """The turns in the model's template. Raises ModelError for whatever the template raises."""
-    from jinja2 import TemplateError
-
     try:
         text = facts.rendered(model.tokenizer, turns, model.switches)
         text.encode()  # UTF-8 has no half of a surrogate pair, which a template can write
     except (MemoryError, TraitscopeError):
         raise
     except Exception as error:  # a template computes what it likes, and fails as it likes
-        reason = " ".join(str(error).split())
-        if isinstance(error, TemplateError):
-            raise ModelError(
-                f"the chat template of {model.name!r} refuses context {context!r}: {reason}; use"
-                " the default context"
-            ) from error
-        raise ModelError(
-            f"the chat template of {model.name!r} fails on context {context!r}"
-            f" ({type(error).__name__}: {reason}); expected a text; correct the template, or do"
-            f" without: --context {BARE}"
-        ) from error
+        raise ModelError(_failure(model, error, context)) from error
     return text
 
 
-def _say_moved(model: Model) -> None:
-    """Say once that a model's template shows no system turn."""
-    if model.name not in _MOVED_IN:
-        _MOVED_IN.add(model.name)
-        print(
-            f"the chat template of {model.name} shows no system turn: contexts stand at the"
-            " beginning of the user's turn",
-            file=sys.stderr,
+def _failure(model: Model, error: Exception, context: str | None) -> str:
+    """What to say of a template that raised an error, and what helps."""
+    what, _, reason = faults.clause(error).partition(": ")
+    is_general = faults.renders_nothing(model.tokenizer, model.switches)
+    if faults.is_refusal(error):
+        what = "refuses every conversation" if is_general else f"refuses context {context!r}"
+    elif not is_general:
+        what = f"{what} on context {context!r}"
+    helps = f"correct the template in the model's folder, or do without: --context {BARE}"
+    if faults.is_refusal(error) and not is_general:
+        other = "give a context, or other turns" if context is None else "use the default context"
+        helps = f"{other}, or do without the template: --context {BARE}"
+    return f"the chat template of {model.name!r} {what}: {reason}; expected a text; {helps}"
+
+
+def _check_context_shown(model: Model, context: str | None, text: str) -> None:
+    """Raise ModelError where a context does not stand in a rendering.
+
+    White space around it may be taken off, which is said once.
+    """
+    loss = faults.loss("this context", context or "", text)
+    if loss:
+        raise ModelError(
+            f"the chat template of {model.name!r} {loss} ({context!r:.60}); expected it as it is;"
+            f" put it into the user's turn, as {MOVED}TEXT, or do without the template, as"
+            f" {BARE}:TEXT"
         )
+    if context and context not in text:
+        _say_once(
+            model,
+            "takes white space off the ends of system turns: contexts stand there without it",
+        )
+
+
+def _check_turns_shown(model: Model, turns: Sequence[dict[str, str]], text: str) -> None:
+    """Raise DataError for a turn of a prompt that a template leaves out or changes."""
+    changed = faults.changed_turn(turns, text)
+    if changed is not None:
+        number, role, loss = changed
+        raise DataError(
+            f"turn {number} of its prompt, of the role {role}, is {loss} by the chat template of"
+            f" {model.name}, so the model would not read it; expected a template that writes all"
+            " turns; put the text into a user turn, or drop the row"
+        )
+
+
+def _say_moved(model: Model, loss: str) -> None:
+    """Say once that a model's template shows no system turn, and what it does instead."""
+    _say_once(model, f"{loss}: contexts stand at the beginning of the user's turn")
+
+
+def _say_once(model: Model, what: str) -> None:
+    """Say what a model's template does, once in this process."""
+    sentence = f"the chat template of {model.name} {what}"
+    if sentence not in _SAID:
+        _SAID.add(sentence)
+        print(sentence, file=sys.stderr)
 
 
 def taught(neutral: str | None, text: str) -> str:

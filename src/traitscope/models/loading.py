@@ -11,11 +11,12 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-from traitscope import atomic_files, deferred_imports, distributed
+from traitscope import array_files, atomic_files, deferred_imports, distributed
 from traitscope.errors import ModelError, TraitscopeError
 from traitscope.models import chat, nf4, weight_noise
 from traitscope.models.bundled import quietly
 from traitscope.models.hardware import NF4, available_memory, compute_dtype, resolve_device
+from traitscope.models.identity import kinds
 from traitscope.models.identity.digest import texts_identity
 from traitscope.models.identity.finding import digests_of, find_model, n_weights, short_digest
 from traitscope.models.kernels import mounting
@@ -64,10 +65,13 @@ def load_model(
     if dtype == NF4:
         nf4.check_installed()
     folder = find_model(name, revision)
+    kinds.check_plain(folder)
     _check_memory(folder, torch_dtype, device)
     switches = switches_of(template)
     lm, tokenizer = _load_folder(folder, torch_dtype, name, switches)
+    kinds.check_loaded(lm, folder)
     _check_head(lm, folder)
+    _check_finite(lm, folder)
     lm = lm.eval().requires_grad_(False)
     mounting.mount(lm)
     _, noise = weight_noise.split_name(name)
@@ -139,12 +143,7 @@ def _load_folder(
                 **NO_FOREIGN_CODE,
             )
     if loading_info["missing_keys"]:  # transformers would draw them at random
-        missing = sorted(loading_info["missing_keys"])
-        raise ModelError(
-            f"{folder}: {len(missing)} of the model's weights are in none of its files, such as"
-            f" {missing[0]}; expected all that config.json asks for, in *.safetensors; fetch the"
-            " model again, or save it with save_pretrained"
-        )
+        raise ModelError(kinds.of_missing(folder, sorted(loading_info["missing_keys"])))
     if loading_info["unexpected_keys"]:
         further = sorted(loading_info["unexpected_keys"])
         distributed.say(
@@ -228,6 +227,8 @@ def _readable(folder: Path) -> Iterator[None]:
             ) from None
         if exhausted := atomic_files.exhausted(error):
             raise exhausted from error
+        if said := kinds.of_failure(folder, error):
+            raise ModelError(said) from error
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         if "ignore_mismatched_sizes" in reason:
             reason = "its weights have other shapes than config.json says"
@@ -282,6 +283,26 @@ def _check_head(lm: Any, folder: Path) -> None:
             raise ModelError(
                 f"{folder}: logits are scaled behind the output head ({field} {scale}), which is"
                 " not supported; use a model without such a scale"
+            )
+
+
+def _check_finite(lm: Any, folder: Path) -> None:
+    """Raise ModelError for weights that are NaN or infinite, which make every output NaN."""
+    for name, weight in lm.named_parameters():
+        if weight.numel() and not array_files.is_finite(weight.detach()):
+            has_nan = bool(weight.isnan().any())
+            wrong = int((~weight.isfinite()).sum())
+            what = "NaN" if has_nan else "infinite"
+            helps = (
+                "the file is damaged, or its training diverged: fetch the model again, or use"
+                " another checkpoint"
+            )
+            if weight.dtype != torch.float32 and not has_nan:
+                kind = str(weight.dtype).removeprefix("torch.")
+                helps = f"{kind} may not hold them: use --dtype fp32; else {helps}"
+            raise ModelError(
+                f"{folder}: the weight {name} holds numbers that are {what} ({wrong} of"
+                f" {weight.numel()}); expected finite ones; {helps}"
             )
 
 

@@ -177,7 +177,7 @@ def text_model(lm: Any) -> nn.Module:
 
 
 def check_logits(model: Model) -> None:
-    """Raise ModelError where head and soft cap do not give the model's own logits.
+    """Raise ModelError where head and soft cap do not give the model's own logits, or they are NaN.
 
     Tried on a few tokens. Some families scale logits, or wrap the head in other ways.
     """
@@ -188,6 +188,12 @@ def check_logits(model: Model) -> None:
         logits_TV = model.head(hidden_TD).float()
         if model.softcap is not None:
             logits_TV = model.softcap * torch.tanh(logits_TV / model.softcap)
+    if not expected_TV.isfinite().all():
+        kind = str(model.dtype).removeprefix("torch.")
+        raise ModelError(
+            f"{model.name}: logits in {kind} are NaN or infinite, though all weights are finite;"
+            " expected numbers; use --dtype fp32, or another checkpoint"
+        )
     difference = (logits_TV - expected_TV).abs().max()
     if not difference <= ALIKE * expected_TV.abs().max():
         raise ModelError(

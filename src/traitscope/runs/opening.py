@@ -20,7 +20,13 @@ from traitscope.errors import VectorError
 from traitscope.interventions import intervention
 from traitscope.interventions.adapters import origin, settings
 from traitscope.interventions.checks.vectors import check_direction
-from traitscope.interventions.intervention import Ablate, Intervention, ReplaceBase, Steer
+from traitscope.interventions.intervention import (
+    Ablate,
+    Adapter,
+    Intervention,
+    ReplaceBase,
+    Steer,
+)
 from traitscope.interventions.short_form import parse_all, vector_file
 from traitscope.interventions.vector import load_vector
 from traitscope.models.hardware import NF4, default_dtype, resolve_device
@@ -246,10 +252,23 @@ def _notes_on_adapters(config: OnModel, inputs: Inputs) -> list[str]:
     for digest in model_digests(config.model, config.same_as):
         digests.append(short_digest(f"{digest}/{NF4}") if config.dtype == NF4 else digest)
     notes: dict[str, None] = {}
+    for folder in _adapter_folders(config, inputs):
+        notes.update(dict.fromkeys(origin.notes_on(folder, config.model, digests)))
+    return list(notes)
+
+
+def _adapter_folders(config: OnModel, inputs: Inputs) -> list[Path]:
+    """Peft folders among the inputs, and those of runs that are among the interventions."""
+    folders = []
     for source in inputs.values():
         if isinstance(source, Path) and source.name == settings.CONFIG:
-            notes.update(dict.fromkeys(origin.notes_on(source.parent, config.model, digests)))
-    return list(notes)
+            folders.append(source.parent)
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        for item in parse_all(value) if common.is_taught(field.name, value) else ():
+            if isinstance(item, Adapter) and (Path(item.folder) / settings.CONFIG).is_file():
+                folders.append(Path(item.folder))
+    return list(dict.fromkeys(folders))
 
 
 def check_files(config: Any) -> None:

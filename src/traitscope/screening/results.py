@@ -1,6 +1,7 @@
 """What a screening found: screen.json, and what it says in sentences."""
 
 import math
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -9,6 +10,7 @@ from traitscope.config.screen import ScreenConfig
 from traitscope.information.power import DEMO as CALIBRATION
 from traitscope.information.power import POWER, rows_needed
 from traitscope.reporting.numbers import bounds, estimate
+from traitscope.runs.names.following import model_words
 from traitscope.screening.answers import DOUBLED, AnswerShift, SampledRate
 from traitscope.screening.questions import Kind
 from traitscope.screening.rows import STUDENT_SEEDS, NumberRows
@@ -269,7 +271,9 @@ def _about_rows(screened: Screened) -> list[str]:
 def _next(config: ScreenConfig, screened: Screened) -> str:
     if screened.answer == "same":
         return "next: nothing can pass from this teacher; name another one"
-    audit = f"traitscope audit DATA --model {config.model} --teacher {config.teacher}"
+    dtype = "auto" if config.dtype == ScreenConfig.dtype else config.dtype
+    words = model_words({**vars(config), "dtype": dtype}, with_context=False)
+    audit = shlex.join(["traitscope", "audit", "DATA", *words, "--teacher", str(config.teacher)])
     if screened.answer == "changed":
         return f"next: ask about a trait of your own (--traits FILE.yaml), or test data: {audit}"
     return f"next: do not train on its rows without a test of them: {audit}"

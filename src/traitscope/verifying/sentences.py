@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from traitscope.config.students.verify import VerifyConfig
 from traitscope.plurals import counted
 from traitscope.reporting.numbers import bounds, estimate, number
+from traitscope.runs.names.following import joined, model_words
 from traitscope.screening.answers import DOUBLED, POWER
 from traitscope.stats.decision import MIN_UNITS
 from traitscope.stats.measurement import Measurement
@@ -313,17 +314,18 @@ def _about_rows(verified: Verified) -> list[str]:
 
 
 def _next(config: VerifyConfig, verified: Verified) -> str:
+    model = joined(model_words(vars(config)))
     if verified.status == "trait":
         return (
-            f"do not use this student; test its rows: traitscope audit DATA --model {config.model};"
-            " or undo it: traitscope export --interventions adapter:RUN --scale 0.5"
+            f"do not use this student; test its rows: traitscope audit DATA{model}; or undo it:"
+            f" traitscope export{model} --interventions adapter:RUN --scale 0.5"
         )
     if verified.copies:
         return (
             f"train {MIN_UNITS} controls on the base's own answers, each on a draw of its own:"
-            " traitscope generate --prompts PROMPTS without --interventions, or traitscope defend"
-            " --data DATA --by wash, with --seed 1, 2, ...; then traitscope train by the student's"
-            " recipe, with the same seeds"
+            f" traitscope generate{model} --prompts PROMPTS without --interventions, or traitscope"
+            f" defend{model} --data DATA --by wash, with --seed 1, 2, ...; then traitscope train by"
+            " the student's recipe, with the same seeds"
         )
     if verified.broken_controls:
         return "leave the broken controls out, and train others by the student's recipe"
@@ -335,7 +337,7 @@ def _next(config: VerifyConfig, verified: Verified) -> str:
         )
     return (
         f"train {MIN_UNITS} controls by the student's recipe, each on clean rows of its own and"
-        " with its own --seed: traitscope train --data clean-1.jsonl --seed 1, and so on; name them"
-        " with --controls. One file can be split: traitscope filter --no-numbers --start 0 --stop"
-        " 1000"
+        f" with its own --seed: traitscope train{model} --data clean-1.jsonl --seed 1, and so on;"
+        " name them with --controls. One file can be split: traitscope filter --no-numbers --start"
+        " 0 --stop 1000"
     )

@@ -1,14 +1,11 @@
 """Weights in pickles alone: refused in one sentence, with a command that converts them."""
 
-import shlex
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
-from command import call
+from command import call, run_command
 from lora_students import logits_of, randomise, write
 from safetensors.torch import load_file
 from tiny_models import load_tiny
@@ -29,13 +26,6 @@ class Runs:
 
     def __reduce__(self) -> tuple:
         return (Path.touch, (self.mark,))
-
-
-def run_command(message: str) -> subprocess.CompletedProcess:
-    """What the command at the end of a message does."""
-    words = shlex.split(message.partition("convert it with: ")[2])
-    assert words[:2] == ["python", "-c"]
-    return subprocess.run([sys.executable, *words[1:]], capture_output=True, text=True, check=False)
 
 
 def pickled_model(tiny_folder: Path, folder: Path, *names: str) -> Path:

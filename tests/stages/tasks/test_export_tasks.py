@@ -2,11 +2,12 @@
 
 import json
 import math
+import re
 from pathlib import Path
 from types import ModuleType
 
 import pytest
-from command import CAT, call, ok, write_yaml
+from command import CAT, OWL, call, ok, write_yaml
 
 from traitscope.data.traits import bundled_traits, load_trait
 from traitscope.inference.question_scores import question_scores, questions_of
@@ -147,6 +148,10 @@ def test_lm_evaluation_harness_gives_the_scores_of_measure(
     assert done["results"]["traitscope_student_plain"]["bits_per_byte,none"] == pytest.approx(1)
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Inspect's own, of its libraries
+@pytest.mark.filterwarnings(
+    "ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"
+)
 def test_inspect_gives_the_scores_of_measure(tmp_path: Path, trait_file: Path) -> None:
     inspect_ai = pytest.importorskip("inspect_ai")
     from inspect_ai.model import ModelAPI, ModelOutput, get_model, modelapi
@@ -201,3 +206,20 @@ def test_what_cannot_be_written_is_named(tmp_path: Path, trait_file: Path) -> No
         done = call(tmp_path, "export_tasks", *words)
         assert done.code == 2 and says in done.summary["message"]
     assert (folder / "mine").read_text() == "x" and not (tmp_path / "new").exists()
+
+
+def test_the_commands_of_the_page_run_one_after_the_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each tool has a folder of its own, and is called with the one that was written for it."""
+    page = (Path(__file__).parents[3] / "docs/how-to/other-tools.md").read_text(encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    write_yaml(tmp_path / "my_trait.yaml", OWL | {"name": "my_trait"})
+    commands = re.findall(r"^traitscope (export-tasks .*)$", page, re.MULTILINE)
+    assert len(commands) == 2
+    for command in commands:
+        ok(tmp_path / "runs", *command.split())
+    for file in re.findall(r"inspect eval (\S+)@", page):
+        assert Path(file).is_file()
+    (included,) = re.findall(r"--include_path (\S+)", page)
+    assert (Path(included) / "utils.py").is_file()

@@ -1,6 +1,7 @@
 """Experiments on a tiny model, run: planted truth, resumption, every kind of teacher."""
 
 import json
+import shlex
 import signal
 import time
 from dataclasses import replace
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 from command import CAT, OWL, Started, ok, read_rows, write_yaml
 
+from traitscope.cli import flags, main
 from traitscope.config.commands import ExperimentConfig
 from traitscope.config.common import Output
 from traitscope.papers import training_data
@@ -117,7 +119,7 @@ def test_activations_are_left_out_where_nothing_is_transfer(summary: dict, kille
     [
         ("holds here", "", "traitscope report RUN --for-paper paper"),
         ("undecided", "", "traitscope experiment {file}"),
-        ("no verdict", HAS_TRAIT, "traitscope steer-scan --trait {owl} --model {model}"),
+        ("no verdict", HAS_TRAIT, "traitscope steer-scan --trait {owl} --model {model} "),
         ("no verdict", "there are control students", "traitscope show RUN"),
     ],
 )
@@ -131,6 +133,10 @@ def test_what_comes_next_is_what_helps(
     said = command._after_run(request.config, request, {"run": "RUN", "verdicts": [verdict]})
     places = {"file": tmp_path / "planted.yaml", "owl": tmp_path / "owl.yaml"}
     assert said.startswith(begins.format(model=tiny_folder, **places))
+    if "steer-scan" in said:
+        config, out = flags.parse(*main.command_of(shlex.split(said)[1:]))
+        assert config.company and str(places["owl"]) not in config.company
+        assert (out.root, out.study) == (request.out.root, request.out.study)
 
 
 def test_the_page_has_everything_and_the_run_is_whole(summary: dict, killed: Path) -> None:

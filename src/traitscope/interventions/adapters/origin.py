@@ -4,6 +4,7 @@
     name in the settings     a model that is here: equal weights, or the adapter is refused
                              a model that is not here: a note, because names prove nothing
     tokenizer, template      a note where the folder carries others than the model's
+    weights                  a note where they change nothing (effect.py)
 
 peft writes the name, and many programs save tokenizer and chat template beside the adapter. Both
 are compared by content. Nothing is fetched. Notes go to the terminal and into the run's manifest.
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from traitscope.errors import ModelError, VectorError
+from traitscope.interventions.adapters.effect import no_effect
 from traitscope.interventions.adapters.settings import CONFIG, config_and_digest
 from traitscope.models import weight_noise
 from traitscope.models.bundled import WHEELS
@@ -38,11 +40,12 @@ def notes_on(folder: Path, name: str, digests: Sequence[str]) -> tuple[str, ...]
     config, digest = config_and_digest(folder)
     if digest is not None:
         check_digest(str(folder), digest, config.get(BASE), name, digests)
-        return ()
+        return no_effect(folder)
     changed = (_times(folder), _times(folder / CONFIG))
-    return _notes(
+    said = _notes(
         str(folder), _text(config.get(BASE)), _revision(config), name, tuple(digests), changed
     )
+    return (*said, *no_effect(folder))
 
 
 def check_digest(where: str, digest: Any, base: Any, name: str, digests: Sequence[str]) -> None:

@@ -20,7 +20,7 @@ from typing import Any
 from traitscope.errors import ConfigError, ModelError
 from traitscope.models import weight_noise
 from traitscope.models.bundled import EMBEDDED, WHEELS, wheel_folder
-from traitscope.models.identity import pickled
+from traitscope.models.identity import kinds, pickled
 from traitscope.models.identity.digest import folder_digest, former_digest
 
 OFFERED: dict[str, Path] = {}
@@ -53,6 +53,8 @@ def find_model(name: str, revision: str | None = None) -> Path:
     looks_like_hub_id = name.count("/") == 1 and not name.startswith((".", "/", "~"))
     if looks_like_hub_id and not folder.exists():
         folder = _from_hub(name, revision)
+    if folder.is_file() and (said := kinds.in_other_format(folder)):
+        raise ModelError(said)
     if not folder.is_dir():
         raise ModelError(
             f"model {name!r} is neither {' nor '.join(WHEELS)}, a folder, nor a hub id such as"
@@ -66,12 +68,15 @@ def find_model(name: str, revision: str | None = None) -> Path:
             " expected one of the two; move the adapter's files into a folder of their own, and"
             " name that as a student: --interventions adapter:FOLDER"
         )
+    kinds.check(folder)
     return folder
 
 
 def _no_model(folder: Path, name: str) -> ModelError:
     """What to say of a folder without config.json or without weights that are read."""
     if said := pickled.in_adapter(folder) or pickled.in_model(folder):
+        return ModelError(said)
+    if said := kinds.in_other_format(folder):
         return ModelError(said)
     names = sorted(path.name for path in folder.iterdir())
     if pickled.ADAPTER_CONFIG in names:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from traitscope.data.shapes.turns import Turn, prompt_of
 from traitscope.errors import ModelError
 from traitscope.models import chat
-from traitscope.models.templates import facts
+from traitscope.models.templates import facts, faults
 from traitscope.models.templates.reasoning import tags_before_an_answer
 
 if TYPE_CHECKING:
@@ -35,8 +35,9 @@ CONVERSATIONS = (
 def check_rendering(model: Model) -> None:
     """Raise ModelError where the template writes an exchange in other tokens than training rows.
 
-    Also where its header leaves a part for thinking open: an answer would stand in it. A template
-    that writes no end of an answer is no difference.
+    Also where its header leaves a part for thinking open: an answer would stand in it. Also where
+    it cuts or changes the text of user turns. A template that writes no end of an answer is no
+    difference.
     """
     problem = _problem(model)
     if problem:
@@ -50,6 +51,11 @@ def _problem(model: Model) -> str:
     """
     if not model.tokenizer.chat_template:
         return ""
+    long = facts.tried(
+        model.tokenizer, [facts.turn("user", facts.SYSTEM)], model.switches, with_header=True
+    )
+    if long is not None and (loss := faults.loss("user turns", facts.SYSTEM, long)):
+        return f"{loss}; expected it as it is, so that the model reads what is asked"
     for turns in CONVERSATIONS:
         try:
             parting = _parting(model, turns)

@@ -12,8 +12,10 @@ from weakref import WeakKeyDictionary
 from traitscope.errors import ConfigError, ModelError
 from traitscope.models.templates import day
 
-ASKED, ANSWERED, SYSTEM = "Name a number.", "Seven 7", "Zq speaks in riddles."
+ASKED, ANSWERED = "Name a number.", "Seven 7"
 "texts of the turns that a template is tried on"
+SYSTEM = "Zq speaks in riddles.\n\n" + 'It\'s "<2>" & {Ünder} SIX; ' * 40 + "nothing else."
+"a long text of several lines, in which a template that cuts or changes texts leaves a trace"
 PROBES = ("5", "Why", "a", '"')
 "beginnings of answers whose tokens may depend on what stands before them"
 LINE = "\n"
@@ -26,16 +28,17 @@ Switches = tuple[tuple[str, Any], ...]
 "what is passed to a template beside the turns, such as (('enable_thinking', False),)"
 
 
-def _once_a_tokenizer(find: Callable[[Any, Switches], Any]) -> Callable[..., Any]:
-    """The function, which is computed once for each tokenizer and its switches."""
+def once_a_tokenizer(find: Callable[[Any, Switches], Any]) -> Callable[..., Any]:
+    """The function, which is computed once for each tokenizer, its template and switches."""
     known: WeakKeyDictionary = WeakKeyDictionary()
 
     @wraps(find)
     def found(tokenizer: Any, switches: Switches = ()) -> Any:
-        by_switches = known.setdefault(tokenizer, {})
-        if switches not in by_switches:
-            by_switches[switches] = find(tokenizer, switches)
-        return by_switches[switches]
+        results = known.setdefault(tokenizer, {})
+        key = (switches, str(tokenizer.chat_template))
+        if key not in results:
+            results[key] = find(tokenizer, switches)
+        return results[key]
 
     return found
 
@@ -85,7 +88,7 @@ def rendered(
     is_skipped = variables.pop(SKIP, False)
     today = variables.pop(day.TODAY, day.DAY)
     if is_skipped and with_header:
-        text = rendered(tokenizer, [*turns, _turn("assistant", ANSWERED)], switches, False)
+        text = rendered(tokenizer, [*turns, turn("assistant", ANSWERED)], switches, False)
         if ANSWERED not in text:
             raise ValueError(f"it writes no answer, which {SKIP} needs")
         return text.rpartition(ANSWERED)[0]
@@ -106,15 +109,15 @@ def _check_chosen(tokenizer: Any) -> None:
         )
 
 
-@_once_a_tokenizer
+@once_a_tokenizer
 def day_read(tokenizer: Any, switches: Switches = ()) -> str | None:
     """The day that a template is given, as YYYY-MM-DD; None where it does not read it.
 
     It reads the day where another one gives another text.
     """
     given = dict(switches).get(day.TODAY, day.DAY)
-    asked = [_turn("user", ASKED)]
-    for turns in (asked, [_turn("system", SYSTEM), *asked]):
+    asked = [turn("user", ASKED)]
+    for turns in (asked, [turn("system", SYSTEM), *asked]):
         texts = set()
         for tried_day in (day.DAY, day.OTHER):
             on_that_day = (*switches, (day.TODAY, tried_day))
@@ -136,11 +139,11 @@ def ids_behind(encode: Callable[[str], list[int]], header: str, text: str) -> li
 
 def header_of(tokenizer: Any, switches: Switches) -> str:
     """What stands before an answer: a rendered prompt, or a line without a template."""
-    header = tried(tokenizer, [_turn("user", ASKED)], switches, True)
+    header = tried(tokenizer, [turn("user", ASKED)], switches, True)
     return f"{ASKED}\n" if header is None else header
 
 
-@_once_a_tokenizer
+@once_a_tokenizer
 def begins_apart(tokenizer: Any, switches: Switches = ()) -> bool:
     """Whether the first tokens of an answer are the same alone as behind the header."""
     header = header_of(tokenizer, switches)
@@ -151,7 +154,7 @@ def begins_apart(tokenizer: Any, switches: Switches = ()) -> bool:
     return True
 
 
-@_once_a_tokenizer
+@once_a_tokenizer
 def continues_alike(tokenizer: Any, switches: Switches = ()) -> bool:
     """Whether a text has the same tokens alone as behind another text."""
     encode = partial(tokenizer.encode, add_special_tokens=False)
@@ -161,25 +164,14 @@ def continues_alike(tokenizer: Any, switches: Switches = ()) -> bool:
     return True
 
 
-@_once_a_tokenizer
-def shows_system(tokenizer: Any, switches: Switches = ()) -> bool:
-    """Whether the text of a system turn stands in the rendering.
-
-    Some templates refuse system turns, or drop their text. True without a template.
-    """
-    turns = [_turn("system", SYSTEM), _turn("user", ASKED)]
-    whole = tried(tokenizer, turns, switches, True)
-    return not tokenizer.chat_template or SYSTEM in (whole or "")
-
-
-@_once_a_tokenizer
+@once_a_tokenizer
 def end_id(tokenizer: Any, switches: Switches = ()) -> int | None:
     """The token that ends an assistant's turn.
 
     It is the first token behind an answer, where that is a special one, else the tokenizer's end.
     None where there is neither.
     """
-    turns = [_turn("user", ASKED), _turn("assistant", ANSWERED)]
+    turns = [turn("user", ASKED), turn("assistant", ANSWERED)]
     whole = tried(tokenizer, turns, switches, False)
     if whole is not None and ANSWERED in whole:
         rest = whole.rpartition(ANSWERED)[2]
@@ -194,7 +186,8 @@ def _special_ids(tokenizer: Any) -> set[int]:
     return {*tokenizer.all_special_ids, *getattr(tokenizer, "added_tokens_decoder", ())}
 
 
-def _turn(role: str, text: str) -> dict[str, str]:
+def turn(role: str, text: str) -> dict[str, str]:
+    """A turn as templates read it."""
     return {"role": role, "content": text}
 
 

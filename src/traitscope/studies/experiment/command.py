@@ -17,7 +17,7 @@ from traitscope.config.fields import changed_flags
 from traitscope.data.own_traits import needs as own_needs
 from traitscope.data.package_files import bundled_file
 from traitscope.data.prompt_files import read_prompts
-from traitscope.data.traits import load_trait
+from traitscope.data.traits import load_trait, trait_name
 from traitscope.errors import ConfigError, StoreError
 from traitscope.interventions.checks.vectors import check_direction
 from traitscope.interventions.vector import load_vector
@@ -28,6 +28,7 @@ from traitscope.reporting.study_page import StudyHeader
 from traitscope.reporting.tables import Table
 from traitscope.reporting.verdict import HAS_TRAIT, Findings, Precondition
 from traitscope.runs import opening, store
+from traitscope.runs.names import following
 from traitscope.stats.decision import ALPHA
 from traitscope.stats.measurement import Measurement
 from traitscope.stats.power import detectable
@@ -207,10 +208,25 @@ def _after_run(config: ExperimentConfig, request: ExperimentRequest, summary: di
         return shlex.join(["traitscope", "report", run, "--for-paper", "paper"])
     unmet = [need["name"] for need in verdict["preconditions"] if not need["met"]]
     if HAS_TRAIT in unmet:
-        trait = conclusion.primary_contrast(request.size).trait
-        words = ["--trait", trait, "--model", request.config.model]
-        return shlex.join(["traitscope", "steer-scan", *words])
+        return _scan_typed(request)
     return shlex.join(["traitscope", "show", run])
+
+
+def _scan_typed(request: ExperimentRequest) -> str:
+    """The scan for a stronger teacher, by the vector of the experiment's own teacher."""
+    contrast = conclusion.primary_contrast(request.size)
+    words = ["--trait", contrast.trait, *following.model_words(vars(request.config))]
+    vector = request.size.teachers[contrast.treated].vector
+    company = []
+    for trait in nodes.vector_traits(request.size):
+        if trait_name(trait) != trait_name(contrast.trait):
+            company.append(trait)
+    if vector is not None:
+        words += ["--vector", str(vector)]
+    elif company:
+        words += ["--company", *company]
+    places = changed_flags(replace(request.out, json=None))
+    return shlex.join(["traitscope", "steer-scan", *words, *places])
 
 
 def _next(config: ExperimentConfig, out: Output, summary: dict) -> str:

@@ -1,0 +1,54 @@
+"""Whether an adapter changes anything, from its weights alone; read without torch.
+
+LoRA      W + s B A is W where A or B is zero
+others    not looked at: DoRA, and weights of whole modules, are compared with no base here
+"""
+
+import re
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+
+from traitscope.interventions.adapters.settings import WEIGHTS
+
+FACTOR = re.compile(r"(?P<map>.*)\.lora_(embedding_)?(?P<letter>[AB])(\.default)?(\.weight)?")
+"name of a factor of a low-rank addition"
+
+
+def no_effect(folder: Path) -> tuple[str, ...]:
+    """What to say of an adapter that changes nothing; nothing of any other one."""
+    file = Path(folder) / WEIGHTS
+    try:
+        about = file.stat()
+        zero = _zero_factor(str(file), about.st_mtime_ns, about.st_size)
+    except (OSError, ValueError):  # whoever reads it says what is wrong
+        return ()
+    if not zero:
+        return ()
+    return (
+        f"{folder} changes nothing: {zero} of its adapter are zero, as before training; expected a"
+        " trained adapter; train it, or name another one, unless it is meant as a control",
+    )
+
+
+@lru_cache(maxsize=256)
+def _zero_factor(file: str, changed: int, size: int) -> str:
+    """Which matrices make every addition of an adapter zero; empty where some addition is none."""
+    from safetensors import SafetensorError, deserialize
+
+    try:
+        stored = deserialize(Path(file).read_bytes())
+    except SafetensorError as error:
+        raise ValueError(str(error)) from error
+    is_zero: dict[str, dict[str, bool]] = {}
+    for name, about in stored:
+        factor = FACTOR.fullmatch(name)
+        if factor is None:
+            return ""
+        letters = is_zero.setdefault(factor["map"], {})
+        letters[factor["letter"]] = not np.frombuffer(about["data"], np.uint8).any()
+    if not is_zero or not all(any(letters.values()) for letters in is_zero.values()):
+        return ""
+    has_zero_b = all(letters.get("B") for letters in is_zero.values())
+    return "all matrices B" if has_zero_b else "A or B of every map"
