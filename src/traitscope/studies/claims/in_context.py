@@ -231,7 +231,7 @@ def conclude(size: Size, folders: Folders, model: str) -> Findings:
     )
     claims = [
         Claim(
-            f"As {most} examples in the prompt, a steered teacher's number rows raise its trait"
+            f"Shown as {most} examples, a steered teacher's number rows raise its trait"
             " above as many rows of a random vector's teacher at equal KL.",
             shown[most],
             NATS,
