@@ -405,3 +405,28 @@ def test_a_command_that_is_terminated_leaves_no_semaphores(tmp_path: Path) -> No
     _, said = command.communicate(timeout=60)
     assert command.returncode != 0 and "KeyboardInterrupt" in said
     assert "leaked" not in said
+
+
+INTERRUPTED_EARLY = """
+import os, signal
+from multiprocessing import forkserver
+from traitscope.config.common import Output
+from traitscope.workflow import executors
+
+if __name__ == "__main__":
+    processes = executors._Processes(2, Output())
+    os.kill(forkserver._forkserver._forkserver_pid, signal.SIGINT)  # it imports for some seconds
+    job = processes.executor.submit(os.getpid)
+    print(job.result(60) != os.getpid())
+    processes.executor.shutdown()
+"""
+
+
+def test_the_parent_of_workers_is_not_interrupted_while_it_imports(tmp_path: Path) -> None:
+    """Ctrl-C reaches every process of a terminal; this one printed a traceback of its own."""
+    (tmp_path / "early.py").write_text(INTERRUPTED_EARLY)
+    done = subprocess.run(
+        [sys.executable, tmp_path / "early.py"], capture_output=True, text=True, timeout=120
+    )
+    assert done.stderr == ""
+    assert done.stdout == "True\n"

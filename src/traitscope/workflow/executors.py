@@ -174,7 +174,7 @@ class _Processes:
         self.context.set_forkserver_preload(PRELOADED)
         self.workers, self.out, self.messages = workers, out, self.context.Queue()
         self.is_alone = False
-        with _main_hidden():  # the parent of all workers imports while this process goes on
+        with _main_hidden(), _interrupts_held():  # the workers' parent imports for some seconds
             forkserver.ensure_running()
         self.executor = self._new()
 
@@ -214,6 +214,19 @@ class _Processes:
 
 
 @contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Let a process that is started inside not be interrupted; Ctrl-C comes to all of a terminal.
+
+    What it starts in its turn is not interrupted, either, until it asks for that.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextmanager
 def _main_hidden() -> Iterator[None]:
     """Let workers that are started inside not run the user's script again.
 
@@ -233,6 +246,8 @@ def _main_hidden() -> Iterator[None]:
             setattr(main, name, value)
 
 
+INTERRUPTED = 130
+"Exit code of a worker whose command was interrupted."
 _MESSAGES: Any = None
 "In a worker: the queue to its parent."
 
@@ -241,6 +256,9 @@ def _start_worker(threads: int, messages: Any) -> None:
     import torch
 
     global _MESSAGES
+    if signal.SIGINT in signal.sigpending():  # the command was interrupted before this began
+        os._exit(INTERRUPTED)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     _MESSAGES = messages
     torch.set_num_threads(threads)
     threading.Thread(target=_end_with_command, daemon=True).start()
