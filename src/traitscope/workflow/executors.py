@@ -16,7 +16,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from importlib import import_module
 from multiprocessing import connection, forkserver
@@ -103,24 +103,33 @@ def pool(how: How, out: Output) -> Iterator[Pool]:
     try:
         with _ended_in_order():
             yield Pool(how.workers, processes.submit, processes.new_messages)
+    except KeyboardInterrupt:
+        _kill_workers()
+        raise
     finally:
         processes.executor.shutdown(cancel_futures=True)
 
 
+def _kill_workers() -> None:
+    """End the workers, and their parent: it may be about to make one whose command has ended."""
+    for worker in multiprocessing.active_children():
+        worker.kill()
+    parent = forkserver._forkserver._forkserver_pid
+    if parent is not None:
+        with suppress(ProcessLookupError):
+            os.kill(parent, signal.SIGKILL)
+
+
 @contextmanager
 def _ended_in_order() -> Iterator[None]:
-    """Take SIGTERM for an interruption, and end the workers first, whose stages may be long.
-
-    A process that it kills leaves semaphores, of which Python warns.
-    """
+    """Take SIGTERM for an interruption. A process that it kills leaves semaphores, of which Python
+    warns."""
     is_main = threading.current_thread() is threading.main_thread()
     if not is_main or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
         yield
         return
 
     def end(*_: object) -> None:
-        for worker in multiprocessing.active_children():
-            worker.kill()
         raise KeyboardInterrupt
 
     signal.signal(signal.SIGTERM, end)
