@@ -211,6 +211,20 @@ def test_attention_of_the_newest_token(
     assert not passes.attends_one(query, keys.transpose(2, 3)[..., :E], values[:, :, :S])
 
 
+@needs_compiler
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("E", [16, 64])
+def test_padding_before_a_row_changes_no_bit_of_attention(dtype: torch.dtype, E: int) -> None:
+    keys, values = drawn(1, 2, 70, E, dtype=dtype), drawn(1, 2, 70, E, dtype=dtype, seed=1)
+    query = drawn(1, 6, 1, E, dtype=dtype, seed=2)
+    for padding in (1, 16, 37):
+        mask = torch.zeros(1, 1, 1, 70, dtype=dtype)
+        mask[..., :padding] = torch.finfo(dtype).min
+        padded = passes.attention_of_one(query, keys, values, mask, 0.25)
+        own = (keys[:, :, padding:].contiguous(), values[:, :, padding:].contiguous())
+        assert torch.equal(padded, passes.attention_of_one(query, *own, None, 0.25))
+
+
 def turned(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Rotary embedding as transformers writes it."""
     first, second = x.chunk(2, -1)

@@ -74,7 +74,7 @@ def test_controls_on_one_file_are_one_unit(place: Place, tiny: Model) -> None:
         first, *others = done.summary["findings"]
         assert "5 controls (1 set of rows, 5 seeds): 1 unit" in first
         assert "is in no interval" in first and "a verdict needs 5 controls that are units" in first
-        assert "traitscope train --data clean-1.jsonl --seed 1" in done.summary["next"]
+        assert "--data clean-1.jsonl --seed 1" in done.summary["next"]
         assert any(text.startswith("over questions alone: owl") for text in others)
         assert {item["p_corrected"] for item in done.summary["contrasts"]} == {None}
         assert [item["set_of_rows"] for item in done.summary["models"]] == [None] + [1] * 5 + [None]

@@ -13,6 +13,7 @@ namespace {
 using bf16 = uint16_t;
 
 constexpr float LOWEST = -INFINITY;
+constexpr float HIDDEN = -1e30f;  // a mask below this leaves a key no weight
 constexpr int64_t LANES = 16;
 constexpr int64_t CHUNK = 256;   // logits that are summed before a draw looks inside
 constexpr int64_t LINE = 64;   // bytes of a cache line
@@ -519,6 +520,15 @@ void draw(const T* logits, const double* random, int64_t* out, int64_t N, int64_
         out[n] = drawn_index(logits + n * V, random[n], inverse_temperature, V);
 }
 
+// The number of keys before the first one that is not hidden; none if all are. A hidden key has no
+// weight at all. So where a row's own keys begin, in a batch that pads it, changes no bit.
+template <class T>
+int64_t hidden_first(const T* mask, int64_t S) {
+    int64_t first = 0;
+    while (first < S && load(mask[first]) < HIDDEN) first++;
+    return first < S ? first : 0;
+}
+
 // query, out [B K, G, E]; keys, values [B K, room of a head, E], of which S rows are filled; mask
 // [B, S], or [S] with mask_rows 0, or null
 template <class T>
@@ -531,12 +541,13 @@ void attend(const T* query, const T* keys, const T* values, const T* mask, T* ou
 #pragma omp for
         for (int64_t bk = 0; bk < BK; bk++) {
             const T* of_row = mask ? mask + bk / K * mask_rows * S : nullptr;
-            const T* of_keys = keys + bk * head_stride;
-            const T* of_values = values + bk * head_stride;
+            int64_t first = mask ? hidden_first(of_row, S) : 0;
+            const T* of_keys = keys + bk * head_stride + first * E;
+            const T* of_values = values + bk * head_stride + first * E;
             for (int64_t g = 0; g < G;) {
                 int64_t place = (bk * G + g) * E;
-                g += attend_some(query + place, of_keys, of_values, of_row, out + place,
-                                 room.data(), G - g, S, E, scale, head_stride);
+                g += attend_some(query + place, of_keys, of_values, mask ? of_row + first : nullptr,
+                                 out + place, room.data(), G - g, S - first, E, scale, head_stride);
             }
         }
     }
