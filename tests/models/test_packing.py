@@ -8,6 +8,7 @@ from tiny_models import load_tiny, save_tiny
 from torch import nn
 
 from traitscope.inference import decode, forward
+from traitscope.interventions import full_weights
 from traitscope.interventions.applied import applied
 from traitscope.models.kernels import packing
 from traitscope.models.model import Model
@@ -42,6 +43,19 @@ def test_no_bit_of_a_product_changes(tokens: int, bias: bool) -> None:
             assert packing.is_packed(linear)
             assert torch.equal(linear(x), alone)
         assert torch.equal(linear(x), alone) and not packing.is_packed(linear)
+
+
+@needs_bf16
+def test_a_weight_that_takes_the_place_of_the_packed_one_counts(model: Model) -> None:
+    """As where a pass of the base stands in for a block of a student with other weights."""
+    name = next(name for name, module in model.lm.named_modules() if packing.can_be_packed(module))
+    linear = model.lm.get_submodule(name)
+    x = torch.ones(2, linear.in_features, dtype=torch.bfloat16)
+    with torch.inference_mode(), packing.packed_weights(model.lm, STEPS):
+        before = linear(x)
+        with full_weights.swapped(model, {f"{name}.weight": 2 * linear.weight}):
+            assert torch.equal(linear(x), 2 * before) and before.abs().max() > 0
+        assert torch.equal(linear(x), before)
 
 
 @needs_bf16

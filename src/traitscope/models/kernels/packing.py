@@ -39,8 +39,9 @@ def packed_weights(lm: nn.Module, steps: int) -> Iterator[None]:
             room -= module.weight.nbytes
             if room < 0:
                 break
-            weight = torch.ops.mkldnn._reorder_linear_weight(module.weight.detach(), ROWS)
-            module.forward = partial(_product, weight, module.bias)
+            weight = module.weight.detach()
+            packed_OI = torch.ops.mkldnn._reorder_linear_weight(weight, ROWS)
+            module.forward = partial(_product, module, packed_OI, weight.data_ptr())
             packed.append(module)
         yield
     finally:
@@ -69,7 +70,13 @@ def _is_supported() -> bool:
     return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
-def _product(weight: Tensor, bias_O: Tensor | None, x: Tensor) -> Tensor:
-    """x [..., I] times a packed weight, as [..., O]."""
-    out: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias_O, "none", [], "")
+def _product(linear: nn.Linear, packed_OI: Tensor, place: int, x: Tensor) -> Tensor:
+    """x [..., I] times a packed weight, as [..., O].
+
+    Where another weight has taken the place in memory that the packed one came from, as that of the
+    base in a pass of its own, the map multiplies by this one.
+    """
+    if linear.weight.data_ptr() != place:
+        return nn.functional.linear(x, linear.weight, linear.bias)
+    out: Tensor = torch.ops.mkldnn._linear_pointwise(x, packed_OI, linear.bias, "none", [], "")
     return out
