@@ -152,7 +152,7 @@ def test_the_base_paraphrases_the_same_way_twice(config):
 
 
 def test_rows_of_a_pass_change_no_paraphrase(config):
-    """Up to rounding, which moves one token of some ten thousand on this model of random weights."""
+    """Up to rounding, which moves about one token in some ten thousand."""
     config = replace(config, max_new_tokens=30)
     rows, _ = defended(config, records_of(TEXTS), "paraphrase")
     alone, _ = defended(replace(config, pass_rows=1), records_of(TEXTS), "paraphrase")
