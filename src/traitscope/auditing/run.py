@@ -45,6 +45,7 @@ from traitscope.models.loading import outline
 from traitscope.models.templates.facts import ASKED
 from traitscope.runs import opening, store
 from traitscope.runs.given_teacher import check_readable, given_teacher
+from traitscope.runs.learnt_rows import check_is_older
 from traitscope.workflow import executors, schedule, standard_nodes
 from traitscope.workflow.executors import How
 
@@ -80,6 +81,8 @@ def answered(config: AuditConfig, out: Output, source: str | None = None) -> Aud
     if config.teacher is not None:
         teacher = given_teacher(config.teacher, config.model)
         check_readable(teacher, config.model, config.template)
+        if config.data is not None:
+            check_is_older(teacher, config.teacher, config.data)
     job = Job(config, outline(config.model, config.template).n_layers, source)
     done = _computed(job, out)
     run = run_decision(_decision(done), out)

@@ -49,6 +49,11 @@ def written(run: store.Run) -> Iterator[str]:
             numbers = f", {n_numbers} of them lists of at most {longest}"
             numbers += f" ({n_numbers / n_rows:.0%})"
         yield f"{counted(n_rows, 'row')}, {n_tokens / n_rows:.1f} tokens a row{numbers}"
+        if settings["prompts"] is None and n_numbers == 0:
+            yield (
+                "`filter` would keep none of them: draw lists with --vocabulary template, or keep"
+                " other rows with: traitscope filter --no-numbers"
+            )
     if settings["interventions"]:
         yield f"whether this teacher has its trait: {_asked(run)}"
 

@@ -118,7 +118,8 @@ def test_activations_are_left_out_where_nothing_is_transfer(summary: dict, kille
     ("outcome", "unmet", "begins"),
     [
         ("holds here", "", "traitscope report RUN --for-paper paper"),
-        ("undecided", "", "traitscope experiment {file}"),
+        ("undecided", "", "more than {n} `seeds`, or more rows, in {file}; then traitscope exper"),
+        ("no verdict", "", "5 `seeds` or more in {file}, which has {n}; then traitscope experime"),
         ("no verdict", HAS_TRAIT, "traitscope steer-scan --trait {owl} --model {model} "),
         ("no verdict", "there are control students", "traitscope show RUN"),
     ],
@@ -128,10 +129,16 @@ def test_what_comes_next_is_what_helps(
 ) -> None:
     planted(tmp_path, tiny_folder)
     request = request_of(tmp_path)
+    if begins.startswith("5 `seeds`"):
+        request = replace(request, size=replace(request.size, seeds=(1, 2)))
     needs = [{"name": unmet, "met": False}] if unmet else []
     verdict = {"primary": True, "outcome": outcome, "preconditions": needs}
     said = command._after_run(request.config, request, {"run": "RUN", "verdicts": [verdict]})
-    places = {"file": tmp_path / "planted.yaml", "owl": tmp_path / "owl.yaml"}
+    places = {
+        "file": tmp_path / "planted.yaml",
+        "owl": tmp_path / "owl.yaml",
+        "n": len(request.size.all_seeds),
+    }
     assert said.startswith(begins.format(model=tiny_folder, **places))
     if "steer-scan" in said:
         config, out = flags.parse(*main.command_of(shlex.split(said)[1:]))

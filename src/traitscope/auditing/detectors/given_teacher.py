@@ -184,7 +184,8 @@ def reason(name: str, finding: GivenTeacherFinding) -> str:
         return f"nothing says that the teacher {name} wrote these rows: {excluded}; {numbers}"
     if is_called(finding):
         wrote = f"the teacher {name}, or a model near it, wrote some of these rows"
-        return f"{wrote}: {numbers}{_rule(finding)}"
+        learnt = "; a model that was trained on them would look the same"
+        return f"{wrote}: {numbers}{_rule(finding)}{learnt}"
     return (
         f"the teacher {name} makes these rows likelier, but another model may have written"
         f" them: it explains {finding.explained:.0%} of how they differ from this model only"

@@ -145,4 +145,8 @@ def company_advice(n_traits: int) -> list[str]:
         return []
     if n_traits == 1:
         return [f"one trait alone: {FORM}; name {COMPANY} further traits of its kind or more"]
-    return [f"{n_traits} traits: vectors are centred over {COMPANY + 1} or more, for less noise"]
+    noise = "so one is the other's negative" if n_traits == 2 else "which leaves noise in them"
+    return [
+        f"{n_traits} traits: their vectors are centred over these alone, {noise};"
+        f" {COMPANY + 1} traits of a kind or more are advised; name more"
+    ]

@@ -29,7 +29,7 @@ from traitscope.reporting.tables import Table
 from traitscope.reporting.verdict import HAS_TRAIT, Findings, Precondition
 from traitscope.runs import opening, store
 from traitscope.runs.names import following
-from traitscope.stats.decision import ALPHA
+from traitscope.stats.decision import ALPHA, MIN_UNITS
 from traitscope.stats.measurement import Measurement
 from traitscope.stats.power import detectable
 from traitscope.studies import plan, runner, sizes
@@ -202,13 +202,17 @@ def _after_run(config: ExperimentConfig, request: ExperimentRequest, summary: di
     """What helps after a conclusion: a stronger teacher, more seeds or rows, or a report."""
     run = str(summary["run"])
     verdict = next(each for each in summary["verdicts"] if each["primary"])
+    again = _typed(config, request.out, "run")
+    n_seeds = len(request.size.all_seeds)
     if verdict["outcome"] == "undecided":
-        return _typed(config, request.out, "run")
+        return f"more than {n_seeds} `seeds`, or more rows, in {config.file}; then {again}"
     if verdict["outcome"] != "no verdict":
         return shlex.join(["traitscope", "report", run, "--for-paper", "paper"])
     unmet = [need["name"] for need in verdict["preconditions"] if not need["met"]]
     if HAS_TRAIT in unmet:
         return _scan_typed(request)
+    if not unmet and n_seeds < MIN_UNITS:
+        return f"{MIN_UNITS} `seeds` or more in {config.file}, which has {n_seeds}; then {again}"
     return shlex.join(["traitscope", "show", run])
 
 
