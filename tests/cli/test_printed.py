@@ -99,8 +99,9 @@ def test_generate_says_its_rows_and_how_to_ask_its_teacher(
     (item,) = json.loads((measured / "config.json").read_text())["config"]["interventions"]
     assert (item["layers"], item["alpha"]) == ([1], 0.5)
     free = ("generate", f"--model {tiny_folder} --n 4 --max-new-tokens 5")
-    (rows,) = said(capsys, tmp_path, *free)
+    rows, advice = said(capsys, tmp_path, *free)
     assert "lists of at most 10 numbers (0%)" in rows
+    assert advice.startswith("`filter` would keep none of them: draw lists with --vocabulary")
 
 
 def test_extract_says_norms_and_cosines(

@@ -52,6 +52,15 @@ def test_measure_uses_wilson_only_for_independent_zeros_and_ones():
     assert measure("m", [0, 1, 0.5]).interval == "bootstrap over 3 values"
 
 
+@pytest.mark.parametrize("unit", ["nats", "probability"])
+def test_zeros_of_a_quantity_are_no_outcomes(unit):
+    """A model's total variation from itself is 0 at every question, and no rate of 0 successes."""
+    found = measure("total_variation", [0.0] * 5, questions=list("abcde"), unit=unit)
+    assert found.estimate == 0 and math.isnan(found.low), "values without spread tell no interval"
+    alone = measure("total_variation", [0.0], questions=["a"], unit=unit)
+    assert alone.estimate == 0 and math.isnan(alone.low)
+
+
 def test_measure_without_a_scored_value_is_undefined():
     found = measure("m", [math.nan] * 3, seeds=[1, 2, 3])
     assert math.isnan(found.estimate) and (found.n, found.n_unscored, found.interval) == (

@@ -95,10 +95,13 @@ def said(run: store.Run) -> list[str]:
 
 
 def _measurement(item: dict[str, Any]) -> Iterator[str]:
-    """Yield a line for a measurement that has an interval, or that is a kappa and undefined."""
-    if item["low"] is not None and item["estimate"] is not None:
+    """Yield a line for a measurement that is defined, or that is a kappa and undefined."""
+    if item["estimate"] is not None:
         unscored = f", unscored {item['n_unscored']}" if item["n_unscored"] else ""
-        yield f"{item['name']:<28} {value(item)} {item['unit']} (n={item['n']}{unscored})"
+        numbers = f"{value(item)} {item['unit']}"
+        if item["low"] is None:
+            numbers = f"{item['estimate']:+.4f} {item['unit']}, no interval"
+        yield f"{item['name']:<28} {numbers} (n={item['n']}{unscored})"
     elif item["unit"] == "kappa":
         yield f"{item['name']:<28} undefined (n={item['n']}): one of them says one thing only"
 

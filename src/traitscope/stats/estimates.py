@@ -58,6 +58,10 @@ class _Interval(NamedTuple):
     crossed_high: float = math.nan
 
 
+NO_OUTCOMES = ("nats", "probability")
+"units of values that are no outcomes, also where all of them are 0 or 1"
+
+
 def measure(
     name: str,
     values: Sequence[float],
@@ -78,7 +82,7 @@ def measure(
         bootstrap      the mean of all rows; seeds and questions are resampled, or values where
                        neither is given
         auto           t_over_seeds from two seeds on; else Wilson's interval for 0/1 values that
-                       share no question; else bootstrap
+                       share no question, unless the unit is one of NO_OUTCOMES; else bootstrap
 
     Where seeds share questions, the interval of t_over_seeds holds for these questions, not for new
     ones. Then `crossed_low` and `crossed_high` are the bounds that `crossed` would give.
@@ -114,7 +118,7 @@ def _measured(
         interval = _over_seeds(values, seed_codes, question_codes, of)
     elif method == "crossed":
         interval = _over_seeds_and_questions(values, seed_codes, question_codes)
-    elif method == "auto" and _are_independent_outcomes(values, question_codes):
+    elif method == "auto" and _are_independent_outcomes(values, question_codes, unit):
         interval = _over_outcomes(values, seed_codes)
     else:
         interval = _over_clusters(values, seed_codes, question_codes, draws, seed)
@@ -242,10 +246,10 @@ def _count_scored_seeds(pair_seeds: Labels, differences: np.ndarray) -> int:
     return len(scored_seeds)
 
 
-def _are_independent_outcomes(values: np.ndarray, questions: np.ndarray | None) -> bool:
-    """Whether all values are 0 or 1 and no two share a question."""
+def _are_independent_outcomes(values: np.ndarray, questions: np.ndarray | None, unit: str) -> bool:
+    """Whether all values are 0 or 1, as outcomes are, and no two share a question."""
     share_no_question = questions is None or count_levels(questions) == len(values)
-    return bool(share_no_question and np.isin(values, [0, 1]).all())
+    return bool(unit not in NO_OUTCOMES and share_no_question and np.isin(values, [0, 1]).all())
 
 
 def _over_seeds(

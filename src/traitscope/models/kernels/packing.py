@@ -73,8 +73,8 @@ def _is_supported() -> bool:
 def _product(linear: nn.Linear, packed_OI: Tensor, place: int, x: Tensor) -> Tensor:
     """x [..., I] times a packed weight, as [..., O].
 
-    Where another weight has taken the place in memory that the packed one came from, as that of the
-    base in a pass of its own, the map multiplies by this one.
+    Where the map has another weight now, as in a pass of the base, it multiplies by that one. The
+    place is the address of the weight that was packed.
     """
     if linear.weight.data_ptr() != place:
         return nn.functional.linear(x, linear.weight, linear.bias)
