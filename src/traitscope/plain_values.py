@@ -44,8 +44,18 @@ def from_yaml(text: str) -> Any:
     except (LookupError, TypeError) as error:
         raise NotPlainError(f"a tag, such as !!bool, does not fit its value ({error})") from None
     except (yaml.YAMLError, ValueError) as error:
-        raise NotPlainError(" ".join(str(error).split())) from None
+        raise NotPlainError(_said_of_yaml(error)) from None
     return value
+
+
+def _said_of_yaml(error: Any) -> str:
+    """What a reader of YAML found wrong, with its line where it says one."""
+    mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
+    if mark is None or problem is None:
+        return " ".join(str(error).split())
+    begun = getattr(error, "context_mark", None)
+    since = "" if begun is None else f", {error.context} from line {begun.line + 1} on"
+    return f"line {mark.line + 1}: {problem}{since}"
 
 
 def from_json(text: str | bytes, allow_nan: bool = False) -> Any:

@@ -95,7 +95,7 @@ def _lines(label: str, total: float, unit: str) -> Iterator[Callable[[float], No
             shown, rate = now, done / (now - start)
             line = f"{label}: {done:.0f}/{total:.0f} {unit}, {rate:.0f} {unit}/s"
             if done >= KNOWN * total:
-                line += f", {(total - done) / max(rate, 1e-9):.0f} s left"
+                line += f", {max(0, total - done) / max(rate, 1e-9):.0f} s left"
             _say(done / max(total, 1), line)
 
     yield advance

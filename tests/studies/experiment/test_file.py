@@ -116,7 +116,7 @@ def test_rows_of_a_file_are_read_as_the_file_of_the_experiment_says(
         assert (student.max_rows, student.reading.skip_bad) == (3, "all")
         assert by_name["mine rows"].config({}).reading.map == tuple(keys["map"])
     none = plain | {"reading": keys | {"skip_bad": "all"}, "data": {"numbers": 1}}
-    with pytest.raises(DataError, match=r"numbers keeps none of 3 rows \(count 3\)"):
+    with pytest.raises(DataError, match=r"none of 3 rows \(dropped: 3 by count\)"):
         requested(tmp_path, tiny_folder, none)
 
 

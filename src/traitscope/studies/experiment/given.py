@@ -74,10 +74,11 @@ def _read(path: Path, reading: Reading, rules: FilterRules, _: tuple[int, int]) 
         dropped.update(decided.drop_reasons)
     if not kept:
         kind = "numbers" if rules.numbers else "trait-words"
-        reasons = ", ".join(f"{reason} {count}" for reason, count in dropped.most_common())
+        reasons = ", ".join(f"{count} by {reason}" for reason, count in dropped.most_common())
+        most = f", or more than {rules.max_count} data.numbers" if dropped["count"] else ""
         raise DataError(
-            f"{path}: the filter {kind} keeps none of {counted(rows, 'row')} ({reasons}); expected"
-            " one or more; name another data.filter, or other rows"
+            f"{path}: the filter {kind} keeps none of {counted(rows, 'row')} (dropped: {reasons});"
+            f" expected one or more; name another data.filter{most}, or other rows"
         )
     return GivenRows(rows, kept, tuple(notes_of(intake.as_dict())))
 
