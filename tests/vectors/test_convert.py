@@ -2,6 +2,7 @@
 
 import json
 import shlex
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -59,6 +60,28 @@ def test_the_next_command_is_typed_as_it_stands(
     assert f"steer:{target},layers=1,alpha=1,scale=raw" in words
     ran = call(pt.parent / "runs", *map(shlex.quote, words), "--samples 0 --sets positive")
     assert ran.code == 0
+
+
+def test_the_next_command_keeps_the_folder_of_runs_and_does_without_a_template(
+    pt: Path, tiny_folder: Path, capsys: pytest.CaptureFixture
+) -> None:
+    from transformers import AutoTokenizer
+
+    bare = shutil.copytree(tiny_folder, pt.parent / "bare")
+    tokenizer = AutoTokenizer.from_pretrained(bare)
+    tokenizer.chat_template = None
+    for file in bare.glob("chat_template*"):
+        file.unlink()
+    tokenizer.save_pretrained(bare)
+    place = ["--root", pt.parent / "my runs", "--study", "steered"]
+    target = pt.with_suffix(".safetensors")
+    assert convert(pt, target, "--from", "persona_vectors", "--model", bare, *place) == 0
+    said = capsys.readouterr().err.split("next:   traitscope ")[1]
+    words = shlex.split(said)
+    assert words[-6:] == ["--context", "@none", *map(str, place)]
+    with pytest.raises(SystemExit) as stop:
+        main.main([*words, "--samples", "0", "--sets", "positive"])
+    assert not stop.value.code and list((pt.parent / "my runs" / "steered").glob("measure-*"))
 
 
 def test_to_another_tool_and_on(tmp_path: Path, tiny: Model, tiny_folder: Path) -> None:
