@@ -17,6 +17,7 @@ from traitscope.models import chat
 from traitscope.models.identity.finding import check_layers
 from traitscope.models.loading import outline
 from traitscope.models.model import Model
+from traitscope.runs.names import following
 
 AUTO = "auto"
 "what stands for a setting that the file tells"
@@ -36,7 +37,9 @@ def run_convert(config: ConvertConfig, out: Output) -> dict:
             " another one, or delete it"
         )
     kind = files.format_for(target) if config.to == AUTO else config.to
-    model = outline(config.model) if config.model else None
+    model = None
+    if config.model:
+        model = outline(config.model, config.template, same_as=config.same_as)
     if model is not None and config.layer is not None:
         check_layers((config.layer,), config.model, "--layer")
     if kind == files.OWN and files.is_own(source):
@@ -52,7 +55,7 @@ def run_convert(config: ConvertConfig, out: Output) -> dict:
     atomic_files.write_bytes(target, _written(blocks, kind, target, model, str(source)))
     summary = _summary(blocks, read_as, kind, config)
     if kind == files.OWN and model is not None:
-        _print_next(blocks, target, model, out)
+        _print_next(blocks, config, model, out)
     return summary
 
 
@@ -108,13 +111,13 @@ def _summary(blocks: BlockRows, read_as: str, kind: str, config: ConvertConfig) 
     return summary
 
 
-def _print_next(blocks: BlockRows, target: Path, model: Model, out: Output) -> None:
+def _print_next(blocks: BlockRows, config: ConvertConfig, model: Model, out: Output) -> None:
     """Say how one would steer with the written file, on a model with a chat template or without."""
-    place = f"steer:{target},layers={_usual_block(blocks)},alpha=1,scale=raw"
-    words = ["traitscope", "measure", "--model", model.name, "--interventions", place]
-    if not model.tokenizer.chat_template:
-        words += ["--context", chat.BARE]
+    context = None if model.tokenizer.chat_template else chat.BARE
+    words = following.model_words({**vars(config), following.CONTEXT: context})
     words += changed_flags(Output(root=out.root, study=out.study))
+    place = f"steer:{config.target},layers={_usual_block(blocks)},alpha=1,scale=raw"
+    words = ["traitscope", "measure", *words, "--interventions", place]
     print(f"next:   {shlex.join(words)}", file=sys.stderr)
 
 
