@@ -136,9 +136,9 @@ def row_check(
 
     readers: Interventions under which the row is read, too, such as a teacher's system prompt.
 
-    Rows that surely fit are not rendered: no token is shorter than a byte of its text. Rendered are
-    those that a template may refuse: several turns, the first row of each context, and prompts that
-    are longer than what templates are tried on.
+    Rows that surely fit are not rendered: no token is shorter than a byte of its text. A template
+    may refuse several turns, a context, or what is longer than it was tried on. So rows of these
+    kinds are rendered, of each context one.
     """
     room = max(_room(model, context_of(reader, context)) for reader in ((), *readers))
     is_embedded = len(model.tokenizer) <= model.n_embedded
