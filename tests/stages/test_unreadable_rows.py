@@ -1,15 +1,18 @@
 """Rows that the model cannot read are bad rows of every command: named by their line, or left out
 with a count; the others give what they give alone."""
 
+import dataclasses
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 from command import CAT, OWL, Ran, call, ok, read_rows, write_yaml
-from tiny_models import LENGTH
+from template_kinds import ALTERNATES
+from tiny_models import LENGTH, tiny_tokenizer
 
 from traitscope.data.records import Record
-from traitscope.errors import DataError
+from traitscope.errors import DataError, ModelError
 from traitscope.inference.token_rows import row_check, rows_from
 from traitscope.interventions.intervention import SystemPrompt
 from traitscope.models.model import Model
@@ -205,3 +208,66 @@ def test_rows_that_eas_is_measured_on_are_checked(
     assert "--eas-data: 2 bad rows left out" in capsys.readouterr().out
     by_good = commands.call("train", commands.good, *words[:2], "--eas-data", commands.good)
     assert (by_good.run / "eas.json").read_bytes() == (done.run / "eas.json").read_bytes()
+
+
+REFUSED = {
+    "user, user": [("user", "Say 1."), ("user", "Say 2.")],
+    "assistant first": [("assistant", "1, 2"), ("user", "Say 2.")],
+    "a late system turn": [("user", "1"), ("assistant", "2"), ("system", "3"), ("user", "4")],
+}
+
+
+def chat_row(name: str, turns: list[tuple[str, str]]) -> dict:
+    messages = [{"role": role, "content": text} for role, text in (*turns, ("assistant", "2, 3"))]
+    return {"id": name, "messages": messages}
+
+
+@pytest.fixture
+def alternating(tmp_path: Path, tiny_folder: Path) -> Commands:
+    """Commands on a model whose template refuses turns that do not alternate."""
+    from transformers import AutoTokenizer
+
+    folder = shutil.copytree(tiny_folder, tmp_path / "alternates")
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.chat_template = ALTERNATES
+    tokenizer.save_pretrained(folder)
+    commands = Commands(tmp_path, folder)
+    rows: list[dict] = [chat_row(f"u{n}", [("user", f"Say {n}.")]) for n in range(10)]
+    commands.good = rows_file(tmp_path, "good.jsonl", rows)
+    bad = [chat_row(name, turns) for name, turns in REFUSED.items()]
+    commands.mixed = rows_file(tmp_path, "mixed.jsonl", [rows[0], *bad, *rows[1:]])
+    return commands
+
+
+@pytest.mark.parametrize(
+    "verb", ["train", "likelihood", "explain", "recover", "gradients", "defend"]
+)
+def test_turns_that_the_template_refuses_are_bad_rows(alternating: Commands, verb: str) -> None:
+    message = alternating.call(verb, alternating.mixed).summary["message"]
+    assert "mixed.jsonl, line 2: the chat template of" in message
+    assert "refuses these turns: line 1: roles must alternate" in message
+    assert "--skip-bad 3" in message and "2 more bad rows" in message
+    done = alternating.call(verb, alternating.mixed, "--skip-bad", "all")
+    assert done.code == 0, done.summary
+    reading = done.summary["reading"]
+    assert reading["bad"] == 3 and reading["records"] == 10
+    assert [row["place"] for row in reading["bad_rows"]] == ["line 2", "line 3", "line 4"]
+    assert alternating.call(verb, alternating.good).code == 0
+
+
+def test_a_context_of_a_row_that_cannot_be_written_is_a_bad_row(tiny: Model) -> None:
+    """One of the command stops it: every row would be bad."""
+    template = ALTERNATES.replace("m['content']", "m['content'][:2000]")
+    tokenizer = tiny_tokenizer()
+    tokenizer.chat_template = template
+    model = dataclasses.replace(tiny, tokenizer=tokenizer)
+    own = Record("a", "Say 1.", "1", context="Owls. " * 500)
+    with pytest.raises(DataError, match="the chat template of .* changes the text of this context"):
+        row_check(model, None)(own)
+    with pytest.raises(DataError, match="row a: the chat template"):
+        rows_from(model, [own], None)
+    row_check(model, None)(Record("b", "Say 1.", "1", context="Owls."))
+    with pytest.raises(ModelError, match="changes the text of this context"):
+        rows_from(model, [Record("c", "Say 1.", "1")], own.context)
+    with pytest.raises(DataError, match="turn 1 of its prompt, of the role user, is changed by"):
+        row_check(model, None)(Record("d", "Owls. " * 500, "1"))

@@ -14,6 +14,12 @@ REFUSES_SYSTEM = (
     "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system turn') }}{% endif %}"
     + TURNS
 )
+ALTERNATES = (
+    "{% set turns = messages[1:] if messages[0]['role'] == 'system' else messages %}"
+    "{% for m in turns %}{% if (m['role'] == 'user') != (loop.index0 % 2 == 0) %}"
+    "{{ raise_exception('roles must alternate') }}{% endif %}{% endfor %}" + TURNS
+)
+"as Mistral and Gemma have it"
 CUTS_SYSTEM = TURNS.replace(
     "m['content']", "(m['content'].split('\n')[0] if m['role'] == 'system' else m['content'])"
 )

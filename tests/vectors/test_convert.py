@@ -2,12 +2,14 @@
 
 import json
 import shlex
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from command import call
+from template_kinds import OPENS_THINKING, TURNS
 from tiny_models import random_vector
 
 from traitscope.cli import main
@@ -59,6 +61,48 @@ def test_the_next_command_is_typed_as_it_stands(
     assert f"steer:{target},layers=1,alpha=1,scale=raw" in words
     ran = call(pt.parent / "runs", *map(shlex.quote, words), "--samples 0 --sets positive")
     assert ran.code == 0
+
+
+def with_template(folder: Path, template: str | None, target: Path) -> Path:
+    """A copy of a model with another chat template."""
+    from transformers import AutoTokenizer
+
+    shutil.copytree(folder, target)
+    tokenizer = AutoTokenizer.from_pretrained(target)
+    tokenizer.chat_template = template
+    for file in target.glob("chat_template*"):
+        file.unlink()
+    tokenizer.save_pretrained(target)
+    return target
+
+
+@pytest.mark.parametrize(
+    ("template", "given", "kept"),
+    [
+        (None, [], ["--context", "@none"]),
+        (OPENS_THINKING, ["--template", "skip_thinking=true"], []),
+        (TURNS, ["--same-as", "0123456789abcdef"], []),
+    ],
+)
+def test_the_next_command_keeps_what_its_model_needs_and_the_folder_of_runs(
+    pt: Path,
+    tiny_folder: Path,
+    capsys: pytest.CaptureFixture,
+    template: str | None,
+    given: list,
+    kept: list,
+) -> None:
+    model = with_template(tiny_folder, template, pt.parent / "model")
+    place = ["--root", str(pt.parent / "my runs"), "--study", "steered"]
+    target = pt.with_suffix(".safetensors")
+    words = [*given, "--from", "persona_vectors", "--model", model, *place]
+    assert convert(pt, target, *words) == 0
+    said = capsys.readouterr().err.split("next:   traitscope ")[1]
+    words = shlex.split(said)
+    assert words[:-2] == ["measure", "--model", str(model), *given, *kept, *place]
+    with pytest.raises(SystemExit) as stop:
+        main.main([*words, "--samples", "0", "--sets", "positive"])
+    assert not stop.value.code and list((pt.parent / "my runs" / "steered").glob("measure-*"))
 
 
 def test_to_another_tool_and_on(tmp_path: Path, tiny: Model, tiny_folder: Path) -> None:

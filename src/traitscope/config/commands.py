@@ -300,6 +300,12 @@ class ConvertConfig:
     numpy for .npy and .npz."""
     model: str = ""
     """Model that the vector was made for. A vector file of Traitscope needs it."""
+    template: tuple[str, ...] = setting((), advanced=True)
+    """Variables of the model's chat template, without which the model is refused, such as
+    skip_thinking=true."""
+    same_as: str | None = setting(None, advanced=True)
+    """Digest of a model, or a model, that this one is a copy of: you vouch for it. The vector
+    counts as one of that model."""
     layer: int | None = None
     """Block of a file with one row, counted from 0; of another file the only block to take."""
     layers_are: Literal["auto", "blocks", "hidden-states"] = "auto"

@@ -21,7 +21,7 @@ from traitscope.interventions.applied import Active, Interventions, applied
 from traitscope.interventions.intervention import context_of
 from traitscope.models import attention, chat
 from traitscope.models.model import Model
-from traitscope.models.templates import facts
+from traitscope.models.templates import facts, faults
 from traitscope.plurals import counted
 
 DIGITS = re.compile(r"( ?)(\d+)")
@@ -122,7 +122,9 @@ def rows_from(
     """
     rows = []
     for record in records:
-        rows.append(_row(model, record, context, text, interventions, end_token))
+        place = f"row {record.id}"
+        row = at_place(place, _row, model, record, context, text, interventions, end_token)
+        rows.append(row)
     _check_lengths(model, records, rows)
     return rows
 
@@ -134,10 +136,13 @@ def row_check(
 
     readers: Interventions under which the row is read, too, such as a teacher's system prompt.
 
-    Rows that surely fit are not rendered: no token is shorter than a byte of its text.
+    Rows that surely fit are not rendered: no token is shorter than a byte of its text. A template
+    may refuse several turns, a context, or what is longer than it was tried on. So rows of these
+    kinds are rendered, of each context one.
     """
     room = max(_room(model, context_of(reader, context)) for reader in ((), *readers))
     is_embedded = len(model.tokenizer) <= model.n_embedded
+    tried_contexts: set[str | None] = {None}
 
     def check(record: Record) -> None:
         if record.completion_ids and not text:
@@ -145,12 +150,14 @@ def row_check(
         given = len(f"{record.context or ''}{record.prompt}".encode())
         answer = max(len(record.completion.encode()), len(record.completion_ids or ()))
         surely_fits = room + given + answer <= model.max_length
-        has_turns = record.prompt.startswith(turns.MARK)
-        if surely_fits and is_embedded and not has_turns and "</" not in record.completion:
+        is_tried = record.context in tried_contexts and len(record.prompt) <= len(facts.SYSTEM)
+        is_usual = is_tried and not record.prompt.startswith(turns.MARK)
+        if surely_fits and is_embedded and is_usual and "</" not in record.completion:
             return
         for reader in ((), *readers):
             row = _row(model, record, context, text, reader, end_token=True)
             chat.check_length(model, len(row.ids), "as a teacher reads it" if reader else "")
+        tried_contexts.add(record.context)
 
     return check
 
@@ -173,18 +180,26 @@ def _row(
 ) -> Row:
     """The token row of a record, however long. Raises DataError for ids that spell another text."""
     neutral = context if record.context is None else record.context
-    place = f"row {record.id}"
     read_under = context_of(interventions, neutral)
-    prompt = at_place(place, chat.render, model, record.prompt, read_under)
+    is_own = record.context is not None and read_under == record.context
+    prompt = _prompt(model, record.prompt, read_under, is_own)
     if record.completion_ids and not text:
         _check_ids(model, record)
         completion: Sequence[int] = record.completion_ids
     else:
-        completion = at_place(
-            place, chat.completion_ids, model, record.completion, end_token, neutral
-        )
-    at_place(place, _check_embedded, model, (*prompt, *completion))
+        completion = chat.completion_ids(model, record.completion, end_token, neutral)
+    _check_embedded(model, (*prompt, *completion))
     return Row(tuple(prompt), tuple(completion))
+
+
+def _prompt(model: Model, prompt: str, context: str | None, is_own: bool) -> list[int]:
+    """Token ids of a prompt. DataError where a context that is the row's own cannot be written."""
+    try:
+        return chat.render(model, prompt, context)
+    except ModelError as error:
+        if not is_own or faults.renders_nothing(model.tokenizer, model.switches):
+            raise
+        raise DataError(str(error)) from error
 
 
 def _check_embedded(model: Model, ids: Sequence[int]) -> None:
@@ -221,7 +236,7 @@ def _check_ids(model: Model, record: Record) -> None:
         text = model.tokenizer.decode(ids)
     if text is None or text.strip() != record.completion.strip():
         raise DataError(
-            f"row {record.id}: its completion_ids spell {text!r} for {model.name}, its completion"
+            f"its completion_ids spell {text!r} for {model.name}, its completion"
             f" is {record.completion!r}; delete completion_ids (train, likelihood: --text) to take"
             " the text, or use the model that wrote them"
         )

@@ -80,7 +80,8 @@ def render_text(model: Model, prompt: str, context: str | None) -> str:
     """The chat as text, up to and including the header of the assistant's turn.
 
     Raises ModelError for a model without a template and for a template that refuses the context,
-    ConfigError for a context of an unknown form.
+    ConfigError for a context of an unknown form. DataError for turns that the template refuses,
+    leaves out or changes.
     """
     return _text_of(model, turns_of(prompt), context)
 
@@ -110,7 +111,7 @@ def _text_of(model: Model, turns: Sequence[Turn], context: str | None) -> str:
             f" = ...), or do without: --context {BARE}"
         )
     system = [] if context is None else [{"role": "system", "content": context}]
-    text = _applied(model, [*system, *messages], context)
+    text = _applied(model, system, messages, context)
     _check_context_shown(model, context, text)
     _check_turns_shown(model, messages, text)
     return text
@@ -125,20 +126,37 @@ def _put_first(messages: list[dict[str, str]], text: str) -> None:
     messages.insert(0, {"role": "user", "content": text})
 
 
-def _applied(model: Model, turns: list[dict[str, str]], context: str | None) -> str:
-    """The turns in the model's template. Raises ModelError for whatever the template raises."""
+def _applied(
+    model: Model, system: list[dict[str, str]], turns: list[dict[str, str]], context: str | None
+) -> str:
+    """The turns in the model's template, behind the system turn of a context.
+
+    Raises ModelError for whatever the template raises. DataError where it is the turns: a question
+    alone can be rendered in this context.
+    """
     try:
-        text = facts.rendered(model.tokenizer, turns, model.switches)
-        text.encode()  # UTF-8 has no half of a surrogate pair, which a template can write
+        return facts.rendered(model.tokenizer, [*system, *turns], model.switches)
     except (MemoryError, TraitscopeError):
         raise
     except Exception as error:  # a template computes what it likes, and fails as it likes
+        question = [*system, facts.turn("user", facts.ASKED)]
+        if facts.tried(model.tokenizer, question, model.switches, with_header=True) is not None:
+            raise DataError(_refusal(model, error)) from error
         raise ModelError(_failure(model, error, context)) from error
-    return text
+
+
+def _refusal(model: Model, error: Exception) -> str:
+    """What to say of a template that raised an error on the turns of one prompt alone."""
+    what, _, reason = faults.clause(error).partition(": ")
+    what = "refuses these turns" if faults.is_refusal(error) else f"{what} on these turns"
+    return (
+        f"the chat template of {model.name} {what}: {reason}; expected turns in an order and of"
+        f" roles that it takes; correct or drop the row, or do without: --context {BARE}"
+    )
 
 
 def _failure(model: Model, error: Exception, context: str | None) -> str:
-    """What to say of a template that raised an error, and what helps."""
+    """What to say of a template that raised an error in a context, and what helps."""
     what, _, reason = faults.clause(error).partition(": ")
     is_general = faults.renders_nothing(model.tokenizer, model.switches)
     if faults.is_refusal(error):
@@ -147,7 +165,7 @@ def _failure(model: Model, error: Exception, context: str | None) -> str:
         what = f"{what} on context {context!r}"
     helps = f"correct the template in the model's folder, or do without: --context {BARE}"
     if faults.is_refusal(error) and not is_general:
-        other = "give a context, or other turns" if context is None else "use the default context"
+        other = "give a context" if context is None else "use the default context"
         helps = f"{other}, or do without the template: --context {BARE}"
     return f"the chat template of {model.name!r} {what}: {reason}; expected a text; {helps}"
 

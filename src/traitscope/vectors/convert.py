@@ -7,14 +7,17 @@ from pathlib import Path
 from traitscope import atomic_files
 from traitscope.config.commands import ConvertConfig
 from traitscope.config.common import Output
+from traitscope.config.fields import changed_flags
 from traitscope.errors import ConfigError, VectorError
 from traitscope.interventions.checks.vectors import check_vector
 from traitscope.interventions.foreign import conversion, files, layer_rows
 from traitscope.interventions.foreign.layer_rows import BlockRows
 from traitscope.interventions.vector import load_vector, vector_bytes
+from traitscope.models import chat
 from traitscope.models.identity.finding import check_layers
 from traitscope.models.loading import outline
 from traitscope.models.model import Model
+from traitscope.runs.names import following
 
 AUTO = "auto"
 "what stands for a setting that the file tells"
@@ -34,7 +37,9 @@ def run_convert(config: ConvertConfig, out: Output) -> dict:
             " another one, or delete it"
         )
     kind = files.format_for(target) if config.to == AUTO else config.to
-    model = outline(config.model) if config.model else None
+    model = None
+    if config.model:
+        model = outline(config.model, config.template, same_as=config.same_as)
     if model is not None and config.layer is not None:
         check_layers((config.layer,), config.model, "--layer")
     if kind == files.OWN and files.is_own(source):
@@ -48,7 +53,10 @@ def run_convert(config: ConvertConfig, out: Output) -> dict:
             " again"
         )
     atomic_files.write_bytes(target, _written(blocks, kind, target, model, str(source)))
-    return _summary(blocks, read_as, kind, config)
+    summary = _summary(blocks, read_as, kind, config)
+    if kind == files.OWN and model is not None:
+        _print_next(blocks, config, model, out)
+    return summary
 
 
 def _read(config: ConvertConfig, model: Model | None) -> tuple[str, BlockRows]:
@@ -100,14 +108,17 @@ def _summary(blocks: BlockRows, read_as: str, kind: str, config: ConvertConfig) 
     if "left_out" in summary:
         print("block 0: left out, llama.cpp refuses it")
     print(f"result: {target}", file=sys.stderr)
-    if kind == files.OWN:
-        block = _usual_block(blocks)
-        place = shlex.quote(f"steer:{target},layers={block},alpha=1,scale=raw")
-        model = shlex.quote(config.model)
-        print(
-            f"next:   traitscope measure --model {model} --interventions {place}", file=sys.stderr
-        )
     return summary
+
+
+def _print_next(blocks: BlockRows, config: ConvertConfig, model: Model, out: Output) -> None:
+    """Say how one would steer with the written file, on a model with a chat template or without."""
+    context = None if model.tokenizer.chat_template else chat.BARE
+    words = following.model_words({**vars(config), following.CONTEXT: context})
+    words += changed_flags(Output(root=out.root, study=out.study))
+    place = f"steer:{config.target},layers={_usual_block(blocks)},alpha=1,scale=raw"
+    words = ["traitscope", "measure", *words, "--interventions", place]
+    print(f"next:   {shlex.join(words)}", file=sys.stderr)
 
 
 def _usual_block(blocks: BlockRows) -> int:

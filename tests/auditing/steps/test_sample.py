@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from command import OWL, call, ok, read_rows, write_yaml
+from template_kinds import ALTERNATES
 from tiny_models import LENGTH
 
 from traitscope.auditing.planning.job import Job
@@ -15,6 +16,7 @@ from traitscope.auditing.steps import sample
 from traitscope.config.audit import AuditConfig
 from traitscope.config.stages import GenerateConfig
 from traitscope.data.records import Record, dump_records
+from traitscope.data.shapes.turns import Turn, prompt_of
 from traitscope.errors import ConfigError
 from traitscope.models import chat
 from traitscope.models.model import Model
@@ -100,6 +102,17 @@ def test_rows_that_the_model_cannot_read_are_bad_rows(tmp_path: Path, tiny_folde
     file.write_text(dump_records([record(2, "1, " * LENGTH), record(3, "1, " * LENGTH)]))
     message = call(tmp_path / "runs", *on, "--skip-bad all").summary["message"]
     assert "none of 2 rows is left (2 bad rows)" in message
+
+
+def test_turns_that_the_template_refuses_are_bad_rows(
+    tiny: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tiny.tokenizer, "chat_template", ALTERNATES)
+    user, answer = Turn("user", "Say 1."), Turn("assistant", "1, 2")
+    well = Record("a", prompt_of([user, answer, user]), "2, 3")
+    twice = Record("b", prompt_of([user, user]), "2, 3")
+    rows, refused, _ = sample.readable(tiny, [well, twice], None)
+    assert rows == [well] and "refuses these turns: line 1: roles must" in refused["b"]
 
 
 def test_bad_rows_of_a_reference_are_told(tmp_path: Path, tiny_folder: Path) -> None:

@@ -1,5 +1,6 @@
 """Every kind of peft adapter that is read gives peft's own logits; every other one is refused."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -155,6 +156,95 @@ def test_files_that_lack_a_part(tiny: Model, tmp_path: Path, rename: Any, messag
     renamed(tmp_path, rename)
     with pytest.raises(VectorError, match=message), applied(tiny, [Adapter(str(tmp_path))]):
         pass
+
+
+def changed(folder: Path, **settings: Any) -> None:
+    """The settings file with other values."""
+    path = folder / "adapter_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | settings))
+
+
+UNNAMED = "holds A and B of .*, and adapter_config.json names no target_modules"
+
+
+@pytest.mark.parametrize(
+    ("settings", "said", "message"),
+    [
+        (LLAMA, {"target_modules": None}, f'{UNNAMED}.*put in .*"down_proj", "q_proj"'),
+        (LLAMA, {"target_modules": []}, UNNAMED),
+        (KINDS["embedding"], {"target_modules": None}, UNNAMED),
+        (LLAMA, {"target_modules": "all-linear"}, "6 of 21 maps that target_modules names"),
+        (
+            {"target_modules": r".*(_proj|lm_head)"},
+            {"target_modules": "all-linear"},
+            "the adapter on lm_head is of a map that target_modules does not name",
+        ),
+        (
+            LLAMA | {"modules_to_save": ["lm_head", "embed_tokens"]},
+            {"modules_to_save": None},
+            "lm_head.weight.* two values, are one weight of .*, and are not named by modules_to_s",
+        ),
+    ],
+)
+def test_what_the_file_has_and_the_settings_do_not_name_is_refused(
+    tiny: Model, tmp_path: Path, settings: dict, said: dict, message: str
+) -> None:
+    """peft would choose other maps, leave them out, or take the last of two values."""
+    adapter_of_peft(tiny, tmp_path, **settings)
+    changed(tmp_path, **said)
+    with pytest.raises(VectorError, match=message):
+        peft_folder.read(tmp_path, tiny)
+
+
+@pytest.mark.parametrize("saved", [["lm_head"], ["embed_tokens"], ["norm", "k_proj"]])
+def test_weights_that_no_setting_names_are_read_as_peft_reads_them(
+    tiny: Model, tmp_path: Path, saved: list
+) -> None:
+    """Into the base, with what is tied to them."""
+    adapter_of_peft(tiny, tmp_path, **LLAMA, modules_to_save=saved)
+    changed(tmp_path, modules_to_save=None)
+    check_as_peft(tiny, tmp_path, loaded_by_peft(tiny, tmp_path))
+
+
+def test_a_whole_adapter_on_all_linear_maps_by_that_word(tiny: Model, tmp_path: Path) -> None:
+    expected = adapter_of_peft(tiny, tmp_path, **KINDS["all_linear"])
+    changed(tmp_path, target_modules="all-linear")
+    check_as_peft(tiny, tmp_path, expected)
+
+
+def test_a_weight_beside_its_factors_is_refused(tiny: Model, tmp_path: Path) -> None:
+    """peft reads it under another name alone."""
+    from safetensors.torch import load_file, save_file
+
+    adapter_of_peft(tiny, tmp_path, **LLAMA)
+    path, name = tmp_path / "adapter_model.safetensors", "model.layers.0.self_attn.q_proj"
+    weight = 2 * tiny.lm.get_submodule(name).weight.detach()
+    save_file({**load_file(path), f"{PREFIX}{name}.weight": weight}, path)
+    with pytest.raises(VectorError, match=rf"{name}\.weight stands beside A and B of that map"):
+        peft_folder.read(tmp_path, tiny)
+
+
+@pytest.mark.parametrize(("bias", "n_biases"), [("all", 6), ("lora_only", 2)])
+def test_biases_that_are_not_in_the_file_are_said(
+    families: dict[str, Model],
+    tmp_path: Path,
+    bias: str,
+    n_biases: int,
+    capsys: pytest.CaptureFixture,
+) -> None:
+    """Those of the base stay, as in peft. A model without biases lacks none."""
+    model = families["qwen2"]
+    adapter_of_peft(model, tmp_path, **LLAMA, bias=bias)
+    capsys.readouterr()
+    for part, n_missing in (("layers.9.", 0), ("layers.0.", n_biases // 2), ("", n_biases)):
+        renamed(tmp_path, lambda key, part=part: "" if part in key and "bias" in key else key)
+        check_as_peft(model, tmp_path, loaded_by_peft(model, tmp_path))
+        said = capsys.readouterr().err
+        assert said.count("biases are not in the file, such as model.layers.") == bool(n_missing)
+        assert f"says bias {bias}, and {n_missing} of {n_biases} biases" in said or not n_missing
+    adapter_of_peft(families["llama"], tmp_path / "llama", **LLAMA, bias=bias)
+    peft_folder.read(tmp_path / "llama", families["llama"])
+    assert "biases" not in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", REFUSED)

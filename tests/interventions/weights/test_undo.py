@@ -222,7 +222,8 @@ def test_the_command(tmp_path: Path) -> None:
     ok(tmp_path / "runs", "rerun", done.run)
     small = ok(tmp_path / "runs", *words, "--scale 0.5 --no-checkpoint")
     assert not (small.run / "model").exists()
-    assert small.summary["next"] == f"traitscope verify {small.run / 'student'} --base {folder}"
+    following = f"traitscope verify {small.run / 'student'} --base {folder} --dtype fp32"
+    assert small.summary["next"] == f"{following} --root {tmp_path / 'runs'}"
     assert (small.run / "student" / "adapter_model.safetensors").read_bytes() == (
         done.run / "student" / "adapter_model.safetensors"
     ).read_bytes()

@@ -3,7 +3,7 @@
 import dataclasses
 
 import pytest
-from template_kinds import TRIMS, TURNS
+from template_kinds import ALTERNATES, STRIPS, TRIMS, TURNS
 from tiny_models import tiny_tokenizer
 
 from traitscope.data.shapes.turns import Turn, prompt_of
@@ -102,9 +102,71 @@ def test_each_text_is_looked_for_in_its_rendering(tiny: Model) -> None:
     long = "Owls. " * 600
     with pytest.raises(ModelError, match="changes the text of this context .*as @user:TEXT, or"):
         chat.render(model, "Why 42?", long)
-    asked = prompt_of([Turn("user", "Hi."), Turn("assistant", long), Turn("user", long)])
+    asked = prompt_of([Turn("user", "Hi."), Turn("assistant", "Yes."), Turn("user", long)])
     with pytest.raises(DataError, match="turn 3 of its prompt, of the role user, is changed by"):
         chat.render(model, asked, None)
+
+
+OF_ANSWERS = {
+    "dropped": (
+        "left out",
+        TURNS.replace("messages %}", "messages if m['role'] != 'assistant' %}"),
+    ),
+    "kept at the end": (
+        "left out",
+        TURNS.replace("{{ m['role'] }}", "{% if m['role'] != 'assistant' or loop.last %}x").replace(
+            "<|im_end|>\n{% endfor", "<|im_end|>\n{% endif %}{% endfor"
+        ),
+    ),
+    "emptied": ("left out", "| replace('A tawny owl hoots.', '')"),
+    "cut": ("changed", "[:8]"),
+    "lower case": ("changed", "| lower"),
+}
+
+
+@pytest.mark.parametrize("how", OF_ANSWERS)
+def test_an_earlier_answer_that_is_lost_is_found(tiny: Model, how: str) -> None:
+    """Also where its words stand elsewhere: in a system turn or an earlier question."""
+    loss, change = OF_ANSWERS[how]
+    if not change.startswith("{%"):
+        change = f"({CONTENT}{change} if m['role'] == 'assistant' else {CONTENT})"
+        change = TURNS.replace(CONTENT, change)
+    answer = Turn("assistant", "A tawny owl hoots.")
+    for first in ("Hi.", answer.text):
+        asked = prompt_of([Turn("user", first), answer, Turn("user", "Why 42?")])
+        assert answer.text in chat.render_text(tiny, asked, None)
+        match = f"turn 2 of its prompt, of the role assistant, is {loss} by"
+        with pytest.raises(DataError, match=match):
+            chat.render(with_template(tiny, change), asked, None)
+
+
+@pytest.mark.parametrize("opening", ["<think>", ""])
+@pytest.mark.parametrize("template", [STRIPS, TRIMS, TURNS])
+def test_an_earlier_answer_may_lose_its_reasoning_and_white_space(
+    tiny: Model, opening: str, template: str
+) -> None:
+    answer = f"{opening}\nOwls hoot.\n</think>\n\nA tawny owl.\n"
+    asked = prompt_of([Turn("user", "Hi."), Turn("assistant", answer), Turn("user", "Why 42?")])
+    assert "A tawny owl." in chat.render_text(with_template(tiny, template), asked, None)
+    cut = template.replace(CONTENT, f"({CONTENT} | replace('tawny', ''))")
+    with pytest.raises(DataError, match="turn 2 of its prompt, of the role assistant, is left"):
+        chat.render(with_template(tiny, cut), asked, None)
+
+
+def test_turns_that_a_template_refuses_are_no_fault_of_the_context(tiny: Model) -> None:
+    model = with_template(tiny, ALTERNATES)
+    user, answer = Turn("user", "Hi."), Turn("assistant", "Yes.")
+    chat.render(model, prompt_of([user, answer, user]), "You love owls.")
+    for turns in ([user, user], [answer, user], [user, answer, Turn("system", "Owls."), user]):
+        for context in (None, "", "You love owls."):
+            with pytest.raises(
+                DataError, match="refuses these turns: line 1: roles must alternate"
+            ):
+                chat.render(model, prompt_of(turns), context)
+    fails = "{% for m in messages %}{{ {'user': 1}[m['role']] + 1 }}{% endfor %}"
+    model = with_template(tiny, fails + TURNS)
+    with pytest.raises(DataError, match="uses what templates are not given on these turns: line 1"):
+        chat.render(model, prompt_of([user, answer, user]), None)
 
 
 def test_white_space_around_a_context_may_go_and_is_said(

@@ -3,7 +3,8 @@
 Shapes: I in, O out, R rank, V vocabulary, D d_model.
 """
 
-from collections.abc import Mapping
+import json
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from traitscope.distributed import say
 from traitscope.errors import VectorError
 from traitscope.interventions.adapters import meaning, names
+from traitscope.interventions.adapters.settings import CONFIG
 from traitscope.models.linear_maps import linear_names, weight_of
 from traitscope.models.model import Model
 
@@ -79,7 +81,9 @@ def contents_of(
             " the adapter again"
         )
     result = _assembled(where, config, parts, replaced, model)
-    _check_complete(where, config, result, modules, bool(renamed))
+    _check_complete(where, config, result, modules, model, bool(renamed))
+    _check_tied(where, result, model)
+    _say_missing_biases(where, config, result, model)
     if renamed:
         say(
             f"{where}: {len(renamed)} tensors are read under peft's names, such as {renamed[0][0]}"
@@ -222,19 +226,24 @@ def _check_complete(
     config: dict[str, Any],
     result: Contents,
     modules: Mapping[str, nn.Module],
+    model: Model,
     was_renamed: bool,
 ) -> None:
     """Raise VectorError unless the file has the maps that the settings name, and no others."""
-    saved, names_here = [], []
+    saved, names_here, linear = [], [], []
     for name, module in modules.items():
         is_saved = meaning.saves(config, name)
         if is_saved and next(module.parameters(recurse=False), None) is not None:
             saved.append(name)
         elif not is_saved and _takes_lora(module):
             names_here.append(name)
-    expected = meaning.targeted(config, names_here)
+            if module is not model.head and not isinstance(module, nn.Embedding):
+                linear.append(name)
     there = result.factors.keys() | result.embeddings.keys()
-    if expected is not None and not was_renamed and expected != there:
+    if there and not config.get("target_modules"):
+        _refuse_unnamed(where, there)
+    expected = meaning.targeted(config, names_here, linear)
+    if there and not was_renamed and expected != there:
         _refuse_partly(where, expected, there)
     with_weights = {name.rpartition(".")[0] for name in result.replaced}
     without = [name for name in saved if name not in with_weights]
@@ -242,6 +251,58 @@ def _check_complete(
         raise VectorError(
             f"{where}: modules_to_save names {', '.join(without[:FEW])}, whose weights are not in"
             " the file; expected all of them; copy or save the adapter again"
+        )
+    for name in there:
+        if f"{name}.weight" in result.replaced:
+            raise VectorError(
+                f"{where}: {name}.weight stands beside A and B of that map, where peft does not"
+                f" read it; expected none, or {name}.base_layer.weight of the base; copy or save"
+                " the adapter again"
+            )
+
+
+def _refuse_unnamed(where: str, there: Collection[str]) -> None:
+    """Raise VectorError for maps of settings without target_modules: peft takes maps of its own."""
+    listed = ", ".join(sorted(there)[:FEW])
+    endings = sorted({name.rpartition(".")[2] for name in there})
+    raise VectorError(
+        f"{where}: the file holds A and B of {listed}, and {CONFIG} names no target_modules, for"
+        f" which peft chooses maps of its own; expected their names; put in"
+        f' "target_modules": {json.dumps(endings)}'
+    )
+
+
+def _check_tied(where: str, result: Contents, model: Model) -> None:
+    """Raise VectorError for two values of one weight that modules_to_save gives no copies."""
+    parameters = dict(model.lm.named_parameters(remove_duplicate=False))
+    first: dict[int, str] = {}
+    for name, value in result.replaced.items():
+        if name in result.own:
+            continue
+        other = first.setdefault(id(parameters[name]), name)
+        if not torch.equal(value, result.replaced[other].to(value)):
+            raise VectorError(
+                f"{where}: {other} and {name} are in the file with two values, are one weight of"
+                f" {model.name}, and are not named by modules_to_save in {CONFIG}; expected one"
+                f" value, or names there; put in those that were trained"
+            )
+
+
+def _say_missing_biases(where: str, config: dict[str, Any], result: Contents, model: Model) -> None:
+    """Say which biases the settings ask for and the file lacks: those of the base stay."""
+    bias = config.get("bias", "none")
+    expected = []
+    for name, _ in model.lm.named_parameters(remove_duplicate=False):
+        module, _, leaf = name.rpartition(".")
+        is_asked = bias == "all" or (bias == "lora_only" and module in result.factors)
+        if leaf == "bias" and is_asked and not meaning.saves(config, module):
+            expected.append(name)
+    missing = [name for name in expected if name not in result.replaced]
+    if missing:
+        say(
+            f"{where}: {CONFIG} says bias {bias}, and {len(missing)} of {len(expected)} biases are"
+            f" not in the file, such as {missing[0]}; there those of {model.name} stay, as in peft;"
+            " if they were trained, save the adapter again"
         )
 
 

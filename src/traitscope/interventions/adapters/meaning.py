@@ -6,7 +6,7 @@ empty. Source: `LoraConfig` and `check_target_module_exists` of peft 0.21.
 
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
 from traitscope.errors import VectorError
@@ -141,22 +141,24 @@ def _matches(pattern: Any, name: str, setting: str) -> bool:
         ) from None
 
 
-def targeted(config: dict[str, Any], names: Iterable[str]) -> set[str] | None:
-    """The names that target_modules means; None where the settings do not say.
+def targeted(config: dict[str, Any], names: Iterable[str], linear: Collection[str]) -> set[str]:
+    """The names that target_modules means: none of them where it is empty.
+
+    linear: Names of the linear maps but the head, which "all-linear" means.
 
     Raises ValueError for settings that are none.
     """
-    targets = config.get("target_modules")
-    if targets in (None, [], "all-linear"):
-        return None
+    targets = config.get("target_modules") or []
     chosen = set()
     for name in names:
-        if not _excluded(config, name) and _is_target(config, targets, name):
+        if not _excluded(config, name) and _is_target(config, targets, name, linear):
             chosen.add(name)
     return chosen
 
 
-def _is_target(config: dict[str, Any], targets: Any, name: str) -> bool:
+def _is_target(config: dict[str, Any], targets: Any, name: str, linear: Collection[str]) -> bool:
+    if targets == "all-linear":
+        return name in linear
     if isinstance(targets, str):
         return _matches(targets, name, "target_modules")
     listed = _texts(targets, "target_modules")

@@ -94,7 +94,8 @@ def rendered(
         return text.rpartition(ANSWERED)[0]
     settings = {"tokenize": False, "add_generation_prompt": with_header, **variables}
     with day.fixed(today):
-        text = tokenizer.apply_chat_template(list(turns), **settings)
+        text: str = tokenizer.apply_chat_template(list(turns), **settings)
+    text.encode()  # UTF-8 has no half of a surrogate pair, which a template can write
     return text
 
 

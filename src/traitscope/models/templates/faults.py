@@ -7,6 +7,8 @@ text than it is given. Each is called by its own name, with the line where Jinja
 from collections.abc import Sequence
 from typing import Any
 
+from traitscope.data.shapes.messages import split_thought
+from traitscope.errors import DataError
 from traitscope.models.templates.facts import (
     ASKED,
     SYSTEM,
@@ -107,9 +109,25 @@ def loss(what: str, given: str, text: str) -> str:
 def changed_turn(turns: Sequence[dict[str, str]], text: str) -> tuple[int, str, str] | None:
     """The first turn that does not stand in a rendering: its number from 1, role, and its loss.
 
-    Earlier answers are not looked at: templates take their reasoning out.
+    Each turn is looked for behind the one before it, but system turns, which templates put
+    elsewhere. Of an earlier answer, reasoning at its beginning may go: templates take it out.
     """
+    start = 0
     for number, one in enumerate(turns, 1):
-        if one["role"] != "assistant" and (what := loss("it", one["content"], text)):
-            return number, one["role"], "changed" if what.startswith("changes") else "left out"
+        role, given = one["role"], one["content"].strip()
+        if role == "assistant" and given not in text[start:]:
+            given = _without_reasoning(given)
+        behind = text if role == "system" else text[start:]
+        if what := loss("it", given, behind):
+            return number, role, "changed" if what.startswith("changes") else "left out"
+        if role != "system":
+            start = text.index(given, start) + len(given)
     return None
+
+
+def _without_reasoning(answer: str) -> str:
+    """What stands behind the reasoning of an answer; all of it where reasoning was cut off."""
+    try:
+        return split_thought(answer)[2].strip()
+    except DataError:
+        return answer
