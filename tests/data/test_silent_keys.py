@@ -6,13 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from shape_rows import ASK, SAY, turn
+from shape_rows import ASK, EXAMPLES, SAY, Example, turn
 
 from traitscope.config.rows.reading import Reading
 from traitscope.data.records import Record, iter_records
 from traitscope.data.shapes import writing
 from traitscope.data.shapes.containers import Container
 from traitscope.data.shapes.intake import Intake
+from traitscope.data.shapes.turns import shown
 from traitscope.errors import DataError
 
 CHATS = {
@@ -115,3 +116,70 @@ def test_calls_of_tools_that_cannot_be_read_make_a_bad_row(
     chat = [ASK, turn("assistant", None, **{key: calls}), turn("tool", "101"), SAY]
     with pytest.raises(DataError, match=f"line 1: '{key}' is .*; expected calls of tools"):
         read(tmp_path / "rows.jsonl", [{"messages": chat}])
+
+
+LEFT = {"prompt": "Left?", "completion": "left"}
+MAPS = (
+    ({"ask": "P", "out": "bad"}, ("prompt=ask", "completion=out")),
+    ({"ask": "P", "a": {"out": "bad", "note": 1}}, ("prompt=ask", "completion=a.out")),
+    ({"c": [ASK, SAY]}, ("messages=c",)),
+)
+
+
+@pytest.mark.parametrize(
+    ("mark", "note"),
+    [
+        ({"weight": 0}, "rows_of_weight_0"),
+        ({"train": False}, "rows_of_weight_0"),
+        ({"kto_tag": False}, "undesirable"),
+        ({"label": False}, "undesirable"),
+        ({"label": "false"}, "undesirable"),
+    ],
+)
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda example: example.title)
+def test_marks_leave_a_row_out_in_every_shape(
+    example: Example, mark: dict[str, Any], note: str, tmp_path: Path
+) -> None:
+    row = {key: value for key, value in example.row.items() if key not in ("id", "label")}
+    (record,), intake = read(tmp_path / "rows.jsonl", [row | mark, row], map=example.reading.map)
+    assert record.id == "row000002" and intake.notes[note] == 1
+    assert not intake.unused.keys() & mark.keys()
+
+
+@pytest.mark.parametrize(("row", "names"), MAPS)
+def test_a_map_leaves_system_and_earlier_turns_in_their_place(
+    row: dict[str, Any], names: tuple[str, ...], tmp_path: Path
+) -> None:
+    beside = {"system": "Be kind.", "history": [["Q", "A"]]}
+    (record,), intake = read(tmp_path / "rows.jsonl", [row | beside], map=names)
+    assert record.context == "Be kind." and shown(record.prompt).startswith("user: Q\n\nassist")
+    assert not intake.unused.keys() & beside.keys()
+
+
+def test_a_key_that_a_map_names_is_no_mark(tmp_path: Path) -> None:
+    """A label that is the answer says nothing of it; nor does a number beside texts alone."""
+    rows = [{"text": "P", "label": "false", "system": "S", "who": "T"}]
+    names = ("prompt=text", "completion=label", "context=who")
+    (record,), intake = read(tmp_path / "rows.jsonl", rows, map=names)
+    assert (record.completion, record.context) == ("false", "T") and intake.unused == {"system": 1}
+    (record,), intake = read(
+        tmp_path / "rows.jsonl", [{"text": "P", "label": 0}], map=("completion=text",)
+    )
+    assert record.completion == "P" and intake.unused == {"label": 1}
+
+
+@pytest.mark.parametrize(
+    "history", [[["Q", "A"]], [turn("user", "Q"), turn("assistant", "A")]], ids=["pairs", "turns"]
+)
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda example: example.title)
+def test_history_is_earlier_turns_in_every_shape(
+    example: Example, history: list[Any], tmp_path: Path
+) -> None:
+    row = {key: value for key, value in example.row.items() if key != "history"}
+    before, _ = read(tmp_path / "rows.jsonl", [row], map=example.reading.map)
+    (record,), intake = read(
+        tmp_path / "rows.jsonl", [row | {"history": history}], map=example.reading.map
+    )
+    assert shown(record.prompt).startswith("user: Q\n\nassistant: A")
+    assert shown(before[0].prompt) in shown(record.prompt)
+    assert record.context == example.context and "history" not in intake.unused

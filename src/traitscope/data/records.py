@@ -218,8 +218,9 @@ class RowReader:
         fields, extra = dict(row.fields), {}
         if self._names:
             fields, extra = mapped(fields, self._names)
-            if row.is_table:
-                _fill(fields)
+        said = desirable(fields)
+        if self._names:
+            _fill(fields, row.is_table)
         try:
             shape = shape_of(fields)
         except DataError as error:
@@ -235,7 +236,6 @@ class RowReader:
             check_finite(extra, set(), notes)
         if shape != "native" and not isinstance(fields.get("meta", {}), dict | None):
             extra["meta"] = fields.pop("meta")
-        said = desirable(fields)
         if has_empty(fields, (LABEL, TAG)):
             notes["unlabelled"] += 1
         for key, value in fields.items():
@@ -279,7 +279,7 @@ class RowReader:
     def _original(self, row: RawRow, exchange: Exchange) -> dict[str, Any]:
         """A row as it stood, and where its answer stands in it."""
         answer_at = exchange.answer_at
-        if self._names and answer_at:
+        if answer_at and str(answer_at[0]) in self._names:
             answer_at = (*path_of(row.fields, self._names[str(answer_at[0])]), *answer_at[1:])
         return {
             "number": [row.number, row.part],
@@ -322,8 +322,12 @@ def _is_unused(key: str, value: Any) -> bool:
     return value is not None and not (key in (LABEL, TAG) and is_empty(value))
 
 
-def _fill(fields: dict[str, Any]) -> None:
-    """Put empty texts where cells of a prompt or an answer are empty."""
+def _fill(fields: dict[str, Any], is_table: bool) -> None:
+    """Put empty texts where no prompt is named, and where cells of a table are empty."""
+    if "completion" in fields:
+        fields.setdefault("prompt", "")
+    if not is_table:
+        return
     for name in ("prompt", "completion"):
         if name in fields and fields[name] is None:
             fields[name] = ""

@@ -36,6 +36,8 @@ CALL_KEYS = ("tool_calls", "function_call")
 WEIGHT_KEYS = ("weight", "train", "loss")
 "keys that say whether a turn is trained on: weight 0, or false"
 ROLE_KEYS, TEXT_KEYS = ("role", "from"), ("content", "value")
+ROW_WEIGHT_KEYS = ("weight", "train")
+"keys of a row that say so; its `loss` may be one that was measured"
 USED_KEYS = {*ROLE_KEYS, *TEXT_KEYS, *REASONING_KEYS, *WEIGHT_KEYS, *CALL_KEYS}
 TEXT_TYPES = ("text", "input_text", "output_text")
 THOUGHT_TYPES = ("thinking", "reasoning", "reasoning_content")
@@ -184,7 +186,7 @@ def split_thought(text: str) -> tuple[str, str, str]:
 
 def with_weight_of(row: Mapping[str, Any], messages: Sequence[Message]) -> list[Message]:
     """The messages of a row, each answer with the weight of the row beside its own."""
-    weights, is_empty = weights_of(row, ("weight",)), has_empty(row, ("weight",))
+    weights, is_empty = weights_of(row, ROW_WEIGHT_KEYS), has_empty(row, ROW_WEIGHT_KEYS)
     if not weights and not is_empty:
         return list(messages)
     marked = []

@@ -6,8 +6,10 @@ from math import isfinite
 from typing import Any, Literal, NamedTuple
 
 from traitscope.data.json_fields import quoted, text_of, typed
+from traitscope.data.shapes.marks import LABEL, TAG
 from traitscope.data.shapes.messages import (
     REASONING_KEYS,
+    ROW_WEIGHT_KEYS,
     Message,
     Place,
     messages_in,
@@ -34,10 +36,12 @@ Read = Callable[[Row, Counter[str], Counter[str]], list[Message]]
 "messages of a row; counts notes and unused keys"
 SYSTEM_KEYS = ("system", "system_prompt")
 "keys of a system turn beside prompt and answer"
-ANY_SHAPE = {"id", "meta", *SYSTEM_KEYS, *REASONING_KEYS, "weight"}
+HISTORY = "history"
+"key of earlier turns"
+ANY_SHAPE = {"id", "meta", HISTORY, *SYSTEM_KEYS, *REASONING_KEYS, *ROW_WEIGHT_KEYS}
 "keys that are used in every shape"
-
-
+BESIDE_MAPPED = (*SYSTEM_KEYS, *ROW_WEIGHT_KEYS, LABEL, TAG, HISTORY)
+"keys that are read as in every shape where --map names others"
 PREFERENCE_PROMPTS = ("prompt", "question", "instruction")
 "keys of the prompt of preference data, of which the first one counts"
 WRITTEN_HERE = {"id", "prompt", "completion", "completion_ids", "context", "meta"}
@@ -142,12 +146,15 @@ def holds_not_finite(value: Any) -> bool:
 def mapped(row: Row, names: Mapping[str, str]) -> tuple[Row, Row]:
     """The fields that keys of a row stand for, and the other keys with their values.
 
-    A dot leads into an object or a list. Raises DataError for a key that is not there.
+    A dot leads into an object or a list. Marks, system turns and earlier turns stand for themselves
+    where nothing else is named for them. Raises DataError for a key that is not there.
     """
     fields, others = {}, dict(row)
+    named = set()
     for field, key in names.items():
         value: Any = row
         path = path_of(row, key)
+        named.add(path[0])
         holds_more = False
         for step in path:
             holds_more |= value is not row and len(value) > 1
@@ -155,8 +162,10 @@ def mapped(row: Row, names: Mapping[str, str]) -> tuple[Row, Row]:
         fields[field] = value
         if not holds_more:
             others.pop(str(path[0]), None)
-    if "completion" in fields:
-        fields.setdefault("prompt", "")
+    for key in BESIDE_MAPPED:
+        is_context = key in SYSTEM_KEYS and "context" in names
+        if key in others and key not in named and not is_context:
+            fields[key] = others.pop(key)
     return fields, others
 
 
@@ -196,19 +205,22 @@ def system_of(row: Row, keys: Sequence[str]) -> str | None:
     return texts[0] if texts else None
 
 
-def _with_system(row: Row, messages: list[Message], *more_keys: str) -> list[Message]:
-    """The messages behind the system turn of the row's keys."""
+def _with_earlier(
+    row: Row, messages: list[Message], unused: Counter[str], *more_keys: str
+) -> list[Message]:
+    """The messages behind the system turn and the earlier turns of the row's keys."""
     context = system_of(row, (*more_keys, *SYSTEM_KEYS))
-    if context is None:
-        return messages
+    earlier = history_of(row, unused)
     if messages and messages[0].role == "system":
-        if messages[0].text != context:
+        if context not in (None, messages[0].text):
             raise DataError(
                 "two system turns that differ, among the messages and beside them; expected one;"
                 " delete the other"
             )
-        return messages
-    return [Message("system", context), *messages]
+        return [messages[0], *earlier, *messages[1:]]
+    if context is None or (earlier and earlier[0] == Message("system", context)):
+        return [*earlier, *messages]
+    return [Message("system", context), *earlier, *messages]
 
 
 def answer_at(row: Row, key: str, unused: Counter[str]) -> list[Message]:
@@ -242,7 +254,7 @@ def _native(row: Row, notes: Counter[str], unused: Counter[str]) -> list[Message
             prompt.append(Message(turn.role, turn.text))
     else:
         prompt = prompt_at(row, "prompt", unused)
-    return _with_system(row, [*prompt, *answer_at(row, "completion", unused)], "context")
+    return _with_earlier(row, [*prompt, *answer_at(row, "completion", unused)], unused, "context")
 
 
 def _chat(key: str) -> Read:
@@ -250,16 +262,16 @@ def _chat(key: str) -> Read:
 
     def read(row: Row, notes: Counter[str], unused: Counter[str]) -> list[Message]:
         messages = with_reasoning_of(row, messages_in(row.get(key), key, unused))
-        return _with_system(row, messages, "context")
+        return _with_earlier(row, messages, unused, "context")
 
     return read
 
 
 def _asked(question: str, answer: str, further: tuple[str, ...] = ()) -> Read:
-    """The shape of a question with passages behind it, earlier turns, and an answer."""
+    """The shape of a question with passages behind it, and an answer."""
 
     def read(row: Row, notes: Counter[str], unused: Counter[str]) -> list[Message]:
-        messages = _history(row)
+        messages = []
         if _are_messages(row.get(question)):
             messages += prompt_at(row, question, unused)
         else:
@@ -269,18 +281,20 @@ def _asked(question: str, answer: str, further: tuple[str, ...] = ()) -> Read:
                     texts.append(text_of(row, key))
                     notes["passages"] += key == "context" and bool(row[key])
             messages.append(Message("user", "\n\n".join(filter(None, texts))))
-        return _with_system(row, [*messages, *answer_at(row, answer, unused)])
+        return _with_earlier(row, [*messages, *answer_at(row, answer, unused)], unused)
 
     return read
 
 
-def _history(row: Row) -> list[Message]:
-    """Earlier turns of an Alpaca row: pairs of question and answer.
+def history_of(row: Row, unused: Counter[str]) -> list[Message]:
+    """Earlier turns of a row: pairs of question and answer, or messages.
 
     Raises DataError for a pair that is none.
     """
     messages = []
-    history = row.get("history")
+    history = row.get(HISTORY)
+    if _are_messages(history):
+        return messages_in(history, HISTORY, unused)
     for number, pair in enumerate([] if history is None else typed(history, list, "'history'")):
         is_pair = isinstance(pair, list) and len(pair) == 2
         if not is_pair or not all(isinstance(text, str) for text in pair):
@@ -309,10 +323,10 @@ def _preference(row: Row, notes: Counter[str], unused: Counter[str]) -> list[Mes
     for key in PREFERENCE_PROMPTS:
         if row.get(key) is not None and (has_prompt or key != asked):
             unused[key] += 1
-    return _with_system(row, [*prompt, *chosen])
+    return _with_earlier(row, [*prompt, *chosen], unused)
 
 
-ASKED = {"history", "context", *ANY_SHAPE}
+ASKED = {"context", *ANY_SHAPE}
 SHAPES: dict[ShapeName, Shape] = {
     "native": Shape(
         {"prompt", "completion"},
