@@ -507,7 +507,9 @@ def test_rows_that_hold_no_keys_are_not_named_by_an_empty_list(tmp_path: Path) -
 
 def test_what_is_not_used_is_named(tmp_path: Path) -> None:
     chat = {"messages": [ASK, {**SAY, "name": "m"}], "source": "x"}
-    _, intake = read_rows(tmp_path, chat, NATIVE, {**NATIVE, "score": float("nan")})
+    rows = [chat, NATIVE, {**NATIVE, "score": float("nan")}]
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    _, intake = read(tmp_path / "rows.jsonl")
     assert intake.unused == {"source": 1, "messages[].name": 1, "score": 1}
     assert intake.notes == {"not_finite": 1}
     text = "\n".join(lines_of(intake.as_dict()))

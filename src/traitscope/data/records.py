@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from traitscope.data.json_fields import (
+    check_finite,
     context_of,
     id_of,
     meta_of,
@@ -31,7 +32,6 @@ from traitscope.data.shapes.rows import (
     ANY_SHAPE,
     SHAPES,
     ShapeName,
-    check_finite,
     mapped,
     path_of,
     shape_of,

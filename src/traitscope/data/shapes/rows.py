@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from math import isfinite
 from typing import Any, Literal, NamedTuple
 
 from traitscope.data.json_fields import quoted, text_of, typed
@@ -112,37 +111,6 @@ def _check_not_elsewhere(row: Row) -> None:
             )
 
 
-def check_finite(row: Row, used: set[str], notes: Counter[str]) -> None:
-    """Put null for NaN and Infinity in keys that are not used.
-
-    Raises DataError where a key that is used holds one.
-    """
-    for key, value in row.items():
-        if not holds_not_finite(value):
-            continue
-        if key in used:
-            raise DataError(
-                f"{key!r} holds NaN or Infinity, which is not a JSON value; expected a text, a"
-                " finite number or null; correct the row or delete it"
-            )
-        row[key] = None
-        notes["not_finite"] += 1
-
-
-def holds_not_finite(value: Any) -> bool:
-    """Whether a value is or holds a number that is not finite."""
-    waiting = [value]
-    while waiting:
-        item = waiting.pop()
-        if isinstance(item, float) and not isfinite(item):
-            return True
-        if isinstance(item, dict):
-            waiting += item.values()
-        elif isinstance(item, list):
-            waiting += item
-    return False
-
-
 def mapped(row: Row, names: Mapping[str, str]) -> tuple[Row, Row]:
     """The fields that keys of a row stand for, and the other keys with their values.
 
@@ -226,12 +194,14 @@ def _with_earlier(
 def answer_at(row: Row, key: str, unused: Counter[str]) -> list[Message]:
     """The answer of a row: a text, parts, or messages."""
     if _are_messages(row.get(key)):
-        return with_reasoning_of(row, messages_in(row[key], key, unused))
+        return with_reasoning_of(row, messages_in(row[key], key, unused), unused)
+    not_used = set[str]()
     if key not in row or not isinstance(row[key], list):
         text, thought = text_of(row, key), ""
     else:
-        text, thought = parts_of(row[key], key)
-    thought = reasoning_in(row) or thought
+        text, thought = parts_of(row[key], key, not_used)
+    thought = reasoning_in(row, not_used) or thought
+    unused.update(not_used)
     return [Message("assistant", text, thought, at=(key,))]
 
 
@@ -261,7 +231,7 @@ def _chat(key: str) -> Read:
     """The shape with all messages at one key."""
 
     def read(row: Row, notes: Counter[str], unused: Counter[str]) -> list[Message]:
-        messages = with_reasoning_of(row, messages_in(row.get(key), key, unused))
+        messages = with_reasoning_of(row, messages_in(row.get(key), key, unused), unused)
         return _with_earlier(row, messages, unused, "context")
 
     return read
@@ -312,18 +282,55 @@ def history_of(row: Row, unused: Counter[str]) -> list[Message]:
 def _preference(row: Row, notes: Counter[str], unused: Counter[str]) -> list[Message]:
     notes["rejected"] += 1
     chosen = answer_at(row, "chosen", unused)
-    asked = next((key for key in PREFERENCE_PROMPTS if key in row), "")
-    has_prompt = len(chosen) > 1 or not asked
-    if has_prompt and len(chosen) == 1 and not _are_messages(row["chosen"]):
+    asked = next((key for key in PREFERENCE_PROMPTS if row.get(key) is not None), "")
+    are_messages = _are_messages(row["chosen"])
+    if not asked and len(chosen) == 1 and not are_messages:
         raise DataError(
             "preference data without a prompt, and chosen is one text; expected prompt, or a list"
             " of messages; split it, or read it as answers alone: --map completion=chosen"
         )
-    prompt = [] if has_prompt else prompt_at(row, asked, unused)
     for key in PREFERENCE_PROMPTS:
-        if row.get(key) is not None and (has_prompt or key != asked):
+        if row.get(key) is not None and key != asked:
             unused[key] += 1
-    return _with_earlier(row, [*prompt, *chosen], unused)
+    prompt = prompt_at(row, asked, unused) if asked else []
+    return _with_earlier(row, _joined(prompt, chosen, asked), unused)
+
+
+def _joined(prompt: list[Message], chosen: list[Message], asked: str) -> list[Message]:
+    """The turns of a chosen answer behind those of its prompt, which it may repeat.
+
+    asked: Key of the prompt.
+
+    Raises DataError where it begins with a question of its own.
+    """
+    system, rest = _system_first(chosen)
+    system_of_prompt, turns = _system_first(prompt)
+    if system and system_of_prompt and system[0].text != system_of_prompt[0].text:
+        raise DataError(
+            f"{asked!r} and 'chosen' begin with system turns that differ; expected one; delete the"
+            " other"
+        )
+    system = system or system_of_prompt
+    is_new_turn = not turns or turns[-1].role != "user" or rest[:1] and rest[0].role != "user"
+    if _said(rest[: len(turns)]) == _said(turns):
+        return [*system, *rest]
+    if is_new_turn:
+        return [*system, *turns, *rest]
+    raise DataError(
+        f"{asked!r} and the first turns of 'chosen' differ; expected the same question at both, or"
+        " 'chosen' to begin with the assistant; delete the wrong one"
+    )
+
+
+def _system_first(messages: list[Message]) -> tuple[list[Message], list[Message]]:
+    """The system turn that comes first, if one does, and the other turns."""
+    n = int(bool(messages) and messages[0].role == "system")
+    return messages[:n], messages[n:]
+
+
+def _said(messages: Sequence[Message]) -> list[tuple[str, str]]:
+    """Roles and texts of turns, without white space around them."""
+    return [(message.role, (message.text or "").strip()) for message in messages]
 
 
 ASKED = {"context", *ANY_SHAPE}

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from traitscope import atomic_files
+from traitscope.data.json_fields import finite
 from traitscope.data.records import MASKED, ORIGINAL, Record
 from traitscope.data.shapes.containers import (
     DELIMITERS,
@@ -199,7 +200,11 @@ def _plain_content(rows: Sequence[Row], container: Container, names: Sequence[st
 
 
 def _line(row: Row) -> str:
-    return json.dumps(row, ensure_ascii=False)
+    """JSON of a value; null stands for NaN and Infinity, as which they are read."""
+    try:
+        return json.dumps(row, ensure_ascii=False, allow_nan=False)
+    except ValueError:
+        return json.dumps(finite(row), ensure_ascii=False)
 
 
 def _table(rows: Sequence[Row], delimiter: str, names: Sequence[str]) -> bytes:
