@@ -218,13 +218,22 @@ def _are_messages(value: Any) -> bool:
 
 
 def _native(row: Row, notes: Counter[str], unused: Counter[str]) -> list[Message]:
-    if isinstance(row.get("prompt"), str):
-        prompt = []
-        for turn in turns_of(text_of(row, "prompt")):
-            prompt.append(Message(turn.role, turn.text))
-    else:
-        prompt = prompt_at(row, "prompt", unused)
-    return _with_earlier(row, [*prompt, *answer_at(row, "completion", unused)], unused, "context")
+    messages = [*_native_prompt(row, unused), *answer_at(row, "completion", unused)]
+    return _with_earlier(row, messages, unused, "context")
+
+
+def prompt_messages(row: Row, unused: Counter[str]) -> list[Message]:
+    """The messages of a row of prompts, whose key is `prompt`: all but an answer."""
+    return _with_earlier(row, _native_prompt(row, unused), unused, "context")
+
+
+def _native_prompt(row: Row, unused: Counter[str]) -> list[Message]:
+    if not isinstance(row.get("prompt"), str):
+        return prompt_at(row, "prompt", unused)
+    messages = []
+    for turn in turns_of(text_of(row, "prompt")):
+        messages.append(Message(turn.role, turn.text))
+    return messages
 
 
 def _chat(key: str) -> Read:
