@@ -9,6 +9,7 @@ import pytest
 from shape_rows import ASK, EXAMPLES, SAY, Example, turn
 
 from traitscope.config.rows.reading import Reading
+from traitscope.data.prompt_files import read_prompts
 from traitscope.data.records import Record, iter_records
 from traitscope.data.shapes import writing
 from traitscope.data.shapes.containers import Container
@@ -268,3 +269,18 @@ def test_numbers_that_are_not_finite_come_back_as_null(kind: str, tmp_path: Path
     writing.write_back(records, again, file)
     assert "Infinity" not in again.read_text() and "NaN" not in again.read_text()
     assert '"z' in again.read_text() and "null" in again.read_text()
+
+
+@pytest.mark.parametrize("names", [(None, "row000001"), ("row000002", None)])
+def test_an_id_of_a_row_without_one_is_said_to_be_no_id(
+    names: tuple[str | None, ...], tmp_path: Path
+) -> None:
+    rows = [LEFT | ({"id": name} if name else {}) for name in names]
+    line = names.index(None) + 1
+    says = f"again the id 'row00000{line}' of line 1, as line {line} is called where it has no id"
+    with pytest.raises(DataError, match=f"line 2: {says}; expected every id once"):
+        read(tmp_path / "rows.jsonl", rows)
+    with pytest.raises(DataError, match=f"line 2: {says}"):
+        read_prompts(tmp_path / "rows.jsonl")
+    with pytest.raises(DataError, match="again the id 'a' of line 1; expected"):
+        read(tmp_path / "rows.jsonl", [LEFT | {"id": "a"}] * 2)

@@ -22,7 +22,7 @@ from traitscope.data.json_fields import (
     token_ids_of,
     typed,
 )
-from traitscope.data.json_lines import Seen, at_place, check_new_id
+from traitscope.data.json_lines import Seen, at_place, check_new_id, repeated
 from traitscope.data.shapes.containers import COLUMNS, RawRow, container_of, raw_rows
 from traitscope.data.shapes.exchanges import Exchange, exchanges_of
 from traitscope.data.shapes.intake import USUAL, BadRows, Intake, Reading, Usual, left_out_of
@@ -383,7 +383,4 @@ def _check_new(name: str, number: int, seen: Seen, unit: str) -> None:
     """Add the id of a row; raise DataError where an earlier row has it."""
     earlier = seen.add(name.encode("utf-8", "surrogatepass"), number)
     if earlier is not None:
-        raise DataError(
-            f"again the id {name!r} of {unit} {earlier}; expected every id once; rename or drop the"
-            " ids"
-        )
+        raise DataError(repeated(name, f"{unit} {earlier}", f"{unit} {number}"))

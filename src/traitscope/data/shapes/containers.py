@@ -57,6 +57,7 @@ COLUMNS = {
     "output",
     "response",
     "question",
+    "query",
     "answer",
     "chosen",
     "rejected",

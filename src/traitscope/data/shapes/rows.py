@@ -28,6 +28,7 @@ ShapeName = Literal[
     "question_answer",
     "question_response",
     "prompt_response",
+    "query_response",
     "preference",
 ]
 Row = dict[str, Any]
@@ -377,6 +378,11 @@ SHAPES: dict[ShapeName, Shape] = {
         {"prompt", "response"},
         {"prompt", "response", *ASKED},
         _asked("prompt", "response", ("context",)),
+    ),
+    "query_response": Shape(
+        {"query", "response"},
+        {"query", "response", *ASKED},
+        _asked("query", "response", ("context",)),
     ),
     "preference": Shape(
         {"chosen", "rejected"},

@@ -70,6 +70,15 @@ def rows_of(records: Iterable[Record]) -> list[Row]:
     return [row.fields for row in _rows(records).values()]
 
 
+def kept_but_not_written(records: Sequence[Record]) -> int:
+    """Number of kept records whose row is left out, because another answer of it was dropped."""
+    written = _rows(records).keys()
+    count = 0
+    for record in records:
+        count += record.kept and tuple(record.meta[ORIGINAL]["number"]) not in written
+    return count
+
+
 def without_original(records: Iterable[Record]) -> list[Record]:
     """The records without their original rows."""
     bare = []
