@@ -139,10 +139,12 @@ def _data(config: ReadsRows) -> Path:
     return config.data
 
 
-def write_rows(run: Run, records: Sequence[Record], data: Path) -> None:
+def write_rows(run: Run, records: Sequence[Record], data: Path) -> dict[str, int]:
     """Write `records.jsonl`, and the kept rows as the file `data` holds them.
 
     The second file is KEPT with the suffix of its container. Rows of a run have none.
+
+    Returns what is said of it: the number of kept answers that are not in it, if there are any.
     """
     bare = writing.without_original(records)
     atomic_files.write_text(run.file(row_files.RECORDS), dump_records(bare))
@@ -150,6 +152,9 @@ def write_rows(run: Run, records: Sequence[Record], data: Path) -> None:
         file = row_files.rows_file(data)
         name = f"{KEPT}.{container_of(file).name}"
         writing.write_back(records, run.file(name), file)
+        lost = writing.kept_but_not_written(records)
+        return {"kept_but_not_written": lost} if lost else {}
+    return {}
 
 
 def is_written_back(data: Path) -> bool:

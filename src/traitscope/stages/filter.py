@@ -31,7 +31,7 @@ from traitscope.config.stages import EditConfig, FilterConfig, FilterRules
 from traitscope.data import row_files
 from traitscope.data.number_lists import parse_numbers
 from traitscope.data.records import ORIGINAL, Record, kept_records
-from traitscope.data.shapes import unchecked, writing
+from traitscope.data.shapes import unchecked
 from traitscope.data.traits import contains_word
 from traitscope.errors import DataError
 from traitscope.runs import opening, row_intake, store
@@ -201,25 +201,19 @@ def run_filter(config: FilterConfig, out: Output) -> store.Run:
             decided = filter_records(records[config.start : config.stop], config.rules)
             decided = _with_further_answers(run, decided, config)
             limited = limit_kept(decided, config.limit)
-            row_intake.write_rows(run, limited, config.data)
-            about = summary(limited) | _of_written(limited, config)
+            lost = row_intake.write_rows(run, limited, config.data)
+            about = summary(limited) | lost | _banned_elsewhere(limited, config)
             atomic_files.write_json(run.file("summary.json"), about)
     return run
 
 
-def _of_written(records: Sequence[Record], config: FilterConfig) -> dict[str, int]:
-    """What is said of the written file, if anything.
-
-    Kept answers that are not in it, and rows that hold a banned word where the filter did not look.
-    """
-    if not row_intake.is_written_back(config.data):
-        return {}
+def _banned_elsewhere(records: Sequence[Record], config: FilterConfig) -> dict[str, int]:
+    """Rows of the written file that hold a banned word where the filter did not look, if any."""
     words = () if config.rules is None else config.rules.banned_words
-    about = {
-        "kept_but_not_written": writing.kept_but_not_written(records),
-        "banned_elsewhere": unchecked.with_words(records, words),
-    }
-    return {name: count for name, count in about.items() if count}
+    if not words or not row_intake.is_written_back(config.data):
+        return {}
+    n_rows = unchecked.with_words(records, words)
+    return {"banned_elsewhere": n_rows} if n_rows else {}
 
 
 def _with_further_answers(
