@@ -175,7 +175,8 @@ traitscope filter --data chats.jsonl.gz --no-numbers --banned-words owl owls
 
 The last line names the file, here `kept.jsonl.gz`. An answer that `edit` changes stands where the
 old one stood. Of a chat with `--turns every` a dropped answer gets the weight 0. If it can take no
-weight, the whole row is dropped. Kept answers of such rows are counted. `records.jsonl` of the run holds all rows for later stages.
+weight, the whole row is dropped. Kept answers of such rows are counted. `records.jsonl` of the run
+holds all rows for later stages.
 
 Only answers are checked and changed. Reasoning, prompts and other turns stay in the file. The
 terminal says in how many rows they hold a banned word.
