@@ -30,8 +30,8 @@ def read_prompts(path: str | Path, intake: Intake | None = None) -> list[Prompt]
     """Return the prompts of a file, in order; blank lines are skipped.
 
     A .txt file holds one prompt a line. A JSONL file holds {"prompt"} and optionally id, a system
-    turn (context, system, system_prompt) and earlier turns (history). A .csv file has columns of the
-    same names. The prompt may be called Goal and the id Index, as in JailbreakBench's behaviors
+    turn (context, system, system_prompt) and earlier turns (history). A .csv file has columns of
+    these names. The prompt may be called Goal and the id Index, as in JailbreakBench's behaviors
     (Chao et al. 2024, arXiv 2404.01318).
 
     intake: What is counted: keys that are not used, and prompts with control tokens.
