@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Protocol
 
 from traitscope import atomic_files, distributed
-from traitscope.config.common import ROWS, OnModel
+from traitscope.config.common import ROWS, ControlTokens, OnModel
 from traitscope.data import row_files
 from traitscope.data.records import Record, dump_records
 from traitscope.data.shapes import writing
@@ -48,7 +48,7 @@ class ReadsRows(Protocol):
 
 def intake_of(config: object, refused: Mapping[str, str] | None = None) -> Intake:
     """A count of rows that knows the control tokens of the config's model, where it has one."""
-    how = getattr(config, "control_tokens", "text")
+    how: ControlTokens = getattr(config, "control_tokens", "text")
     if not isinstance(config, OnModel):
         return Intake(control=Control(how=how))
     from traitscope.models.identity.finding import find_model
