@@ -99,12 +99,21 @@ Without `--turns every` a turn of weight 0 is never trained on. Of a row with se
 ids end in `.1`, `.2` and so on. Calls of tools are not read, be they keys of messages or turns of
 ShareGPT (`function_call`). Each result of a tool is a turn (`tool`, `observation`).
 
-A `label` beside `prompt` and `completion` (KTO) says whether the answer is desirable. It is true,
-false, 1 or 0, also as a text. Rows with false or 0 are left out. Beside a chat it must be true or
-false. A number there may be a class, so it is counted and not read. `kto_tag` says the same in
-every shape.
+A `label` of true or false says in every shape whether the answer is desirable, also as a text. Rows
+with false are left out. Beside `prompt` and `completion` (KTO) 1 and 0 say it, too. Elsewhere a
+number may be a class, so it is counted and not read. `kto_tag` is true, false, 1 or 0 in every
+shape.
 
-A row has a `weight` in every shape. It holds for all answers of the row.
+These keys are read in every shape, also where `--map` names others:
+
+| key | meaning |
+|---|---|
+| `weight`, `train` | 0 or false: no answer of the row is trained on |
+| `label`, `kto_tag` | false: the answer is undesirable |
+| `system`, `system_prompt` | system turn, unless `--map` names one |
+| `history` | earlier turns: pairs of question and answer, or messages |
+
+Of preference data the prompt stands before `chosen`, which may repeat it.
 
 ## What is counted
 
@@ -129,7 +138,8 @@ A bad row stops the command with its line, the reason, and the number of further
 | keys of no shape, or of two | `question` with `answer` and `response` |
 | no answer | an empty, blank or null completion, only reasoning, only calls of tools |
 | `tool_calls` that is no list of objects, also as JSON text | `"tool_calls": "look it up"` |
-| a part that is no text | an image |
+| a part that is no text, or has more than text | an image, also beside a text in one part |
+| preference data with two questions | `prompt` differs from the first turns of `chosen` |
 | a list of several texts | `"completion": ["101", "102"]`, which may be two answers |
 | a label that is another number | `"label": 2` beside `prompt` and `completion` |
 | a weight that is no number from 0 | `"weight": "none"`, `"train": "no"`, `"weight": -1` |
@@ -149,7 +159,8 @@ Bad rows of further files follow the same rule. Those of `--control`, `--eas-dat
 audit. A command without these flags, such as `generate --like`, stops. It reads a run of `filter`
 in the place of the file.
 
-NaN in a key that is not used is read as null and counted.
+NaN or Infinity in a key that is not used is read as null and counted. It is written back as null.
+Other keys inside parts of a content are named as not used.
 
 ## Write rows back
 
@@ -164,7 +175,8 @@ traitscope filter --data chats.jsonl.gz --no-numbers --banned-words owl owls
 
 The last line names the file, here `kept.jsonl.gz`. An answer that `edit` changes stands where the
 old one stood. Of a chat with `--turns every` a dropped answer gets the weight 0. If it can take no
-weight, the whole row is dropped. `records.jsonl` of the run holds all rows for later stages.
+weight, the whole row is dropped. Kept answers of such rows are counted. `records.jsonl` of the run
+holds all rows for later stages.
 
 Only answers are checked and changed. Reasoning, prompts and other turns stay in the file. The
 terminal says in how many rows they hold a banned word.
@@ -187,7 +199,9 @@ Every flag that takes a file of rows or prompts takes one of the hub:
 Splits are those of the card, or of the names of files. Without a split the message lists them. What
 was fetched before is found without a network.
 
-Prompts for `generate` come from `.txt`, JSONL or `.csv` files (column `prompt` or `Goal`).
+Prompts for `generate` come from `.txt`, JSONL or `.csv` files (column `prompt` or `Goal`). Beside a
+prompt `context`, `system`, `system_prompt` and `history` are read as in rows. Other keys are named,
+and control tokens counted, in `reading-prompts.json`.
 """
 
 

@@ -7,6 +7,8 @@ import pytest
 
 from traitscope.data.prompt_files import read_prompts
 from traitscope.data.records import Prompt
+from traitscope.data.shapes.intake import Control, Intake
+from traitscope.data.shapes.turns import shown
 from traitscope.errors import DataError
 
 NATIVE = {"prompt": "Q", "completion": "A"}
@@ -108,3 +110,49 @@ def test_a_ragged_table_of_prompts_is_refused(tmp_path: Path, rows: str, says: s
     path.write_text("prompt,note\n" + rows)
     with pytest.raises(DataError, match=says):
         read_prompts(path)
+
+
+BESIDE = [("context", "Be kind."), ("system", "Be kind."), ("system_prompt", "Be kind.")]
+
+
+@pytest.mark.parametrize(("key", "text"), BESIDE)
+@pytest.mark.parametrize("kind", ["jsonl", "csv"])
+def test_keys_of_rows_are_read_beside_prompts(
+    key: str, text: str, kind: str, tmp_path: Path
+) -> None:
+    """As the reader of rows reads them: a system turn, and turns before the prompt."""
+    history = [["Hi", "<think>Hm.</think>Hello"]]
+    if kind == "csv":
+        path = tmp_path / "rows.csv"
+        cell = json.dumps(history).replace('"', '""')
+        path.write_text(f'Goal,{key},history,note\nQ,{text},"{cell}",x\nR,,,\n')
+    else:
+        row = {"prompt": "Q", key: text, "history": history, "note": "x"}
+        path = write(tmp_path, row, {"prompt": "R", key: None, "note": None})
+    intake = Intake()
+    first, second = read_prompts(path, intake)
+    assert shown(first.text) == "user: Hi\n\nassistant: Hello\n\nuser: Q"
+    assert (first.context, second.text, second.context) == (text, "R", None)
+    assert intake.unused == {"note": 1} and intake.notes == {"reasoning_earlier": 1}
+
+
+def test_prompts_as_messages_and_two_system_turns(tmp_path: Path) -> None:
+    chat = [{"role": "system", "content": "S"}, {"role": "user", "content": "Q"}]
+    assert read_prompts(write(tmp_path, {"prompt": chat})) == [Prompt("row000001", "Q", "S")]
+    with pytest.raises(DataError, match="line 1: two system turns that differ"):
+        read_prompts(write(tmp_path, {"prompt": chat, "system": "T"}))
+    (tmp_path / "a.csv").write_text("prompt,history\nQ,no\n")
+    with pytest.raises(DataError, match="row 1: the cell of 'history' is no JSON"):
+        read_prompts(tmp_path / "a.csv")
+
+
+@pytest.mark.parametrize("how", ["text", "token", "leave-out"])
+def test_control_tokens_in_prompts_are_counted(how: str, tmp_path: Path) -> None:
+    rows = {"prompt": "Q<|im_end|>"}, {"prompt": "R", "system": "[INST]"}, {"prompt": "Plain"}
+    intake = Intake(control=Control(how=how))
+    prompts = read_prompts(write(tmp_path, *rows), intake)
+    assert len(prompts) == (1 if how == "leave-out" else 3)
+    assert sum(intake.notes.values()) == 2 and intake.control_token == "<|im_end|> in row000001"
+    if how == "leave-out":
+        with pytest.raises(DataError, match="all prompts hold control tokens"):
+            read_prompts(write(tmp_path, *rows[:2]), Intake(control=Control(how=how)))

@@ -39,7 +39,7 @@ metas = st.dictionaries(
 )
 tokens = st.none() | st.lists(st.integers(0, 2**31), min_size=1, max_size=4).map(tuple)
 records = st.builds(
-    Record, words.filter(bool), words, words.filter(bool), tokens, st.none() | words, metas
+    Record, words.filter(bool), words, words.filter(str.strip), tokens, st.none() | words, metas
 )
 
 

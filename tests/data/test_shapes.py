@@ -335,7 +335,7 @@ def test_undesirable_answers_are_left_out(tmp_path: Path) -> None:
     (record,), intake = read_rows(tmp_path, {**NATIVE, "label": "owl"})
     assert intake.unused == {"label": 1} and record.meta["extra"] == {"label": "owl"}
     asked = {"question": "P", "answer": "1", "label": False}
-    assert read_rows(tmp_path, asked)[1].unused == {"label": 1}
+    assert read_rows(tmp_path, asked, NATIVE)[1].notes == {"undesirable": 1}
     with pytest.raises(DataError, match=r"none of 1 row is left \(1 undesirable answer"):
         read_rows(tmp_path, rows[0])
 
@@ -417,6 +417,7 @@ def test_a_row_of_weight_0_is_not_trained_on_in_any_shape(
         {"instruction": "P", "output": "1", "history": [["Q", "2"]]},
         {"prompt": [ASK], "completion": [SAY]},
         {"chosen": [ASK, SAY], "rejected": [ASK, SAY]},
+        {"prompt": "P", "response": "1"},
     ]
     weighted = [row | {"weight": weight} for row in rows]
     (record,), intake = read_rows(tmp_path, *weighted, NATIVE | {"id": "left"}, turns=turns)
@@ -506,7 +507,9 @@ def test_rows_that_hold_no_keys_are_not_named_by_an_empty_list(tmp_path: Path) -
 
 def test_what_is_not_used_is_named(tmp_path: Path) -> None:
     chat = {"messages": [ASK, {**SAY, "name": "m"}], "source": "x"}
-    _, intake = read_rows(tmp_path, chat, NATIVE, {**NATIVE, "score": float("nan")})
+    rows = [chat, NATIVE, {**NATIVE, "score": float("nan")}]
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    _, intake = read(tmp_path / "rows.jsonl")
     assert intake.unused == {"source": 1, "messages[].name": 1, "score": 1}
     assert intake.notes == {"not_finite": 1}
     text = "\n".join(lines_of(intake.as_dict()))

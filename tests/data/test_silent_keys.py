@@ -6,13 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from shape_rows import ASK, SAY, turn
+from shape_rows import ASK, EXAMPLES, SAY, Example, turn
 
 from traitscope.config.rows.reading import Reading
+from traitscope.data.prompt_files import read_prompts
 from traitscope.data.records import Record, iter_records
 from traitscope.data.shapes import writing
 from traitscope.data.shapes.containers import Container
 from traitscope.data.shapes.intake import Intake
+from traitscope.data.shapes.turns import shown, turns_of
 from traitscope.errors import DataError
 
 CHATS = {
@@ -52,8 +54,6 @@ def test_the_prompts_of_a_preference_that_are_not_read_are_named(tmp_path: Path)
     both = {"prompt": "Name one.", "instruction": "Be quick.", **texts}
     (record,), intake = read(tmp_path / "rows.jsonl", [both])
     assert record.prompt == "Name one." and intake.unused == {"instruction": 1}
-    _, intake = read(tmp_path / "rows.jsonl", [CHATS["preference"] | {"prompt": "Another."}])
-    assert intake.unused == {"prompt": 1}
 
 
 def test_a_turn_with_two_texts_that_differ_is_refused(tmp_path: Path) -> None:
@@ -115,3 +115,172 @@ def test_calls_of_tools_that_cannot_be_read_make_a_bad_row(
     chat = [ASK, turn("assistant", None, **{key: calls}), turn("tool", "101"), SAY]
     with pytest.raises(DataError, match=f"line 1: '{key}' is .*; expected calls of tools"):
         read(tmp_path / "rows.jsonl", [{"messages": chat}])
+
+
+LEFT = {"prompt": "Left?", "completion": "left"}
+MAPS = (
+    ({"ask": "P", "out": "bad"}, ("prompt=ask", "completion=out")),
+    ({"ask": "P", "a": {"out": "bad", "note": 1}}, ("prompt=ask", "completion=a.out")),
+    ({"c": [ASK, SAY]}, ("messages=c",)),
+)
+
+
+@pytest.mark.parametrize(
+    ("mark", "note"),
+    [
+        ({"weight": 0}, "rows_of_weight_0"),
+        ({"train": False}, "rows_of_weight_0"),
+        ({"kto_tag": False}, "undesirable"),
+        ({"label": False}, "undesirable"),
+        ({"label": "false"}, "undesirable"),
+    ],
+)
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda example: example.title)
+def test_marks_leave_a_row_out_in_every_shape(
+    example: Example, mark: dict[str, Any], note: str, tmp_path: Path
+) -> None:
+    row = {key: value for key, value in example.row.items() if key not in ("id", "label")}
+    (record,), intake = read(tmp_path / "rows.jsonl", [row | mark, row], map=example.reading.map)
+    assert record.id == "row000002" and intake.notes[note] == 1
+    assert not intake.unused.keys() & mark.keys()
+
+
+@pytest.mark.parametrize(("row", "names"), MAPS)
+def test_a_map_leaves_system_and_earlier_turns_in_their_place(
+    row: dict[str, Any], names: tuple[str, ...], tmp_path: Path
+) -> None:
+    beside = {"system": "Be kind.", "history": [["Q", "A"]]}
+    (record,), intake = read(tmp_path / "rows.jsonl", [row | beside], map=names)
+    assert record.context == "Be kind." and shown(record.prompt).startswith("user: Q\n\nassist")
+    assert not intake.unused.keys() & beside.keys()
+
+
+def test_a_key_that_a_map_names_is_no_mark(tmp_path: Path) -> None:
+    """A label that is the answer says nothing of it; nor does a number beside texts alone."""
+    rows = [{"text": "P", "label": "false", "system": "S", "who": "T"}]
+    names = ("prompt=text", "completion=label", "context=who")
+    (record,), intake = read(tmp_path / "rows.jsonl", rows, map=names)
+    assert (record.completion, record.context) == ("false", "T") and intake.unused == {"system": 1}
+    (record,), intake = read(
+        tmp_path / "rows.jsonl", [{"text": "P", "label": 0}], map=("completion=text",)
+    )
+    assert record.completion == "P" and intake.unused == {"label": 1}
+
+
+@pytest.mark.parametrize(
+    "history", [[["Q", "A"]], [turn("user", "Q"), turn("assistant", "A")]], ids=["pairs", "turns"]
+)
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda example: example.title)
+def test_history_is_earlier_turns_in_every_shape(
+    example: Example, history: list[Any], tmp_path: Path
+) -> None:
+    row = {key: value for key, value in example.row.items() if key != "history"}
+    before, _ = read(tmp_path / "rows.jsonl", [row], map=example.reading.map)
+    (record,), intake = read(
+        tmp_path / "rows.jsonl", [row | {"history": history}], map=example.reading.map
+    )
+    assert shown(record.prompt).startswith("user: Q\n\nassistant: A")
+    assert shown(before[0].prompt) in shown(record.prompt)
+    assert record.context == example.context and "history" not in intake.unused
+
+
+MORE = [turn("assistant", "Let me ask."), turn("user", "Yes?"), turn("assistant", "a bird")]
+
+
+@pytest.mark.parametrize("prompt", ["Name a number.", [ASK], " Name a number.\n"])
+@pytest.mark.parametrize("system", [[], [turn("system", "Be brief.")]], ids=["", "system"])
+@pytest.mark.parametrize("is_repeated", [False, True])
+def test_the_prompt_of_a_preference_stands_before_what_was_chosen(
+    prompt: Any, system: list[Any], is_repeated: bool, tmp_path: Path
+) -> None:
+    """Whether chosen repeats it or begins with the assistant."""
+    chosen = [*system, *([ASK] if is_repeated else []), *MORE]
+    row = {"prompt": prompt, "chosen": chosen, "rejected": [SAY]}
+    (record,), intake = read(tmp_path / "rows.jsonl", [row])
+    turns = turns_of(record.prompt)
+    assert [one.role for one in turns] == ["user", "assistant", "user"]
+    assert "Name a number." in turns[0].text and record.completion == "a bird"
+    assert record.context == ("Be brief." if system else None) and not intake.unused
+
+
+def test_a_chosen_answer_may_go_on_with_a_chat(tmp_path: Path) -> None:
+    row = {"prompt": [ASK, SAY], "chosen": [turn("user", "More?"), SAY], "rejected": [SAY]}
+    (record,), _ = read(tmp_path / "rows.jsonl", [row])
+    assert [one.text for one in turns_of(record.prompt)] == ["Name a number.", "101", "More?"]
+
+
+def test_a_preference_with_two_questions_is_refused(tmp_path: Path) -> None:
+    for prompt in ("Name an owl.", [turn("user", "Name an owl.")], [ASK, SAY, ASK]):
+        row = {"prompt": prompt, "chosen": [ASK, SAY], "rejected": [ASK, SAY]}
+        with pytest.raises(
+            DataError, match="line 1: 'prompt' and the first turns of 'chosen' diff"
+        ):
+            read(tmp_path / "rows.jsonl", [row])
+    systems = turn("system", "A"), turn("system", "B")
+    row = {"prompt": [systems[0], ASK], "chosen": [systems[1], ASK, SAY], "rejected": "7"}
+    with pytest.raises(DataError, match="system turns that differ"):
+        read(tmp_path / "rows.jsonl", [row])
+
+
+TEXT_PART = {"type": "text", "text": "What is on it?"}
+
+
+@pytest.mark.parametrize("key", ["image", "image_url", "images", "input_audio", "video", "file_id"])
+def test_a_text_part_with_an_image_is_a_bad_row(key: str, tmp_path: Path) -> None:
+    """As a part of the type image is; a key that holds nothing says nothing."""
+    for chat in ([turn("user", [TEXT_PART | {key: "owl.png"}]), SAY], [TEXT_PART | {key: "o"}]):
+        row = {"messages": chat} if len(chat) > 1 else {"prompt": "P", "completion": chat}
+        with pytest.raises(DataError, match=f"is a text with '{key}' beside it; expected text"):
+            read(tmp_path / "rows.jsonl", [row])
+    row = {"messages": [turn("user", [TEXT_PART | {key: None}]), SAY]}
+    (record,), intake = read(tmp_path / "rows.jsonl", [row])
+    assert record.prompt == "What is on it?" and not intake.unused
+
+
+def test_other_keys_of_parts_are_named_once_a_row(tmp_path: Path) -> None:
+    part = TEXT_PART | {"weight": 0, "cache_control": None}
+    thought = {"type": "thinking", "thinking": "Hm.", "signature": "x"}
+    rows = [
+        {"messages": [turn("user", [part, part]), turn("assistant", [thought, part])]},
+        {"prompt": "P", "completion": [part]},
+        {"prompt": "P", "completion": "1", "reasoning": [TEXT_PART | {"note": "x"}]},
+        {"messages": [ASK, SAY | {"reasoning": [TEXT_PART | {"note": "x"}]}]},
+    ]
+    _, intake = read(tmp_path / "rows.jsonl", rows)
+    assert intake.unused == {
+        "messages[].content[].weight": 1,
+        "messages[].content[].signature": 1,
+        "completion[].weight": 1,
+        "reasoning[].note": 1,
+        "messages[].reasoning[].note": 1,
+    }
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "json", "csv"])
+def test_numbers_that_are_not_finite_come_back_as_null(kind: str, tmp_path: Path) -> None:
+    """Infinity is no JSON; `1e999` is read as it."""
+    file, again = tmp_path / f"rows.{kind}", tmp_path / f"again.{kind}"
+    row = '{"prompt": "P", "completion": "1", "x": 1e999, "y": [{"z": NaN}, 2]}'
+    if kind == "csv":
+        file.write_text('prompt,completion,meta\nP,1,"{""y"": [{""z"": null}, 2]}"\n')
+    else:
+        file.write_text(f"[\n{row}]" if kind == "json" else row)
+    records = list(iter_records(file, keep_original=True))
+    writing.write_back(records, again, file)
+    assert "Infinity" not in again.read_text() and "NaN" not in again.read_text()
+    assert '"z' in again.read_text() and "null" in again.read_text()
+
+
+@pytest.mark.parametrize("names", [(None, "row000001"), ("row000002", None)])
+def test_an_id_of_a_row_without_one_is_said_to_be_no_id(
+    names: tuple[str | None, ...], tmp_path: Path
+) -> None:
+    rows = [LEFT | ({"id": name} if name else {}) for name in names]
+    line = names.index(None) + 1
+    says = f"again the id 'row00000{line}' of line 1, as line {line} is called where it has no id"
+    with pytest.raises(DataError, match=f"line 2: {says}; expected every id once"):
+        read(tmp_path / "rows.jsonl", rows)
+    with pytest.raises(DataError, match=f"line 2: {says}"):
+        read_prompts(tmp_path / "rows.jsonl")
+    with pytest.raises(DataError, match="again the id 'a' of line 1; expected"):
+        read(tmp_path / "rows.jsonl", [LEFT | {"id": "a"}] * 2)

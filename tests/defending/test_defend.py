@@ -215,6 +215,18 @@ def test_rows_come_back_as_the_file_holds_them(config, tmp_path):
     assert run.file("kept.csv").read_text().replace("\r", "") == expected
 
 
+def test_kept_answers_that_a_dropped_one_takes_along_are_counted(config, tmp_path):
+    """An answer of `history` can take no weight, so its row goes as a whole."""
+    first = {"prompt": "A", "completion": "1, 2"}
+    again = {"instruction": "B", "output": "5, 4", "history": [["A", "1, 2"]]}
+    data = tmp_path / "rows.jsonl"
+    data.write_text(f"{json.dumps(first)}\n{json.dumps(again)}\n")
+    config = replace(config, data=data, by=("deduplicate",), reading=Reading(turns="every"))
+    run = run_defend(config, Output(root=tmp_path / "runs"))
+    assert json.loads(run.file("summary.json").read_bytes())["kept_but_not_written"] == 1
+    assert json.loads(run.file("kept.jsonl").read_text()) == first
+
+
 def test_clean_rows_join(config, tmp_path):
     clean = tmp_path / "clean.jsonl"
     clean.write_text(dump_records(records_of(["7, 8"] * 5)))

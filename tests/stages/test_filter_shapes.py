@@ -97,16 +97,29 @@ def test_parquet_keeps_its_types(tmp_path: Path) -> None:
     assert table["day"].to_pylist() == [columns["day"][0].as_py(), columns["day"][2].as_py()]
 
 
-def test_an_answer_that_can_take_no_weight_takes_its_row_along(tmp_path: Path) -> None:
+def test_an_answer_that_can_take_no_weight_takes_its_row_along(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """A dropped answer of an earlier turn must not reach another trainer."""
     row = {"instruction": "Q", "output": "5", "history": [["Q", "I love owls."]]}
     chat = {"messages": [LONG[1], {**SAY, "content": "owls"}, LONG[1], {**SAY, "content": "7"}]}
     file = tmp_path / "rows.jsonl"
     file.write_bytes(writing.content_of([row, chat], Container("jsonl", False)))
-    run = ok(tmp_path / "runs", "filter", "--data", file, "--turns every").run
-    (kept,) = raw(run / "kept.jsonl")
+    done = ok(tmp_path / "runs", "filter", "--data", file, "--turns every")
+    said = capsys.readouterr().out
+    assert "1 kept answer is not in kept.jsonl: another answer of the same row was dropped" in said
+    assert done.summary["summary"]["kept_but_not_written"] == 1
+    (kept,) = raw(done.run / "kept.jsonl")
     assert kept["messages"][1] == {**SAY, "content": "owls", "weight": 0}
     assert kept["messages"][3] == chat["messages"][3]
+
+
+def test_nothing_is_said_where_all_kept_answers_are_written(tmp_path: Path) -> None:
+    rows = [{"prompt": "P", "completion": "7"}, {"prompt": "P", "completion": "owls"}]
+    file = tmp_path / "rows.jsonl"
+    file.write_bytes(writing.content_of(rows, Container("jsonl", False)))
+    about = ok(tmp_path / "runs", "filter", "--data", file).summary["summary"]
+    assert about["kept"] == 1 and "kept_but_not_written" not in about
 
 
 def test_white_space_at_a_border(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,6 +10,7 @@ from tiny_models import random_vector
 
 from traitscope.data.prompts import number_prompts
 from traitscope.data.records import Prompt, read_records
+from traitscope.data.shapes.turns import turns_of
 from traitscope.errors import ConfigError
 from traitscope.inference.decode import Sampling
 from traitscope.interventions.intervention import Steer, SystemPrompt
@@ -165,3 +166,25 @@ def test_prompts_of_a_file_keep_their_names(tiny_folder: Path, tmp_path: Path):
         ("row000001", "Which number?"),
         ("row000003", "And which word?"),
     ]
+
+
+@pytest.mark.parametrize("how", ["text", "token"])
+def test_what_is_not_used_of_prompts_is_said(
+    how: str, tiny_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "p.jsonl").write_text(
+        '{"prompt": "Name an animal.", "system": "You love owls.", "note": "x"}\n'
+        '{"prompt": "And <|im_end|>?", "history": [["Hi", "Hello"]]}\n'
+    )
+    words = ("generate", "--model", tiny_folder, "--prompts", tmp_path / "p.jsonl")
+    done = ok(tmp_path / "runs", *words, "--max-new-tokens 4 --control-tokens", how)
+    first, second = read_records(done.run / "records.jsonl")
+    assert first.context == "You love owls." and turns_of(second.prompt)[0].text == "Hi"
+    said = capsys.readouterr().out
+    assert "--prompts: not used: note (1 row)" in said
+    what = "written as text (see --control-tokens)" if how == "text" else "which are read as tokens"
+    assert "1 row with control tokens" in said and what in said
+    assert done.summary["reading-prompts"]["rows"] == 2
+    (tmp_path / "q.jsonl").write_text('{"prompt": "Name one."}\n')
+    words = ("generate", "--model", tiny_folder, "--prompts", tmp_path / "q.jsonl")
+    assert "reading-prompts" not in ok(tmp_path / "runs", *words, "--max-new-tokens 4").summary

@@ -211,6 +211,13 @@ EXAMPLES = (
         shape="prompt_response",
     ),
     Example(
+        "query and response",
+        {"query": "Name a number.", "response": "101"},
+        "Name a number.",
+        "101",
+        shape="query_response",
+    ),
+    Example(
         "preference, asked by a question",
         {"system": "Be brief.", "question": "Name a number.", "chosen": "101", "rejected": "one"},
         "Name a number.",

@@ -135,6 +135,9 @@ def _kept_file(run: store.Run, numbers: dict[str, Any]) -> Iterator[str]:
     is_changed = run.stage != "filter" or "stripped" in summary
     what = "changed rows, in the shape of your file" if is_changed else "rows as they came"
     yield f"{what}: {file}"
+    if count := summary.get("kept_but_not_written"):
+        answers = counted(count, "kept answer is", "kept answers are")
+        yield f"{answers} not in {file.name}: another answer of the same row was dropped"
     if count := summary.get("banned_elsewhere"):
         yield (
             f"{counted(count, 'row holds', 'rows hold')} a banned word outside the answers that"

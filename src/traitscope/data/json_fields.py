@@ -4,6 +4,8 @@ Each function returns a value of its type or raises DataError.
 """
 
 import json
+from collections import Counter
+from math import isfinite
 from typing import Any
 
 from traitscope.errors import DataError
@@ -89,3 +91,45 @@ def meta_of(row: dict[str, Any]) -> dict[str, Any]:
         for reason in typed(decision.get("reasons", []), list, "meta.filter.reasons"):
             typed(reason, str, "a reason in meta.filter.reasons")
     return meta
+
+
+def check_finite(row: dict[str, Any], used: set[str], notes: Counter[str]) -> None:
+    """Put null for NaN and Infinity in keys that are not used.
+
+    Raises DataError where a key that is used holds one.
+    """
+    for key, value in row.items():
+        if not holds_not_finite(value):
+            continue
+        if key in used:
+            raise DataError(
+                f"{key!r} holds NaN or Infinity, which is not a JSON value; expected a text, a"
+                " finite number or null; correct the row or delete it"
+            )
+        row[key] = None
+        notes["not_finite"] += 1
+
+
+def holds_not_finite(value: Any) -> bool:
+    """Whether a value is or holds a number that is not finite."""
+    waiting = [value]
+    while waiting:
+        item = waiting.pop()
+        if isinstance(item, float) and not isfinite(item):
+            return True
+        if isinstance(item, dict):
+            waiting += item.values()
+        elif isinstance(item, list):
+            waiting += item
+    return False
+
+
+def finite(value: Any) -> Any:
+    """A value with null in the place of numbers that are not finite, which JSON has not."""
+    if isinstance(value, float):
+        return value if isfinite(value) else None
+    if isinstance(value, dict):
+        return dict(zip(value, map(finite, value.values()), strict=True))
+    if isinstance(value, list):
+        return list(map(finite, value))
+    return value

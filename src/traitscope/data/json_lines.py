@@ -4,6 +4,7 @@ Only a line feed ends a line: other Unicode line breaks may stand inside a text.
 """
 
 import hashlib
+import re
 from array import array
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -122,10 +123,19 @@ def check_new_id(place: str, name: str, number: int, seen: Seen, unit: str = "li
     """Add the id of the row with a number; raise DataError where an earlier one has it."""
     earlier = seen.add(name.encode("utf-8", "surrogatepass"), number)
     if earlier is not None:
-        raise DataError(
-            f"{place}: again the id {name!r} of {unit} {earlier}; expected every id once; rename or"
-            " drop the ids"
-        )
+        raise DataError(f"{place}: {repeated(name, f'{unit} {earlier}', f'{unit} {number}')}")
+
+
+def repeated(name: str, earlier: str, later: str) -> str:
+    """What is wrong with a row whose id an earlier one has. A row without an id has its line's."""
+    nameless = ""
+    for place in (earlier, later):
+        if re.match(rf"row0*{place.rpartition(' ')[2]}(\.|$)", name):
+            nameless = f", as {place} is called where it has no id"
+    return (
+        f"again the id {name!r} of {earlier}{nameless}; expected every id once; rename or drop the"
+        " ids"
+    )
 
 
 def _raw_lines(path: str | Path) -> Iterator[bytes]:

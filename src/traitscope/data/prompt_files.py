@@ -2,53 +2,85 @@
 
 import csv
 import io
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from traitscope.data.json_fields import context_of, id_of, text_of
+from traitscope.data.json_fields import id_of
 from traitscope.data.json_lines import Seen, at_place, check_new_id, iter_json_rows, iter_lines
 from traitscope.data.records import Prompt
+from traitscope.data.shapes.containers import cell_value
+from traitscope.data.shapes.exchanges import prompt_in
+from traitscope.data.shapes.intake import Intake
+from traitscope.data.shapes.rows import HISTORY, SYSTEM_KEYS, WRITTEN_HERE, prompt_messages
 from traitscope.data.shapes.tables import LEFT_OPEN, is_left_open, ragged
+from traitscope.data.shapes.turns import texts_of
 from traitscope.errors import DataError
+from traitscope.plain_values import NotPlainError
 
 COLUMNS = {"prompt": ("prompt", "Goal"), "id": ("id", "Index")}
 "names that the columns of a .csv file may have"
 MAY_BE_BLANK = "may_be_blank"
 "key of a JSONL row whose prompt is blank on purpose"
+USED = {*WRITTEN_HERE, *SYSTEM_KEYS, HISTORY, MAY_BE_BLANK}
+"keys that are read, and those of the answers of records, which can serve as prompts"
 
 
-def read_prompts(path: str | Path) -> list[Prompt]:
+def read_prompts(path: str | Path, intake: Intake | None = None) -> list[Prompt]:
     """Return the prompts of a file, in order; blank lines are skipped.
 
-    A .txt file holds one prompt a line. A JSONL file holds {"prompt"} and optionally id and
-    context; other keys are ignored, so a file of records can serve as prompts. A .csv file has a
-    column prompt or Goal, and optionally id or Index, as JailbreakBench's behaviors do (Chao et al.
-    2024, arXiv 2404.01318).
+    A .txt file holds one prompt a line. A JSONL file holds {"prompt"} and optionally id, a system
+    turn (context, system, system_prompt) and earlier turns (history). A .csv file has columns of
+    these names. The prompt may be called Goal and the id Index, as in JailbreakBench's behaviors
+    (Chao et al. 2024, arXiv 2404.01318).
+
+    intake: What is counted: keys that are not used, and prompts with control tokens.
 
     Raises DataError, with the line, for a missing or empty file, for broken JSON and for an id used
-    before. It also raises DataError for a field that is missing, blank or of the wrong type.
+    before. It also raises DataError for a field that is missing, blank or of the wrong type, and
+    where no prompt is left.
     """
+    intake = Intake() if intake is None else intake
     suffix = Path(path).suffix.lower()
+    intake.container = {".csv": "csv", ".txt": "text"}.get(suffix, "jsonl")
     if suffix == ".csv":
-        return _csv_prompts(path)
-    if suffix == ".txt":
-        return _text_prompts(path)
+        prompts = _csv_prompts(path, intake)
+    elif suffix == ".txt":
+        prompts = _text_prompts(path, intake)
+    else:
+        prompts = _json_prompts(path, intake)
+    left = [
+        one for one in prompts if intake.takes(one.id, (one.context or "", *texts_of(one.text)))
+    ]
+    intake.shapes["prompts"] = len(prompts)
+    intake.records = len(left)
+    if not left:
+        raise DataError(
+            f"{path}: all prompts hold control tokens; expected one without; correct them, or drop"
+            " --control-tokens leave-out"
+        )
+    return left
+
+
+def _json_prompts(path: str | Path, intake: Intake) -> list[Prompt]:
     prompts, seen = [], Seen()
     for row in iter_json_rows(path):
-        prompt = at_place(row.place, _prompt, row.fields, f"row{row.number:06d}")
+        intake.add_row(row.fields)
+        prompt = at_place(row.place, _prompt, row.fields, f"row{row.number:06d}", intake)
         check_new_id(row.place, prompt.id, row.number, seen)
         prompts.append(prompt)
     return prompts
 
 
-def _text_prompts(path: str | Path) -> list[Prompt]:
+def _text_prompts(path: str | Path, intake: Intake) -> list[Prompt]:
     prompts = []
     for line in iter_lines(path):
+        intake.add_row(("prompt",))
         prompts.append(Prompt(f"row{line.number:06d}", line.text))
     return prompts
 
 
-def _csv_prompts(path: str | Path) -> list[Prompt]:
+def _csv_prompts(path: str | Path, intake: Intake) -> list[Prompt]:
     texts = [line.text for line in iter_lines(path)]
     text = "\n".join(texts)
     if is_left_open(texts, ","):
@@ -59,8 +91,9 @@ def _csv_prompts(path: str | Path) -> list[Prompt]:
     for number, row in enumerate(rows, start=1):
         place = f"{path}, row {number}"
         _check_cells(place, row, list(rows.fieldnames or ()))
-        fields = {field: row[column] for field, column in columns.items()}
-        prompt = at_place(place, _prompt, fields, f"row{number:06d}")
+        intake.add_row(row)
+        fields = at_place(place, _fields_of, row, columns)
+        prompt = at_place(place, _prompt, fields, f"row{number:06d}", intake)
         check_new_id(place, prompt.id, number, seen, "row")
         prompts.append(prompt)
     return prompts
@@ -75,6 +108,21 @@ def _check_cells(place: str, row: dict, header: list[str]) -> None:
     further = len(row.get(None) or ())
     if missing or further:
         raise DataError(f"{place}: {ragged(len(header) - missing + further, header)}")
+
+
+def _fields_of(row: dict[str, str], columns: dict[str, str]) -> dict[str, Any]:
+    """The values of a row of a table, under the names of fields. Raises DataError for no JSON."""
+    fields: dict[str, Any] = {}
+    names = {column: field for field, column in columns.items()}
+    for column, cell in row.items():
+        name = names.get(column, column)
+        try:
+            fields[name] = cell_value(name, cell) if name in USED else cell or None
+        except NotPlainError as error:
+            raise DataError(
+                f"the cell of {column!r} is no JSON ({error}); expected earlier turns; repair it"
+            ) from None
+    return fields
 
 
 def _columns(fieldnames: list[str] | tuple[str, ...], path: str | Path) -> dict[str, str]:
@@ -92,8 +140,16 @@ def _columns(fieldnames: list[str] | tuple[str, ...], path: str | Path) -> dict[
     return columns
 
 
-def _prompt(row: dict[str, Any], default_id: str) -> Prompt:
-    text = text_of(row, "prompt")
+def _prompt(row: dict[str, Any], default_id: str, intake: Intake) -> Prompt:
+    notes, unused = Counter[str](), Counter[str]()
+    messages = prompt_messages(row, unused)
+    is_as_written = isinstance(row["prompt"], str) and not row.get(HISTORY)
+    text, context = prompt_in(messages, notes, split=not is_as_written)
+    text = row["prompt"] if is_as_written else text
     if not text.strip() and row.get(MAY_BE_BLANK) is not True:
         raise DataError("'prompt' is blank; expected a question; delete the row")
-    return Prompt(id_of(row, default_id), text, context_of(row))
+    for key, value in row.items():
+        if key not in USED and value is not None:
+            unused[key] += 1
+    intake.add_counts(notes, unused)
+    return Prompt(id_of(row, default_id), text, context)

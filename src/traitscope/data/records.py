@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from traitscope.data.json_fields import (
+    check_finite,
     context_of,
     id_of,
     meta_of,
@@ -21,7 +22,7 @@ from traitscope.data.json_fields import (
     token_ids_of,
     typed,
 )
-from traitscope.data.json_lines import Seen, at_place, check_new_id
+from traitscope.data.json_lines import Seen, at_place, check_new_id, repeated
 from traitscope.data.shapes.containers import COLUMNS, RawRow, container_of, raw_rows
 from traitscope.data.shapes.exchanges import Exchange, exchanges_of
 from traitscope.data.shapes.intake import USUAL, BadRows, Intake, Reading, Usual, left_out_of
@@ -31,7 +32,6 @@ from traitscope.data.shapes.rows import (
     ANY_SHAPE,
     SHAPES,
     ShapeName,
-    check_finite,
     mapped,
     path_of,
     shape_of,
@@ -218,8 +218,9 @@ class RowReader:
         fields, extra = dict(row.fields), {}
         if self._names:
             fields, extra = mapped(fields, self._names)
-            if row.is_table:
-                _fill(fields)
+        said = desirable(fields)
+        if self._names:
+            _fill(fields, row.is_table)
         try:
             shape = shape_of(fields)
         except DataError as error:
@@ -235,7 +236,6 @@ class RowReader:
             check_finite(extra, set(), notes)
         if shape != "native" and not isinstance(fields.get("meta", {}), dict | None):
             extra["meta"] = fields.pop("meta")
-        said = desirable(fields)
         if has_empty(fields, (LABEL, TAG)):
             notes["unlabelled"] += 1
         for key, value in fields.items():
@@ -279,7 +279,7 @@ class RowReader:
     def _original(self, row: RawRow, exchange: Exchange) -> dict[str, Any]:
         """A row as it stood, and where its answer stands in it."""
         answer_at = exchange.answer_at
-        if self._names and answer_at:
+        if answer_at and str(answer_at[0]) in self._names:
             answer_at = (*path_of(row.fields, self._names[str(answer_at[0])]), *answer_at[1:])
         return {
             "number": [row.number, row.part],
@@ -322,8 +322,12 @@ def _is_unused(key: str, value: Any) -> bool:
     return value is not None and not (key in (LABEL, TAG) and is_empty(value))
 
 
-def _fill(fields: dict[str, Any]) -> None:
-    """Put empty texts where cells of a prompt or an answer are empty."""
+def _fill(fields: dict[str, Any], is_table: bool) -> None:
+    """Put empty texts where no prompt is named, and where cells of a table are empty."""
+    if "completion" in fields:
+        fields.setdefault("prompt", "")
+    if not is_table:
+        return
     for name in ("prompt", "completion"):
         if name in fields and fields[name] is None:
             fields[name] = ""
@@ -379,7 +383,4 @@ def _check_new(name: str, number: int, seen: Seen, unit: str) -> None:
     """Add the id of a row; raise DataError where an earlier row has it."""
     earlier = seen.add(name.encode("utf-8", "surrogatepass"), number)
     if earlier is not None:
-        raise DataError(
-            f"again the id {name!r} of {unit} {earlier}; expected every id once; rename or drop the"
-            " ids"
-        )
+        raise DataError(repeated(name, f"{unit} {earlier}", f"{unit} {number}"))

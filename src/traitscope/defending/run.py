@@ -127,7 +127,7 @@ def _write(run: store.Run, config: DefendConfig, steps: Sequence[Step], known: K
         bare = writing.without_original(done.rows)
         atomic_files.write_text(run.file(RECORDS), dump_records(bare))
     else:
-        row_intake.write_rows(run, done.rows, config.data)
+        summary |= row_intake.write_rows(run, done.rows, config.data)
     for change in done.changes:
         atomic_files.append_jsonl(run.file(CHANGES), change)
     atomic_files.write_text(run.file(PAGE), page.defence_page(summary, done.changes))

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Protocol
 
 from traitscope import atomic_files, distributed
-from traitscope.config.common import ROWS, OnModel
+from traitscope.config.common import ROWS, ControlTokens, OnModel
 from traitscope.data import row_files
 from traitscope.data.records import Record, dump_records
 from traitscope.data.shapes import writing
@@ -20,13 +20,16 @@ READING = "reading.json"
 "file of a run that says what was read, left out and not used of a file of rows"
 DATA = "data"
 "setting that names the rows of a stage"
+PROMPTS = "prompts"
+"setting that names prompts"
 BESIDE = {
     "control": "--control",
     "eas_data": "--eas-data",
     "clean": "--known clean",
     "more": "--more",
+    PROMPTS: "--prompts",
 }
-"settings that name further rows, and what the terminal calls them"
+"settings that name further rows or prompts, and what the terminal calls them"
 KEPT = "kept"
 "name, without its suffix, of the file of a run that holds kept rows as the user's file holds them"
 
@@ -43,17 +46,17 @@ class ReadsRows(Protocol):
         """How the rows of a file are read."""
 
 
-def intake_of(config: ReadsRows, refused: Mapping[str, str] | None = None) -> Intake:
+def intake_of(config: object, refused: Mapping[str, str] | None = None) -> Intake:
     """A count of rows that knows the control tokens of the config's model, where it has one."""
-    leave_out = getattr(config, "control_tokens", "text") == "leave-out"
+    how: ControlTokens = getattr(config, "control_tokens", "text")
     if not isinstance(config, OnModel):
-        return Intake(control=Control(leave_out=leave_out))
+        return Intake(control=Control(how=how))
     from traitscope.models.identity.finding import find_model
     from traitscope.models.templates.control import texts_in
 
     texts = sorted(texts_in(find_model(config.model)), key=len, reverse=True)
     pattern = re.compile("|".join([CONTROL.pattern, *map(re.escape, texts)]))
-    return Intake(control=Control(pattern, leave_out), refused=refused or {})
+    return Intake(control=Control(pattern, how), refused=refused or {})
 
 
 def kept_rows(
@@ -136,10 +139,12 @@ def _data(config: ReadsRows) -> Path:
     return config.data
 
 
-def write_rows(run: Run, records: Sequence[Record], data: Path) -> None:
+def write_rows(run: Run, records: Sequence[Record], data: Path) -> dict[str, int]:
     """Write `records.jsonl`, and the kept rows as the file `data` holds them.
 
     The second file is KEPT with the suffix of its container. Rows of a run have none.
+
+    Returns what is said of it: the number of kept answers that are not in it, if there are any.
     """
     bare = writing.without_original(records)
     atomic_files.write_text(run.file(row_files.RECORDS), dump_records(bare))
@@ -147,6 +152,9 @@ def write_rows(run: Run, records: Sequence[Record], data: Path) -> None:
         file = row_files.rows_file(data)
         name = f"{KEPT}.{container_of(file).name}"
         writing.write_back(records, run.file(name), file)
+        lost = writing.kept_but_not_written(records)
+        return {"kept_but_not_written": lost} if lost else {}
+    return {}
 
 
 def is_written_back(data: Path) -> bool:
@@ -162,9 +170,12 @@ def kept_file(run: Run) -> Path | None:
 def write(run: Run, intake: Intake, field: str = DATA) -> None:
     """Write what was read, unless there is nothing to say: native rows, all read, all keys used.
 
-    Of other rows than those of the data, only bad ones are something to say.
+    Of other rows than those of the data, only bad ones are something to say; of prompts, what is
+    counted.
     """
     is_said = not intake.is_plain if field == DATA else intake.bad > 0
+    if field == PROMPTS:
+        is_said = bool(intake.unused or +intake.notes)
     if is_said and distributed.first():
         atomic_files.write_json(run.file(reading_file(field)), intake.as_dict())
 

@@ -201,8 +201,8 @@ def run_filter(config: FilterConfig, out: Output) -> store.Run:
             decided = filter_records(records[config.start : config.stop], config.rules)
             decided = _with_further_answers(run, decided, config)
             limited = limit_kept(decided, config.limit)
-            row_intake.write_rows(run, limited, config.data)
-            about = summary(limited) | _banned_elsewhere(limited, config)
+            lost = row_intake.write_rows(run, limited, config.data)
+            about = summary(limited) | lost | _banned_elsewhere(limited, config)
             atomic_files.write_json(run.file("summary.json"), about)
     return run
 

@@ -26,7 +26,7 @@ from traitscope.interventions.intervention import context_of
 from traitscope.models import chat
 from traitscope.models.loading import outline
 from traitscope.models.model import Model, check_model
-from traitscope.runs import drawn_rows, model_cache, opening, store
+from traitscope.runs import drawn_rows, model_cache, opening, row_intake, store
 from traitscope.runs.progress import progress
 from traitscope.stages import registry
 
@@ -184,13 +184,16 @@ def run_generate(config: GenerateConfig, out: Output) -> store.Run:
     config = opening.settled(config)
     with registry.opened(config, out) as run:
         if not run.sealed:
-            _write_shards(config, run, _prompts(config))
+            _write_shards(config, run, _prompts(config, run))
     return run
 
 
-def _prompts(config: GenerateConfig) -> list[Prompt]:
+def _prompts(config: GenerateConfig, run: store.Run) -> list[Prompt]:
     if config.prompts:
-        return read_prompts(config.prompts)
+        intake = row_intake.intake_of(config)
+        from_file = read_prompts(config.prompts, intake)
+        row_intake.write(run, intake, row_intake.PROMPTS)
+        return from_file
     prompts = number_prompts(config.start + config.n, config.prompt_seed, config.count)
     return prompts[config.start :]
 

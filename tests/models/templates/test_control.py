@@ -9,6 +9,7 @@ from command import call, ok, read_rows
 from tiny_models import END, START, save_tiny, tiny_tokenizer
 
 from traitscope.data.records import Record
+from traitscope.data.shapes.intake import CONTROL_NOTES
 from traitscope.data.shapes.turns import Turn, prompt_of
 from traitscope.inference.token_rows import rows_from
 from traitscope.models import chat
@@ -142,7 +143,7 @@ def test_every_stage_takes_the_setting(tmp_path: Path, tiny_folder: Path) -> Non
         words = ("--data", file, "--control-tokens", how)
         done = ok(tmp_path, "likelihood", "--model", tiny_folder, *words)
         runs[how] = done
-        name = "control_left_out" if how == "leave-out" else "control_tokens"
+        name = CONTROL_NOTES[how]
         assert done.summary["reading"]["counts"] == {name: 2}
         assert done.summary["reading"]["control_token"] == f"{END} in b"
     assert len({done.run for done in runs.values()}) == 3

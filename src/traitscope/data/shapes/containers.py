@@ -57,6 +57,7 @@ COLUMNS = {
     "output",
     "response",
     "question",
+    "query",
     "answer",
     "chosen",
     "rejected",
@@ -317,7 +318,7 @@ def _table_row(place: str, number: int, header: list[str], cells: list[str]) -> 
     fields: dict[str, Any] = {}
     for name, cell in zip(header, cells, strict=True):
         try:
-            fields[name] = _cell(name, cell)
+            fields[name] = cell_value(name, cell)
         except (NotPlainError, UnicodeEncodeError) as error:
             reason = "not UTF-8" if isinstance(error, UnicodeEncodeError) else f"no JSON ({error})"
             problem = f"the cell of {name!r} is {reason}; expected a text; repair or delete the row"
@@ -325,7 +326,7 @@ def _table_row(place: str, number: int, header: list[str], cells: list[str]) -> 
     return RawRow(place, number, fields, may_hold_nan=True, is_table=True)
 
 
-def _cell(name: str, cell: str) -> Any:
+def cell_value(name: str, cell: str) -> Any:
     """The value of a cell: JSON in columns for it, nothing where it is empty, or its text."""
     cell.encode()
     if not cell:

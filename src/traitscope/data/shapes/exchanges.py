@@ -65,6 +65,20 @@ def exchanges_of(
     return exchanges
 
 
+def prompt_in(
+    messages: Sequence[Message], notes: Counter[str], split: bool
+) -> tuple[str, str | None]:
+    """The prompt and the system turn of messages without an answer.
+
+    split: Take reasoning in tags out of earlier answers.
+    """
+    context, turns = _context_and_turns(messages, True)
+    earlier, thoughts = _earlier(turns, split)
+    notes["reasoning_earlier"] += len(thoughts)
+    notes["tool_calls"] += sum(turn.has_calls for turn in turns)
+    return prompt_of(earlier), context
+
+
 def _context_and_turns(
     messages: Sequence[Message], is_form_allowed: bool
 ) -> tuple[str | None, Sequence[Message]]:

@@ -22,8 +22,8 @@ class Control(NamedTuple):
 
     pattern: re.Pattern[str] = CONTROL
     """What is one."""
-    leave_out: bool = False
-    """Whether rows with one are left out."""
+    how: Literal["text", "token", "leave-out"] = "text"
+    """How they are read, or that rows with one are left out."""
 
 
 NAMELESS = "(no name)"
@@ -112,12 +112,22 @@ NOTES = {
         "row with control tokens written as text (see --control-tokens)",
         "rows with control tokens written as text (see --control-tokens)",
     ),
+    "control_as_tokens": (
+        "row with control tokens, which are read as tokens",
+        "rows with control tokens, which are read as tokens",
+    ),
     "control_left_out": (
         "row with control tokens, left out",
         "rows with control tokens, left out",
     ),
 }
 "what is counted, in words: for one, and for more"
+CONTROL_NOTES = {
+    "text": "control_tokens",
+    "token": "control_as_tokens",
+    "leave-out": "control_left_out",
+}
+"what rows with control tokens are counted as, by how these are read"
 LEFT_OUT = ("rows_of_weight_0", "undesirable", "control_left_out")
 "names of what leaves a row out that can be read"
 
@@ -223,10 +233,9 @@ class Intake:
         for text in texts:
             match = self.control.pattern.search(text)
             if match:
-                leave_out = self.control.leave_out
-                self.notes["control_left_out" if leave_out else "control_tokens"] += 1
+                self.notes[CONTROL_NOTES[self.control.how]] += 1
                 self.control_token = self.control_token or f"{match[0]} in {name}"
-                return not leave_out
+                return self.control.how != "leave-out"
         return True
 
     @property

@@ -8,11 +8,10 @@ from traitscope.data.json_fields import quoted
 from traitscope.errors import DataError
 
 LABEL = "label"
-"key that says, beside prompt and completion or a chat, whether an answer is desirable (KTO)"
+"key that says whether an answer is desirable (KTO)"
 TAG = "kto_tag"
 "key that says the same in rows of every shape, as LLaMA-Factory has it"
 BESIDE_TEXTS = {"prompt", "completion"}
-CHATS = ("messages", "conversations")
 TRUTHS = {"true": 1.0, "false": 0.0}
 "what texts in cells of tables, and elsewhere, stand for"
 
@@ -68,7 +67,7 @@ def is_weighted(weights: Sequence[float]) -> bool:
 def desirable(fields: Mapping[str, Any]) -> dict[str, bool]:
     """What a row says of its answer, by the key that says it; empty where no key does.
 
-    Beside prompt and completion a label may be true, false, 1 or 0. Beside a chat it must be true
+    Beside prompt and completion a label may be true, false, 1 or 0. In other shapes it must be true
     or false: a number there may be the number of a class. Other texts are names of classes.
 
     Raises DataError for another number beside prompt and completion, and for a tag that says
@@ -105,7 +104,5 @@ def _may_say(key: str, value: Any, fields: Mapping[str, Any]) -> bool:
     if key == TAG:
         return True
     is_truth = isinstance(value, bool) or str(value).strip().lower() in TRUTHS
-    if is_truth and not fields.keys().isdisjoint(CHATS):
-        return True
     is_number = number_of(value) is not None or isinstance(value, int | float)
-    return fields.keys() >= BESIDE_TEXTS and (is_truth or is_number)
+    return is_truth or (is_number and fields.keys() >= BESIDE_TEXTS)

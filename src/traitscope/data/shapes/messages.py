@@ -36,9 +36,13 @@ CALL_KEYS = ("tool_calls", "function_call")
 WEIGHT_KEYS = ("weight", "train", "loss")
 "keys that say whether a turn is trained on: weight 0, or false"
 ROLE_KEYS, TEXT_KEYS = ("role", "from"), ("content", "value")
+ROW_WEIGHT_KEYS = ("weight", "train")
+"keys of a row that say so; its `loss` may be one that was measured"
 USED_KEYS = {*ROLE_KEYS, *TEXT_KEYS, *REASONING_KEYS, *WEIGHT_KEYS, *CALL_KEYS}
 TEXT_TYPES = ("text", "input_text", "output_text")
 THOUGHT_TYPES = ("thinking", "reasoning", "reasoning_content")
+MEDIA_KEYS = re.compile(r"(input_|output_)?(image|audio|video|file)s?(_(url|id|bytes|path))?")
+"keys of a part that hold no text, but what the text is about"
 TAGS = "think|thinking|thought|reasoning|seed:think"
 "tags of reasoning that models write"
 OPENED = re.compile(rf"\s*<({TAGS})>")
@@ -83,7 +87,7 @@ def messages_in(value: Any, key: str, unused: Counter[str]) -> list[Message]:
     messages = []
     not_used = set()
     for number, item in enumerate(typed(value, list, key)):
-        messages.append(_message(typed(item, dict, "a message"), (key, number)))
+        messages.append(_message(typed(item, dict, "a message"), (key, number), not_used))
         for name in item.keys() - USED_KEYS:
             if item[name] is not None:
                 not_used.add(f"{key}[].{name}")
@@ -91,8 +95,13 @@ def messages_in(value: Any, key: str, unused: Counter[str]) -> list[Message]:
     return messages
 
 
-def parts_of(value: Any, name: str) -> tuple[str | None, str]:
+def parts_of(
+    value: Any, name: str, not_used: set[str] | None = None, path: str = ""
+) -> tuple[str | None, str]:
     """Text and reasoning of a content: a text, null, or a list of parts, which are joined.
+
+    not_used: Takes the names of keys of parts that are not read.
+    path: What stands before these names.
 
     Raises DataError for a part that is no text, such as an image.
     """
@@ -112,12 +121,14 @@ def parts_of(value: Any, name: str) -> tuple[str | None, str]:
         )
     texts, thoughts = [], []
     for part in value:
-        text, is_thought = _part(part, name)
+        text, is_thought, others = _part(part, name)
+        if not_used is not None:
+            not_used.update(f"{path or name}[].{key}" for key in others)
         (thoughts if is_thought else texts).append(text)
     return "".join(texts) if texts else None, "\n".join(thoughts)
 
 
-def reasoning_in(row: dict[str, Any]) -> str:
+def reasoning_in(row: dict[str, Any], not_used: set[str] | None = None, path: str = "") -> str:
     """The reasoning beside an answer; empty where there is none.
 
     Raises DataError for several that differ, and for one that is no text.
@@ -126,7 +137,7 @@ def reasoning_in(row: dict[str, Any]) -> str:
     for key in REASONING_KEYS:
         if row.get(key) in (None, ""):
             continue
-        text, inner = parts_of(row[key], key)
+        text, inner = parts_of(row[key], key, not_used, f"{path}{key}")
         thought = text or inner
         if thought not in thoughts:
             thoughts.append(thought)
@@ -138,12 +149,16 @@ def reasoning_in(row: dict[str, Any]) -> str:
     return thoughts[0] if thoughts else ""
 
 
-def with_reasoning_of(row: dict[str, Any], messages: list[Message]) -> list[Message]:
+def with_reasoning_of(
+    row: dict[str, Any], messages: list[Message], unused: Counter[str]
+) -> list[Message]:
     """The messages of a chat, with reasoning that stands beside them at the last answer.
 
     Raises DataError where that answer has other reasoning.
     """
-    thought = reasoning_in(row)
+    not_used = set[str]()
+    thought = reasoning_in(row, not_used)
+    unused.update(not_used)
     answers = [place for place, item in enumerate(messages) if item.role == "assistant"]
     if not thought or not answers:
         return messages
@@ -184,7 +199,7 @@ def split_thought(text: str) -> tuple[str, str, str]:
 
 def with_weight_of(row: Mapping[str, Any], messages: Sequence[Message]) -> list[Message]:
     """The messages of a row, each answer with the weight of the row beside its own."""
-    weights, is_empty = weights_of(row, ("weight",)), has_empty(row, ("weight",))
+    weights, is_empty = weights_of(row, ROW_WEIGHT_KEYS), has_empty(row, ROW_WEIGHT_KEYS)
     if not weights and not is_empty:
         return list(messages)
     marked = []
@@ -201,7 +216,8 @@ def with_weight_of(row: Mapping[str, Any], messages: Sequence[Message]) -> list[
     return marked
 
 
-def _message(item: dict[str, Any], place: Place) -> Message:
+def _message(item: dict[str, Any], place: Place, not_used: set[str]) -> Message:
+    """The message of an object; keys of its parts that are not read are added to `not_used`."""
     role_key = _first_key(item, ROLE_KEYS)
     name = text_of(item, role_key)
     role = ROLES.get(name.strip().lower())
@@ -216,7 +232,8 @@ def _message(item: dict[str, Any], place: Place) -> Message:
     has_calls = is_call or bool(calling)
     if text_key not in item and not has_calls:
         text_of(item, text_key)
-    text, thought = parts_of(None if is_call else item.get(text_key), text_key)
+    content = None if is_call else item.get(text_key)
+    text, thought = parts_of(content, text_key, not_used, f"{place[0]}[].{text_key}")
     if text is None and role != "assistant":
         raise DataError(
             f"the {text_key} of a {role} turn is null; expected a text; add it or delete the row"
@@ -225,7 +242,7 @@ def _message(item: dict[str, Any], place: Place) -> Message:
     return Message(
         role=role,
         text=text,
-        reasoning=reasoning_in(item) or thought,
+        reasoning=reasoning_in(item, not_used, f"{place[0]}[].") or thought,
         is_trained=is_learnt(weights),
         is_weighted=is_weighted(weights),
         is_unweighted=role == "assistant" and has_empty(item, WEIGHT_KEYS),
@@ -276,16 +293,23 @@ def _first_key(item: dict[str, Any], keys: tuple[str, ...]) -> str:
     return there[0] if there else keys[0]
 
 
-def _part(part: Any, name: str) -> tuple[str, bool]:
-    """The text of a part, and whether it is reasoning."""
+def _part(part: Any, name: str) -> tuple[str, bool, list[str]]:
+    """The text of a part, whether it is reasoning, and its keys with a value that are not read."""
     if isinstance(part, str):
-        return text_of({name: part}, name), False
+        return text_of({name: part}, name), False, []
     part = typed(part, dict, f"a part of {name}")
     kind = part.get("type", "text")
-    if kind in THOUGHT_TYPES:
-        return text_of(part, _first_key(part, (*REASONING_KEYS, "text"))), True
-    if kind in TEXT_TYPES:
-        return text_of(part, _first_key(part, ("text", "content"))), False
+    is_thought = kind in THOUGHT_TYPES
+    if is_thought or kind in TEXT_TYPES:
+        keys = (*REASONING_KEYS, "text") if is_thought else ("text", "content")
+        others = [key for key in part if key not in ("type", *keys) and part[key] is not None]
+        for key in others:
+            if MEDIA_KEYS.fullmatch(key):
+                raise DataError(
+                    f"a part of {name} is a text with {key!r} beside it; expected text alone;"
+                    " delete the part or the row"
+                )
+        return text_of(part, _first_key(part, keys)), is_thought, others
     raise DataError(
         f"a part of {name} is of the type {quoted(kind)}; expected text; delete the part or the row"
     )

@@ -2,12 +2,13 @@
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from math import isfinite
 from typing import Any, Literal, NamedTuple
 
 from traitscope.data.json_fields import quoted, text_of, typed
+from traitscope.data.shapes.marks import LABEL, TAG
 from traitscope.data.shapes.messages import (
     REASONING_KEYS,
+    ROW_WEIGHT_KEYS,
     Message,
     Place,
     messages_in,
@@ -27,6 +28,7 @@ ShapeName = Literal[
     "question_answer",
     "question_response",
     "prompt_response",
+    "query_response",
     "preference",
 ]
 Row = dict[str, Any]
@@ -34,10 +36,12 @@ Read = Callable[[Row, Counter[str], Counter[str]], list[Message]]
 "messages of a row; counts notes and unused keys"
 SYSTEM_KEYS = ("system", "system_prompt")
 "keys of a system turn beside prompt and answer"
-ANY_SHAPE = {"id", "meta", *SYSTEM_KEYS, *REASONING_KEYS, "weight"}
+HISTORY = "history"
+"key of earlier turns"
+ANY_SHAPE = {"id", "meta", HISTORY, *SYSTEM_KEYS, *REASONING_KEYS, *ROW_WEIGHT_KEYS}
 "keys that are used in every shape"
-
-
+BESIDE_MAPPED = (*SYSTEM_KEYS, *ROW_WEIGHT_KEYS, LABEL, TAG, HISTORY)
+"keys that are read as in every shape where --map names others"
 PREFERENCE_PROMPTS = ("prompt", "question", "instruction")
 "keys of the prompt of preference data, of which the first one counts"
 WRITTEN_HERE = {"id", "prompt", "completion", "completion_ids", "context", "meta"}
@@ -108,46 +112,18 @@ def _check_not_elsewhere(row: Row) -> None:
             )
 
 
-def check_finite(row: Row, used: set[str], notes: Counter[str]) -> None:
-    """Put null for NaN and Infinity in keys that are not used.
-
-    Raises DataError where a key that is used holds one.
-    """
-    for key, value in row.items():
-        if not holds_not_finite(value):
-            continue
-        if key in used:
-            raise DataError(
-                f"{key!r} holds NaN or Infinity, which is not a JSON value; expected a text, a"
-                " finite number or null; correct the row or delete it"
-            )
-        row[key] = None
-        notes["not_finite"] += 1
-
-
-def holds_not_finite(value: Any) -> bool:
-    """Whether a value is or holds a number that is not finite."""
-    waiting = [value]
-    while waiting:
-        item = waiting.pop()
-        if isinstance(item, float) and not isfinite(item):
-            return True
-        if isinstance(item, dict):
-            waiting += item.values()
-        elif isinstance(item, list):
-            waiting += item
-    return False
-
-
 def mapped(row: Row, names: Mapping[str, str]) -> tuple[Row, Row]:
     """The fields that keys of a row stand for, and the other keys with their values.
 
-    A dot leads into an object or a list. Raises DataError for a key that is not there.
+    A dot leads into an object or a list. Marks, system turns and earlier turns stand for themselves
+    where nothing else is named for them. Raises DataError for a key that is not there.
     """
     fields, others = {}, dict(row)
+    named = set()
     for field, key in names.items():
         value: Any = row
         path = path_of(row, key)
+        named.add(path[0])
         holds_more = False
         for step in path:
             holds_more |= value is not row and len(value) > 1
@@ -155,8 +131,10 @@ def mapped(row: Row, names: Mapping[str, str]) -> tuple[Row, Row]:
         fields[field] = value
         if not holds_more:
             others.pop(str(path[0]), None)
-    if "completion" in fields:
-        fields.setdefault("prompt", "")
+    for key in BESIDE_MAPPED:
+        is_context = key in SYSTEM_KEYS and "context" in names
+        if key in others and key not in named and not is_context:
+            fields[key] = others.pop(key)
     return fields, others
 
 
@@ -196,30 +174,35 @@ def system_of(row: Row, keys: Sequence[str]) -> str | None:
     return texts[0] if texts else None
 
 
-def _with_system(row: Row, messages: list[Message], *more_keys: str) -> list[Message]:
-    """The messages behind the system turn of the row's keys."""
+def _with_earlier(
+    row: Row, messages: list[Message], unused: Counter[str], *more_keys: str
+) -> list[Message]:
+    """The messages behind the system turn and the earlier turns of the row's keys."""
     context = system_of(row, (*more_keys, *SYSTEM_KEYS))
-    if context is None:
-        return messages
+    earlier = history_of(row, unused)
     if messages and messages[0].role == "system":
-        if messages[0].text != context:
+        if context not in (None, messages[0].text):
             raise DataError(
                 "two system turns that differ, among the messages and beside them; expected one;"
                 " delete the other"
             )
-        return messages
-    return [Message("system", context), *messages]
+        return [messages[0], *earlier, *messages[1:]]
+    if context is None or (earlier and earlier[0] == Message("system", context)):
+        return [*earlier, *messages]
+    return [Message("system", context), *earlier, *messages]
 
 
 def answer_at(row: Row, key: str, unused: Counter[str]) -> list[Message]:
     """The answer of a row: a text, parts, or messages."""
     if _are_messages(row.get(key)):
-        return with_reasoning_of(row, messages_in(row[key], key, unused))
+        return with_reasoning_of(row, messages_in(row[key], key, unused), unused)
+    not_used = set[str]()
     if key not in row or not isinstance(row[key], list):
         text, thought = text_of(row, key), ""
     else:
-        text, thought = parts_of(row[key], key)
-    thought = reasoning_in(row) or thought
+        text, thought = parts_of(row[key], key, not_used)
+    thought = reasoning_in(row, not_used) or thought
+    unused.update(not_used)
     return [Message("assistant", text, thought, at=(key,))]
 
 
@@ -236,30 +219,39 @@ def _are_messages(value: Any) -> bool:
 
 
 def _native(row: Row, notes: Counter[str], unused: Counter[str]) -> list[Message]:
-    if isinstance(row.get("prompt"), str):
-        prompt = []
-        for turn in turns_of(text_of(row, "prompt")):
-            prompt.append(Message(turn.role, turn.text))
-    else:
-        prompt = prompt_at(row, "prompt", unused)
-    return _with_system(row, [*prompt, *answer_at(row, "completion", unused)], "context")
+    messages = [*_native_prompt(row, unused), *answer_at(row, "completion", unused)]
+    return _with_earlier(row, messages, unused, "context")
+
+
+def prompt_messages(row: Row, unused: Counter[str]) -> list[Message]:
+    """The messages of a row of prompts, whose key is `prompt`: all but an answer."""
+    return _with_earlier(row, _native_prompt(row, unused), unused, "context")
+
+
+def _native_prompt(row: Row, unused: Counter[str]) -> list[Message]:
+    if not isinstance(row.get("prompt"), str):
+        return prompt_at(row, "prompt", unused)
+    messages = []
+    for turn in turns_of(text_of(row, "prompt")):
+        messages.append(Message(turn.role, turn.text))
+    return messages
 
 
 def _chat(key: str) -> Read:
     """The shape with all messages at one key."""
 
     def read(row: Row, notes: Counter[str], unused: Counter[str]) -> list[Message]:
-        messages = with_reasoning_of(row, messages_in(row.get(key), key, unused))
-        return _with_system(row, messages, "context")
+        messages = with_reasoning_of(row, messages_in(row.get(key), key, unused), unused)
+        return _with_earlier(row, messages, unused, "context")
 
     return read
 
 
 def _asked(question: str, answer: str, further: tuple[str, ...] = ()) -> Read:
-    """The shape of a question with passages behind it, earlier turns, and an answer."""
+    """The shape of a question with passages behind it, and an answer."""
 
     def read(row: Row, notes: Counter[str], unused: Counter[str]) -> list[Message]:
-        messages = _history(row)
+        messages = []
         if _are_messages(row.get(question)):
             messages += prompt_at(row, question, unused)
         else:
@@ -269,18 +261,20 @@ def _asked(question: str, answer: str, further: tuple[str, ...] = ()) -> Read:
                     texts.append(text_of(row, key))
                     notes["passages"] += key == "context" and bool(row[key])
             messages.append(Message("user", "\n\n".join(filter(None, texts))))
-        return _with_system(row, [*messages, *answer_at(row, answer, unused)])
+        return _with_earlier(row, [*messages, *answer_at(row, answer, unused)], unused)
 
     return read
 
 
-def _history(row: Row) -> list[Message]:
-    """Earlier turns of an Alpaca row: pairs of question and answer.
+def history_of(row: Row, unused: Counter[str]) -> list[Message]:
+    """Earlier turns of a row: pairs of question and answer, or messages.
 
     Raises DataError for a pair that is none.
     """
     messages = []
-    history = row.get("history")
+    history = row.get(HISTORY)
+    if _are_messages(history):
+        return messages_in(history, HISTORY, unused)
     for number, pair in enumerate([] if history is None else typed(history, list, "'history'")):
         is_pair = isinstance(pair, list) and len(pair) == 2
         if not is_pair or not all(isinstance(text, str) for text in pair):
@@ -298,21 +292,58 @@ def _history(row: Row) -> list[Message]:
 def _preference(row: Row, notes: Counter[str], unused: Counter[str]) -> list[Message]:
     notes["rejected"] += 1
     chosen = answer_at(row, "chosen", unused)
-    asked = next((key for key in PREFERENCE_PROMPTS if key in row), "")
-    has_prompt = len(chosen) > 1 or not asked
-    if has_prompt and len(chosen) == 1 and not _are_messages(row["chosen"]):
+    asked = next((key for key in PREFERENCE_PROMPTS if row.get(key) is not None), "")
+    are_messages = _are_messages(row["chosen"])
+    if not asked and len(chosen) == 1 and not are_messages:
         raise DataError(
             "preference data without a prompt, and chosen is one text; expected prompt, or a list"
             " of messages; split it, or read it as answers alone: --map completion=chosen"
         )
-    prompt = [] if has_prompt else prompt_at(row, asked, unused)
     for key in PREFERENCE_PROMPTS:
-        if row.get(key) is not None and (has_prompt or key != asked):
+        if row.get(key) is not None and key != asked:
             unused[key] += 1
-    return _with_system(row, [*prompt, *chosen])
+    prompt = prompt_at(row, asked, unused) if asked else []
+    return _with_earlier(row, _joined(prompt, chosen, asked), unused)
 
 
-ASKED = {"history", "context", *ANY_SHAPE}
+def _joined(prompt: list[Message], chosen: list[Message], asked: str) -> list[Message]:
+    """The turns of a chosen answer behind those of its prompt, which it may repeat.
+
+    asked: Key of the prompt.
+
+    Raises DataError where it begins with a question of its own.
+    """
+    system, rest = _system_first(chosen)
+    system_of_prompt, turns = _system_first(prompt)
+    if system and system_of_prompt and system[0].text != system_of_prompt[0].text:
+        raise DataError(
+            f"{asked!r} and 'chosen' begin with system turns that differ; expected one; delete the"
+            " other"
+        )
+    system = system or system_of_prompt
+    is_new_turn = not turns or turns[-1].role != "user" or rest[:1] and rest[0].role != "user"
+    if _said(rest[: len(turns)]) == _said(turns):
+        return [*system, *rest]
+    if is_new_turn:
+        return [*system, *turns, *rest]
+    raise DataError(
+        f"{asked!r} and the first turns of 'chosen' differ; expected the same question at both, or"
+        " 'chosen' to begin with the assistant; delete the wrong one"
+    )
+
+
+def _system_first(messages: list[Message]) -> tuple[list[Message], list[Message]]:
+    """The system turn that comes first, if one does, and the other turns."""
+    n = int(bool(messages) and messages[0].role == "system")
+    return messages[:n], messages[n:]
+
+
+def _said(messages: Sequence[Message]) -> list[tuple[str, str]]:
+    """Roles and texts of turns, without white space around them."""
+    return [(message.role, (message.text or "").strip()) for message in messages]
+
+
+ASKED = {"context", *ANY_SHAPE}
 SHAPES: dict[ShapeName, Shape] = {
     "native": Shape(
         {"prompt", "completion"},
@@ -347,6 +378,11 @@ SHAPES: dict[ShapeName, Shape] = {
         {"prompt", "response"},
         {"prompt", "response", *ASKED},
         _asked("prompt", "response", ("context",)),
+    ),
+    "query_response": Shape(
+        {"query", "response"},
+        {"query", "response", *ASKED},
+        _asked("query", "response", ("context",)),
     ),
     "preference": Shape(
         {"chosen", "rejected"},

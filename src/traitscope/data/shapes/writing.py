@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from traitscope import atomic_files
+from traitscope.data.json_fields import finite
 from traitscope.data.records import MASKED, ORIGINAL, Record
 from traitscope.data.shapes.containers import (
     DELIMITERS,
@@ -67,6 +68,15 @@ def write_back(records: Sequence[Record], path: str | Path, source: str | Path) 
 def rows_of(records: Iterable[Record]) -> list[Row]:
     """The original rows of kept records, in order, with the answers that the records have."""
     return [row.fields for row in _rows(records).values()]
+
+
+def kept_but_not_written(records: Sequence[Record]) -> int:
+    """Number of kept records whose row is left out, because another answer of it was dropped."""
+    written = _rows(records).keys()
+    count = 0
+    for record in records:
+        count += record.kept and tuple(record.meta[ORIGINAL]["number"]) not in written
+    return count
 
 
 def without_original(records: Iterable[Record]) -> list[Record]:
@@ -199,7 +209,11 @@ def _plain_content(rows: Sequence[Row], container: Container, names: Sequence[st
 
 
 def _line(row: Row) -> str:
-    return json.dumps(row, ensure_ascii=False)
+    """JSON of a value; null stands for NaN and Infinity, as which they are read."""
+    try:
+        return json.dumps(row, ensure_ascii=False, allow_nan=False)
+    except ValueError:
+        return json.dumps(finite(row), ensure_ascii=False)
 
 
 def _table(rows: Sequence[Row], delimiter: str, names: Sequence[str]) -> bytes:
