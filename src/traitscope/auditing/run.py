@@ -26,6 +26,7 @@ from traitscope.auditing.detectors.predictions import CHANGE
 from traitscope.auditing.evidence import predicted_rows
 from traitscope.auditing.planning import phases, plan
 from traitscope.auditing.planning.job import BLIND_NAMING, CANARY, SAMPLE, Job, predictions_of
+from traitscope.auditing.planning.learnt_rows import check_is_older
 from traitscope.auditing.planning.phases import Audit
 from traitscope.auditing.result import AuditResult, result_from
 from traitscope.auditing.settings import NULLS, STYLED
@@ -45,7 +46,6 @@ from traitscope.models.loading import outline
 from traitscope.models.templates.facts import ASKED
 from traitscope.runs import opening, store
 from traitscope.runs.given_teacher import check_readable, given_teacher
-from traitscope.runs.learnt_rows import check_is_older
 from traitscope.workflow import executors, schedule, standard_nodes
 from traitscope.workflow.executors import How
 

@@ -30,13 +30,7 @@ from traitscope.stats.intervals import (
     wilson,
 )
 from traitscope.stats.measurement import Measurement
-from traitscope.stats.tails import (
-    ResampledTail,
-    ScoreTail,
-    StudentTail,
-    Tail,
-    student_tail,
-)
+from traitscope.stats.tails import ResampledTail, ScoreTail, StudentTail, Tail, student_tail
 
 FEW_SEEDS = 10
 "A bootstrap over fewer seeds than this is called too narrow."

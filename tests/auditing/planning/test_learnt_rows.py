@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 
+from traitscope.auditing.planning.learnt_rows import check_is_older
 from traitscope.config.common import Output
 from traitscope.config.recipe import Recipe
 from traitscope.config.stages import FilterConfig, FilterRules, TrainConfig
 from traitscope.errors import ConfigError
 from traitscope.runs.given_teacher import given_teacher
-from traitscope.runs.learnt_rows import check_is_older
 from traitscope.stages.filter import run_filter
 from traitscope.stages.train import run_train
 
