@@ -97,20 +97,19 @@ def said(run: store.Run) -> list[str]:
 def _measurement(item: dict[str, Any]) -> Iterator[str]:
     """Yield a line for a measurement that is defined, or that is a kappa and undefined."""
     if item["estimate"] is not None:
-        unscored = f", unscored {item['n_unscored']}" if item["n_unscored"] else ""
-        yield f"{item['name']:<28} {value(item, 4, f' {item['unit']}')} (n={item['n']}{unscored})"
+        n = f"n={item['n']}" + (f", unscored {item['n_unscored']}" if item["n_unscored"] else "")
+        yield f"{item['name']:<28} {value(item, unit=' ' + item['unit'])} ({n})"
     elif item["unit"] == "kappa":
         yield f"{item['name']:<28} undefined (n={item['n']}): one of them says one thing only"
 
 
-def value(item: dict[str, Any], digits: int = 4, unit: str = "") -> str:
+def value(item: dict[str, Any], places: int = 4, unit: str = "") -> str:
     """Return an estimate with its interval; `undefined` where there is none."""
     if item["estimate"] is None:
         return "undefined"
-    if item["low"] is None:
-        return f"{item['estimate']:+.{digits}f}{unit}, no interval"
-    bounds = f"[{item['low']:.{digits}f}, {item['high']:.{digits}f}]"
-    return f"{item['estimate']:+.{digits}f} {bounds}{unit}"
+    low, high, n = item["low"], item["high"], places
+    bounds = ", no interval" if low is None else f" [{low:.{n}f}, {high:.{n}f}]"
+    return f"{item['estimate']:+.{n}f}{bounds}{unit}"
 
 
 def _filter(run: store.Run, numbers: dict[str, Any]) -> Iterator[str]:
