@@ -108,8 +108,8 @@ def value(item: dict[str, Any], places: int = 4, unit: str = "") -> str:
     if item["estimate"] is None:
         return "undefined"
     low, high, n = item["low"], item["high"], places
-    bounds = ", no interval" if low is None else f" [{low:.{n}f}, {high:.{n}f}]"
-    return f"{item['estimate']:+.{n}f}{bounds}{unit}"
+    bounds = f"{unit}, no interval" if low is None else f" [{low:.{n}f}, {high:.{n}f}]{unit}"
+    return f"{item['estimate']:+.{n}f}{bounds}"
 
 
 def _filter(run: store.Run, numbers: dict[str, Any]) -> Iterator[str]:
