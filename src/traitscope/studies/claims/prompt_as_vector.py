@@ -261,7 +261,7 @@ def conclude(size: Size, folders: Folders, model: str) -> Findings:
         "Another trait's vector chooses its own block and strength, at the position that was best"
         " for the trait's vector. Centred and common vectors choose their strength at its place.",
         f"A steered cell counts only if it names the trait at a rate of at most {GATE:g} on the"
-        " negative and the off-topic questions, and its perplexity on plain text is at most"
+        " negative and the off-topic questions. Its perplexity on plain text must be at most"
         f" {COHERENT:g} times the base's.",
     )
     teachers = positive_control.rises(folders, size.traits, "prompted")
