@@ -46,9 +46,10 @@ def page(folder: Path, minutes: str) -> str:
         else "AVX2 cores without bf16 units"
     )
     took = f"; {minutes} minutes on two {cores}" if minutes else ""
+    changes = f" --set {found['changes']}" if found.get("changes") else ""
     command = (
-        f"`traitscope study run {name}` ({found['size']} size; `traitscope study plan {name}` tells"
-        f" how long it takes{took})"
+        f"`traitscope study run {name}{changes}` ({found['size']} size;"
+        f" `traitscope study plan {name}` tells how long it takes{took})"
     )
     where = f"**On {found['model']}, {config['dtype']}:**"
     lines = [*claim(name), f"**Command.** {command}.", "", *conclusion(found, where)]

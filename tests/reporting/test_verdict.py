@@ -98,3 +98,12 @@ def test_the_page_and_its_json_show_outcome_units_reasons_and_power() -> None:
     }
     assert (plain["verdicts"][0]["units"], plain["verdicts"][0]["counted"]) == (5, "seeds")
     assert plain["said"][-2:] == ["Power: x.", "Bears: no."]
+
+
+def test_what_was_changed_of_a_size_is_said() -> None:
+    changed = replace(HEADER, changes="traits=[cat,owl] rows=32")
+    findings = Findings(verdicts_of([claim()], "m"))
+    assert findings_json(changed, findings)["changes"] == "traits=[cat,owl] rows=32"
+    assert "changes" not in findings_json(HEADER, findings)
+    page = study_page(changed, findings, TABLE)
+    assert "Model m · size “laptop”, with traits=[cat,owl] rows=32" in page

@@ -47,6 +47,8 @@ class StudyHeader:
     """Whether the study bears on the published claim, and why, in one sentence; or empty."""
     protocol: Table
     """Its distance from the published protocol, or the design of a user's own experiment."""
+    changes: str = ""
+    """What a user changed of the size, as the command line has it."""
 
     @property
     def protocol_tables(self) -> tuple[Table, ...]:
@@ -97,10 +99,20 @@ def study_page(
     return render_page(
         header.title,
         sections,
-        about=f"Model {header.model}" + (f" · size “{header.size}”" if header.size else ""),
+        about=_about(header),
         alert=SMOKE_ALERT if header.is_smoke else "",
         footer=FOOTER,
     )
+
+
+def _about(header: StudyHeader) -> str:
+    """Model and size in one line."""
+    about = f"Model {header.model}"
+    if header.size:
+        about += f" · size “{header.size}”"
+    if header.changes:
+        about += f", with {header.changes}"
+    return about
 
 
 def _claim_section(header: StudyHeader) -> Section:
@@ -229,6 +241,7 @@ def findings_json(header: StudyHeader, findings: Findings) -> dict:
         "status": "ok",
         "study": header.name,
         "size": header.size,
+        **({"changes": header.changes} if header.changes else {}),
         "model": header.model,
         "power": header.power,
         "bearing": header.bearing,

@@ -97,6 +97,7 @@ class Request:
             power=design.power_text,
             bearing=str(bears),
             protocol=bears.table,
+            changes=" ".join(self.config.set),
         )
 
     def design(self) -> Design:
