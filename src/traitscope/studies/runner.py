@@ -7,7 +7,7 @@ page. They are made of the sealed runs of the study's nodes alone.
 import json
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from traitscope.config.commands import ExperimentConfig, StudyConfig
 from traitscope.config.common import Output
 from traitscope.config.fields import changed_flags
 from traitscope.data.own_traits import needs
+from traitscope.data.traits import trait_name
 from traitscope.errors import ConfigError
 from traitscope.models.bundled import EMBEDDED
 from traitscope.models.identity.finding import parameter_count
@@ -82,6 +83,18 @@ class Request:
             return None
         return information_node.table(self.nodes(), folders, self.common)
 
+    def _changes(self) -> Iterator[str]:
+        """Yield what a user changed of the size; files of traits go by their traits' names."""
+        for change in self.config.set:
+            key = change.partition("=")[0]
+            value = self.size
+            for part in key.split("."):
+                value = getattr(value, part)
+            if isinstance(value, tuple):
+                yield f"{key}=[{','.join(trait_name(str(item)) for item in value)}]"
+            else:
+                yield f"{key}={trait_name(str(value))}"
+
     def header(self) -> StudyHeader:
         """Return what the page says of the study before any number."""
         design = self.design()
@@ -97,7 +110,7 @@ class Request:
             power=design.power_text,
             bearing=str(bears),
             protocol=bears.table,
-            changes=" ".join(self.config.set),
+            changes=" ".join(self._changes()),
         )
 
     def design(self) -> Design:
