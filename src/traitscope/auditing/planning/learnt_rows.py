@@ -11,16 +11,18 @@ from traitscope.runs.manifests import file_sha256
 
 
 def check_is_older(teacher: GivenTeacher, name: str, data: Path) -> None:
-    """Raise ConfigError for a teacher that was made from the rows; other runs tell nothing.
+    """Raise ConfigError for a run of `train` that learnt the rows, or rows made from them.
 
-    A model that learnt rows makes them likelier, whoever wrote them.
+    A model that learnt rows makes them likelier, whoever wrote them. What else a run reads, such as
+    rows on which it is only measured, tells nothing.
     """
     source = store.source_at(data)
     digest = source.digest if isinstance(source, store.Run) else file_sha256(source)
     for file in teacher.files:
         if not isinstance(file, store.Run):
             continue
-        if digest in set(_digests(lineage.lineage(file.path))):
+        learnt = lineage.lineage(file.path)["inputs"].get("data")
+        if learnt is not None and digest in set(_digests(learnt)):
             raise ConfigError(
                 f"the teacher {name} was trained on {data}, or on rows made from it: it makes"
                 " them likelier, whoever wrote them; expected a teacher that is older than the"
@@ -29,7 +31,7 @@ def check_is_older(teacher: GivenTeacher, name: str, data: Path) -> None:
 
 
 def _digests(tree: Mapping[str, Any]) -> Iterator[str]:
-    """The digests of everything that a run was made from."""
+    """The digests of rows and of everything that they were made from."""
+    yield tree["digest"]
     for made_from in tree["inputs"].values():
-        yield made_from["digest"]
         yield from _digests(made_from)
