@@ -408,7 +408,7 @@ def test_a_command_that_is_terminated_leaves_no_semaphores(tmp_path: Path) -> No
 
 
 INTERRUPTED_EARLY = """
-import os, signal
+import os, signal, time
 from multiprocessing import forkserver
 from traitscope.config.common import Output
 from traitscope.workflow import executors
@@ -419,14 +419,23 @@ if __name__ == "__main__":
     job = processes.executor.submit(os.getpid)
     print(job.result(60) != os.getpid())
     processes.executor.shutdown()
+    other = processes.context.Process(target=time.sleep, args=(60,))  # of the same server
+    other.start()
+    time.sleep(1)
+    os.kill(other.pid, signal.SIGINT)
+    other.join(20)
+    print(other.exitcode)
 """
 
 
 def test_the_parent_of_workers_is_not_interrupted_while_it_imports(tmp_path: Path) -> None:
-    """Ctrl-C reaches every process of a terminal; this one printed a traceback of its own."""
+    """Ctrl-C reaches every process of a terminal; this one printed a traceback of its own.
+
+    Processes that a program makes by the same server later are interrupted as usual.
+    """
     (tmp_path / "early.py").write_text(INTERRUPTED_EARLY)
     done = subprocess.run(
         [sys.executable, tmp_path / "early.py"], capture_output=True, text=True, timeout=120
     )
-    assert done.stderr == ""
-    assert done.stdout == "True\n"
+    assert done.stdout == "True\n1\n"
+    assert done.stderr.count("Traceback") == 1 and "KeyboardInterrupt" in done.stderr  # the other's

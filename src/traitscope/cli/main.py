@@ -287,6 +287,7 @@ def summary_of(result: Any) -> dict:
 
 def _following(command: Command, run: Path) -> str:
     """What one would type next of a run, with what its model needs and the folder of runs."""
+    from traitscope.models.identity.words import joined, model_words
     from traitscope.runs import store
     from traitscope.runs.names import following
 
@@ -303,8 +304,8 @@ def _following(command: Command, run: Path) -> str:
     vector = min(run.glob("*.safetensors"), default=run)
     return template.format(
         run=shlex.quote(str(run)),
-        model=following.joined([*following.model_words(settings), *place]),
-        out=following.joined(place),
+        model=joined([*model_words(settings), *place]),
+        out=joined(place),
         layer=_usual_layer(str(model)) if "{layer}" in template else 0,
         vector=shlex.quote(str(vector)),
     )

@@ -319,6 +319,7 @@ def next_of_scan(run: store.Run, summary: dict[str, Any]) -> str:
     """Return the command that writes rows of the best teacher; empty where there is none."""
     from traitscope.interventions.intervention import Steer
     from traitscope.interventions.short_form import to_short
+    from traitscope.models.identity.words import model_words
     from traitscope.runs.names import following
 
     if summary["best"] is None:
@@ -329,7 +330,7 @@ def next_of_scan(run: store.Run, summary: dict[str, Any]) -> str:
         vector = run.file(f"{place}/{vector.name}")
     layer, alpha = summary["best"]["layer"], summary["best"]["alpha"]
     steering = to_short(Steer(vector, layer=layer, alpha=alpha, position=position))
-    words = [*following.model_words(drawn_rows.settings_of(run)), *following.place_words(run.path)]
+    words = [*model_words(drawn_rows.settings_of(run)), *following.place_words(run.path)]
     words += ["--vocabulary", "template", "--interventions", steering]
     return shlex.join(["traitscope", "generate", *words])
 

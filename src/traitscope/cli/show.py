@@ -14,6 +14,7 @@ from traitscope.config.common import Output
 from traitscope.errors import ConfigError
 from traitscope.plurals import counted
 from traitscope.runs import lineage, store
+from traitscope.models.identity.words import model_words
 from traitscope.runs.names import following, labels
 from traitscope.runs.opening import REMARKS, TEMPLATE_DATE
 from traitscope.stages import registry
@@ -73,7 +74,7 @@ def describe(run: store.Run) -> dict:
 def _next_of_student(run: store.Run, base: str) -> str:
     """The command that verifies a student that was scaled down."""
     settings = {**following.settings_for(run), "model": None}
-    words = following.model_words(settings, with_context=False)
+    words = model_words(settings, with_context=False)
     words += following.place_words(run.path)
     return shlex.join(["traitscope", "verify", str(run.file("student")), "--base", base, *words])
 

@@ -10,7 +10,7 @@ from traitscope.config.screen import ScreenConfig
 from traitscope.information.power import DEMO as CALIBRATION
 from traitscope.information.power import POWER, rows_needed
 from traitscope.reporting.numbers import bounds, estimate
-from traitscope.runs.names.following import model_words
+from traitscope.models.identity.words import model_words
 from traitscope.screening.answers import DOUBLED, AnswerShift, SampledRate
 from traitscope.screening.questions import Kind
 from traitscope.screening.rows import STUDENT_SEEDS, NumberRows

@@ -15,9 +15,9 @@ from traitscope.interventions.foreign.layer_rows import BlockRows
 from traitscope.interventions.vector import load_vector, vector_bytes
 from traitscope.models import chat
 from traitscope.models.identity.finding import check_layers
+from traitscope.models.identity.words import CONTEXT, model_words
 from traitscope.models.loading import outline
 from traitscope.models.model import Model
-from traitscope.runs.names import following
 
 AUTO = "auto"
 "what stands for a setting that the file tells"
@@ -114,7 +114,7 @@ def _summary(blocks: BlockRows, read_as: str, kind: str, config: ConvertConfig) 
 def _print_next(blocks: BlockRows, config: ConvertConfig, model: Model, out: Output) -> None:
     """Say how one would steer with the written file, on a model with a chat template or without."""
     context = None if model.tokenizer.chat_template else chat.BARE
-    words = following.model_words({**vars(config), following.CONTEXT: context})
+    words = model_words({**vars(config), CONTEXT: context})
     words += changed_flags(Output(root=out.root, study=out.study))
     place = f"steer:{config.target},layers={_usual_block(blocks)},alpha=1,scale=raw"
     words = ["traitscope", "measure", *words, "--interventions", place]

@@ -164,8 +164,10 @@ PRELOADED = [
     "traitscope.stages.train",
     "traitscope.stages.measure",
     "traitscope.stages.extract",
+    "traitscope.interruptible",
 ]
-"""Modules that the parent of all workers imports, so that a new worker starts at once."""
+"""Modules that the parent of all workers imports, so that a new worker starts at once; the last one
+lets workers be interrupted again."""
 CLUSTERS = {
     "ray": "traitscope.workflow.ray_executor",
     "submitit": "traitscope.workflow.slurm_executor",
@@ -224,9 +226,9 @@ class _Processes:
 
 @contextmanager
 def _interrupts_held() -> Iterator[None]:
-    """Let a process that is started inside not be interrupted; Ctrl-C comes to all of a terminal.
+    """Start a process that Ctrl-C, which comes to all of a terminal, does not interrupt at first.
 
-    What it starts in its turn is not interrupted, either, until it asks for that.
+    It can be interrupted once it has imported interruptible.py.
     """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
@@ -255,8 +257,6 @@ def _main_hidden() -> Iterator[None]:
             setattr(main, name, value)
 
 
-INTERRUPTED = 130
-"Exit code of a worker whose command was interrupted."
 _MESSAGES: Any = None
 "In a worker: the queue to its parent."
 
@@ -265,9 +265,6 @@ def _start_worker(threads: int, messages: Any) -> None:
     import torch
 
     global _MESSAGES
-    if signal.SIGINT in signal.sigpending():  # the command was interrupted before this began
-        os._exit(INTERRUPTED)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     _MESSAGES = messages
     torch.set_num_threads(threads)
     threading.Thread(target=_end_with_command, daemon=True).start()

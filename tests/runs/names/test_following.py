@@ -10,7 +10,7 @@ from tiny_models import save_tiny
 from traitscope.cli import flags, main
 from traitscope.models.hardware import default_dtype, resolve_device
 from traitscope.runs import store
-from traitscope.runs.names.following import model_words, settings_for
+from traitscope.runs.names.following import settings_for
 
 
 def other_dtype() -> str:
@@ -23,26 +23,6 @@ def next_of(capsys: pytest.CaptureFixture) -> list[str]:
     last = capsys.readouterr().err.splitlines()[-1]
     assert last.startswith("next:   traitscope ")
     return shlex.split(last)[2:]
-
-
-def test_words_of_settings() -> None:
-    automatic = {"device": resolve_device("auto"), "dtype": default_dtype(resolve_device("auto"))}
-    assert model_words({"model": "smollm2-135m", "template": [], **automatic}) == []
-    given = {
-        "model": "a model",
-        "dtype": other_dtype(),
-        "template": ("a=1", "b=2"),
-        "control_tokens": "token",
-        "same_as": "0" * 16,
-        "context": "Be kind.",
-        "seed": 3,
-    }
-    words = ["--model", "a model", "--dtype", other_dtype(), "--template", "a=1", "b=2"]
-    words += ["--control-tokens", "token", "--same-as", "0" * 16]
-    assert model_words(given) == [*words, "--context", "Be kind."]
-    assert model_words(given, with_context=False) == words
-    assert model_words({"context": "@none"}, with_context=False) == ["--context", "@none"]
-    assert model_words({"context": ""}) == ["--context", ""]
 
 
 def test_each_step_says_the_next_one_whole(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

@@ -1,52 +1,15 @@
-"""The flags with which a command that follows a run reads the same model, in the same place.
+"""What a command that follows a run needs to be given: the model behind the run, and its folder.
 
 What a command says of the next one has to run as it stands. So it keeps what was given for the
 model, and the folder of runs, wherever these are not the usual ones.
 """
 
-import shlex
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from traitscope.config.common import OnModel, Output
-from traitscope.config.fields import changed_flags, flag_of
-from traitscope.models.hardware import default_dtype, resolve_device
+from traitscope.config.common import Output
+from traitscope.config.fields import changed_flags
 from traitscope.runs import drawn_rows, store
-
-KEPT = ("model", "device", "dtype", "template", "control_tokens", "same_as")
-"settings of a model that a following command takes over"
-CONTEXT = "context"
-
-
-def model_words(settings: Mapping[str, Any], with_context: bool = True) -> list[str]:
-    """The words that name the model of some settings, as far as they are not the usual ones.
-
-    settings: Values by field, of a config (vars) or as a run recorded them. Device and dtype that
-    `auto` stands for on this machine are left out. with_context: Whether the neutral context is
-    named, too; without a template it always is.
-    """
-    words: list[str] = []
-    for name in KEPT:
-        value, usual = settings.get(name), getattr(OnModel, name)
-        if value is None or value in (usual, _automatic(settings, name)):
-            continue
-        if isinstance(value, list | tuple):
-            words += [flag_of(name), *map(str, value)] if value else []
-        else:
-            words += [flag_of(name), str(value)]
-    context = settings.get(CONTEXT)
-    if context is not None and (with_context or str(context).startswith("@none")):
-        words += [flag_of(CONTEXT), str(context)]
-    return words
-
-
-def _automatic(settings: Mapping[str, Any], name: str) -> Any:
-    """What `auto` stands for on this machine; None for a setting that has no such value."""
-    if name == "device":
-        return resolve_device("auto")
-    device = settings.get("device", "auto")
-    return default_dtype(resolve_device(device)) if name == "dtype" else None
 
 
 def place_words(run: Path) -> list[str]:
@@ -69,8 +32,3 @@ def settings_for(run: store.Run) -> dict[str, Any]:
         run = store.load_run(folder)
         settings = drawn_rows.settings_of(run)
     return settings
-
-
-def joined(words: list[str]) -> str:
-    """The words behind a command; empty for none."""
-    return f" {shlex.join(words)}" if words else ""

@@ -28,7 +28,7 @@ from traitscope.reporting.study_page import StudyHeader
 from traitscope.reporting.tables import Table
 from traitscope.reporting.verdict import HAS_TRAIT, Findings, Precondition
 from traitscope.runs import opening, store
-from traitscope.runs.names import following
+from traitscope.models.identity.words import model_words
 from traitscope.stats.decision import ALPHA, MIN_UNITS
 from traitscope.stats.measurement import Measurement
 from traitscope.stats.power import detectable
@@ -219,7 +219,7 @@ def _after_run(config: ExperimentConfig, request: ExperimentRequest, summary: di
 def _scan_typed(request: ExperimentRequest) -> str:
     """The scan for a stronger teacher, by the vector of the experiment's own teacher."""
     contrast = conclusion.primary_contrast(request.size)
-    words = ["--trait", contrast.trait, *following.model_words(vars(request.config))]
+    words = ["--trait", contrast.trait, *model_words(vars(request.config))]
     vector = request.size.teachers[contrast.treated].vector
     company = []
     for trait in nodes.vector_traits(request.size):
