@@ -12,9 +12,9 @@ from traitscope.cli import flags, listing, naming, printed
 from traitscope.config.commands import RerunConfig, ShowConfig
 from traitscope.config.common import Output
 from traitscope.errors import ConfigError
+from traitscope.models.identity.words import model_words
 from traitscope.plurals import counted
 from traitscope.runs import lineage, store
-from traitscope.models.identity.words import model_words
 from traitscope.runs.names import following, labels
 from traitscope.runs.opening import REMARKS, TEMPLATE_DATE
 from traitscope.stages import registry

@@ -9,8 +9,8 @@ from typing import Any, Literal
 from traitscope.config.screen import ScreenConfig
 from traitscope.information.power import DEMO as CALIBRATION
 from traitscope.information.power import POWER, rows_needed
-from traitscope.reporting.numbers import bounds, estimate
 from traitscope.models.identity.words import model_words
+from traitscope.reporting.numbers import bounds, estimate
 from traitscope.screening.answers import DOUBLED, AnswerShift, SampledRate
 from traitscope.screening.questions import Kind
 from traitscope.screening.rows import STUDENT_SEEDS, NumberRows

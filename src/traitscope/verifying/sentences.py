@@ -5,9 +5,9 @@ import statistics
 from collections.abc import Sequence
 
 from traitscope.config.students.verify import VerifyConfig
+from traitscope.models.identity.words import joined, model_words
 from traitscope.plurals import counted
 from traitscope.reporting.numbers import bounds, estimate, number
-from traitscope.models.identity.words import joined, model_words
 from traitscope.screening.answers import DOUBLED, POWER
 from traitscope.stats.decision import MIN_UNITS
 from traitscope.stats.measurement import Measurement

@@ -22,13 +22,13 @@ from traitscope.errors import ConfigError, StoreError
 from traitscope.interventions.checks.vectors import check_direction
 from traitscope.interventions.vector import load_vector
 from traitscope.models.identity import finding
+from traitscope.models.identity.words import model_words
 from traitscope.plain_values import NotPlainError, from_yaml
 from traitscope.reporting.numbers import bounds, estimate
 from traitscope.reporting.study_page import StudyHeader
 from traitscope.reporting.tables import Table
 from traitscope.reporting.verdict import HAS_TRAIT, Findings, Precondition
 from traitscope.runs import opening, store
-from traitscope.models.identity.words import model_words
 from traitscope.stats.decision import ALPHA, MIN_UNITS
 from traitscope.stats.measurement import Measurement
 from traitscope.stats.power import detectable
