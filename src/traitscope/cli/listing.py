@@ -9,7 +9,8 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from traitscope.cli import printed
+from traitscope.cli.printed import runs as printed
+from traitscope.cli.printed import values
 from traitscope.cli.run_files import RunFiles
 from traitscope.config.commands import ShowConfig
 from traitscope.config.common import Output
@@ -244,7 +245,7 @@ def main_number(run: store.Run, files: RunFiles) -> str:
         content = files.numbers(run.path, name)
         for measurement in content.get("measurements", [])[:1]:
             name = measurement["name"].rpartition(".")[2]
-            return f"{name} {printed.value(measurement, 2)}"
+            return f"{name} {values.value(measurement, 2)}"
     return ""
 
 
@@ -275,7 +276,7 @@ def _matched(run: store.Run, files: RunFiles) -> str:
 def _explained(run: store.Run, files: RunFiles) -> str:
     summary = files.numbers(run.path, "summary.json")
     share = next(iter(summary["kinds"].values()))["share"]
-    return f"share {printed.value(share, 2)}"
+    return f"share {values.value(share, 2)}"
 
 
 def _aligned(run: store.Run, files: RunFiles) -> str:
@@ -293,7 +294,7 @@ def _compared(run: store.Run, files: RunFiles) -> str:
     summary = files.numbers(run.path, "summary.json")
     for item in summary["differences"]:
         if item["score"] == COMPARED:
-            return f"{summary['answer']}: {printed.value(item['difference'], 2)}"
+            return f"{summary['answer']}: {values.value(item['difference'], 2)}"
     return summary["answer"]
 
 
@@ -301,7 +302,7 @@ def _concluded(run: store.Run, files: RunFiles) -> str:
     """Return the outcome of the primary claim of a study or an experiment."""
     for verdict in files.numbers(run.path, printed.FINDINGS)["verdicts"]:
         if verdict["primary"]:
-            return f"{verdict['outcome']}: {printed.value(verdict['decided_by'], 2)}"
+            return f"{verdict['outcome']}: {values.value(verdict['decided_by'], 2)}"
     return ""
 
 

@@ -8,7 +8,9 @@ from dataclasses import asdict
 from pathlib import Path
 
 from traitscope import atomic_files
-from traitscope.cli import flags, listing, naming, printed
+from traitscope.cli import flags, listing, naming
+from traitscope.cli.printed import runs as printed
+from traitscope.cli.printed import scan
 from traitscope.config.commands import RerunConfig, ShowConfig
 from traitscope.config.common import Output
 from traitscope.errors import ConfigError
@@ -63,7 +65,7 @@ def describe(run: store.Run) -> dict:
         summary["status"] = "failed"
         summary["message"] = NOTHING_KEPT.format(run=run.path, **summary["summary"])
     if run.stage == "steer_scan":
-        summary["next"] = printed.next_of_scan(run, summary["summary"])
+        summary["next"] = scan.next_of_scan(run, summary["summary"])
     if run.stage == "export" and not run.file("model").exists():
         summary["next"] = _next_of_student(run, summary["summary"]["base"])
     if "screen" in summary:

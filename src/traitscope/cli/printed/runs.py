@@ -5,13 +5,14 @@ not at all: the largest over layers is large in control students, too.
 """
 
 import json
-import shlex
 from collections.abc import Iterator
 from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from traitscope.cli import printed_rows
+from traitscope.cli.printed import rows as of_rows
+from traitscope.cli.printed import scan
+from traitscope.cli.printed.values import value
 from traitscope.errors import StoreError
 from traitscope.plurals import counted
 from traitscope.runs import drawn_rows, row_intake, store
@@ -65,7 +66,7 @@ def lines(run: store.Run, numbers: dict[str, Any]) -> Iterator[str]:
         for sentence in numbers.get(name, {}).get("findings", []):
             if not sentence.startswith(NEXT):
                 yield sentence
-    for line in (*printed_rows.read(numbers), *_numbers(run, numbers)):
+    for line in (*of_rows.read(numbers), *_numbers(run, numbers)):
         yield f"  {line}"
 
 
@@ -101,15 +102,6 @@ def _measurement(item: dict[str, Any]) -> Iterator[str]:
         yield f"{item['name']:<28} {value(item, unit=' ' + item['unit'])} ({n})"
     elif item["unit"] == "kappa":
         yield f"{item['name']:<28} undefined (n={item['n']}): one of them says one thing only"
-
-
-def value(item: dict[str, Any], places: int = 4, unit: str = "") -> str:
-    """Return an estimate with its interval; `undefined` where there is none."""
-    if item["estimate"] is None:
-        return "undefined"
-    low, high, n = item["low"], item["high"], places
-    bounds = f"{unit}, no interval" if low is None else f" [{low:.{n}f}, {high:.{n}f}]{unit}"
-    return f"{item['estimate']:+.{n}f}{bounds}"
 
 
 def _filter(run: store.Run, numbers: dict[str, Any]) -> Iterator[str]:
@@ -184,7 +176,7 @@ def _train(run: store.Run, _: dict[str, Any]) -> Iterator[str]:
     loss = f"loss {first:.4g} → {last:.4g}" if len(steps) > 1 else f"loss before it {first:.4g}"
     taken = counted(len(steps), "optimizer step")
     yield f"{taken}, {loss} nats a token{unseen}"
-    if rows := printed_rows.learnt(run):
+    if rows := of_rows.learnt(run):
         yield f"learnt from {rows}"
 
 
@@ -194,7 +186,7 @@ def _steps(run: store.Run) -> list[dict[str, Any]]:
 
 
 def _generate(run: store.Run, _: dict[str, Any]) -> Iterator[str]:
-    yield from printed_rows.written(run)
+    yield from of_rows.written(run)
 
 
 def _export(_: store.Run, numbers: dict[str, Any]) -> Iterator[str]:
@@ -255,84 +247,6 @@ def _extract(run: store.Run, _: dict[str, Any]) -> Iterator[str]:
         return
     for cosine, pair in cosines:
         yield f"{'cosine of ' + pair:<28} {cosine:+.2f} at block {layer}"
-
-
-def _scan(run: store.Run, numbers: dict[str, Any]) -> Iterator[str]:
-    """Yield a row for each cell of a scan, and the best one."""
-    summary = numbers["summary"]
-    settings = drawn_rows.settings_of(run)
-    if is_given := bool(settings.get("vector")):
-        yield from _whose_vector(run, summary["trait"])
-    elif not settings["company"]:
-        yield "one trait alone: much of its vector is the form of its prompt; name --company"
-    several = len({_taken(cell) for cell in summary["cells"]}) > 1
-    header = "block  strength   log P   minus base [95 %]          share   perplexity  coherent"
-    yield f"{header}  vector, tokens" if several else header
-    yield f"{'base':<15}  {_scan_cells(summary['base'], None)}"
-    for cell in summary["cells"]:
-        coherent = "yes" if cell["is_coherent"] else "no"
-        if several:
-            coherent = f"{coherent:<8}  {', '.join(_taken(cell))}"
-        place = f"{cell['layer']:>5}  {cell['alpha']:>8g}"
-        yield f"{place}  {_scan_cells(cell, cell['rise'])}  {coherent}"
-    if summary["best"] is None:
-        yield (
-            "no coherent cell names the trait more than the base does: try other --layers and"
-            f" --alphas, {'another vector' if is_given else 'more --company'}, or another prompt"
-        )
-        return
-    best = summary["best"]
-    yield (
-        f"best coherent cell: block {best['layer']}, strength {best['alpha']:g}"
-        f"{', ' + ', '.join(_taken(best)) if several else ''}; chosen on these questions, so its"
-        " rise is optimistic"
-    )
-    if _taken(best)[0] == "stem":
-        yield "its vector is taken at the answer's stem: students hardly take such a trait on"
-
-
-def _whose_vector(run: store.Run, trait: str) -> Iterator[str]:
-    """Yield a sentence where a given vector says that it is another trait's."""
-    from traitscope.interventions.vector import load_vector
-
-    named = load_vector(run.file(f"{trait}.safetensors")).about.get("trait")
-    if named not in (None, trait):
-        yield f"the vector is that of {named}, and the questions are about {trait}"
-
-
-def _taken(cell: dict[str, Any]) -> tuple[str, str]:
-    """Return where the vector of a cell was taken, and the tokens that are steered."""
-    return cell.get("taken_at", "header"), cell.get("position", "all")
-
-
-def _scan_cells(cell: dict[str, Any], rise: dict[str, Any] | None) -> str:
-    """Return score, rise, share and perplexity of the base or of a cell, in columns."""
-    scores = cell["scores"]
-    share = scores.get("candidate_share", {}).get("estimate")
-    shown = "–" if share is None else f"{share:.3f}"
-    log_p = scores["target_logprob"]["estimate"]
-    risen = "" if rise is None else value(rise, 2)
-    return f"{log_p:>6.2f}   {risen:<24}  {shown:<6}  {cell['perplexity']:>9.4g}"
-
-
-def next_of_scan(run: store.Run, summary: dict[str, Any]) -> str:
-    """Return the command that writes rows of the best teacher; empty where there is none."""
-    from traitscope.interventions.intervention import Steer
-    from traitscope.interventions.short_form import to_short
-    from traitscope.models.identity.words import model_words
-    from traitscope.runs.names import following
-
-    if summary["best"] is None:
-        return ""
-    place, position = _taken(summary["best"])
-    vector = run.file(f"{summary['trait']}.safetensors")
-    if not vector.exists():
-        vector = run.file(f"{place}/{vector.name}")
-    layer, alpha = summary["best"]["layer"], summary["best"]["alpha"]
-    steering = to_short(Steer(vector, layer=layer, alpha=alpha, position=position))
-    words = [*model_words(drawn_rows.settings_of(run)), *following.place_words(run.path)]
-    words += ["--vocabulary", "template", "--interventions", steering]
-    return shlex.join(["traitscope", "generate", *words])
 
 
 def middle(by_layer: Any) -> int:
@@ -396,6 +310,6 @@ OF_STAGE = {
     "gradients": _gradients,
     "match_kl": _match_kl,
     "extract": _extract,
-    "steer_scan": _scan,
+    "steer_scan": scan.cells,
 }
 """What is said of a run of one stage, beside its measurements."""
