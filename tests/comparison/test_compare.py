@@ -473,7 +473,7 @@ def test_a_vector_whose_name_begins_like_the_traits_is_left_to_the_page() -> Non
     quantities = (Eas("cat"), Eas("cat", "minus others"), Eas("caterpillar"), Perplexity())
     for quantity in (*quantities, QuestionScore("negative", "whole_word")):
         item = Difference(quantity, None, None, nothing)
-        if wording._is_shown(item, "cat"):
+        if wording._is_shown(item, "cat", "target_logprob"):
             shown.append(item.score)
     assert shown == ["eas.cat", "eas.cat minus others", "perplexity"]
 

@@ -28,7 +28,7 @@ WHOLE = ("result", "run")
 UNREADABLE = "cannot be read"
 """What stands in place of the result of a run whose files are damaged or of another version."""
 COMPARED = "positive.target_logprob"
-"""The difference that decides a comparison."""
+"""The difference that decides a comparison of an earlier version, which does not say so."""
 RESULTS = ("decision", "study", "experiment")
 """Stages that conclude an audit, a study or an experiment."""
 FOLDERS = ("audit", "experiments", "demo", "demo-quick")
@@ -292,8 +292,9 @@ def _scanned(run: store.Run, files: RunFiles) -> str:
 
 def _compared(run: store.Run, files: RunFiles) -> str:
     summary = files.numbers(run.path, "summary.json")
+    decides = summary.get("decides", COMPARED)
     for item in summary["differences"]:
-        if item["score"] == COMPARED:
+        if item["score"] == decides:
             return f"{summary['answer']}: {values.value(item['difference'], 2)}"
     return summary["answer"]
 

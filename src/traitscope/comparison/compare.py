@@ -16,7 +16,7 @@ from traitscope import atomic_files
 from traitscope.comparison.differences import compare_models
 from traitscope.comparison.matching import MeasuredModel, check_comparable
 from traitscope.comparison.page import comparison_figures, comparison_tables
-from traitscope.comparison.read_runs import SCORE_UNITS, ReadModel, model_from_scores, read_models
+from traitscope.comparison.read_runs import ReadModel, model_from_scores, read_models, score_units
 from traitscope.comparison.results import AlongVector, Comparison, Source
 from traitscope.comparison.vectors import (
     along_randoms,
@@ -25,7 +25,6 @@ from traitscope.comparison.vectors import (
     teacher_vectors,
 )
 from traitscope.comparison.wording import (
-    PRIMARY,
     Wording,
     sentences,
     status,
@@ -172,7 +171,7 @@ def compare_read(
     comparison = compare_models(
         treated_models,
         control_models,
-        SCORE_UNITS,
+        score_units([*treated_models, *control_models]),
         name=name,
         design=design,
         trait=trait,
@@ -190,7 +189,8 @@ def compare_read(
 
 def teacher_rise(teacher: ReadModel, base: ReadModel) -> Measurement:
     """Return the teacher's primary score minus the base's, paired over questions."""
-    return compare_read([teacher], [base], name="teacher")[PRIMARY]
+    comparison = compare_read([teacher], [base], name="teacher")
+    return comparison[comparison.primary]
 
 
 def _check_apart(treated: Sequence[ReadModel], control: Sequence[ReadModel]) -> None:
@@ -277,6 +277,7 @@ def comparison_json(comparison: Comparison, wording: Wording) -> dict[str, Any]:
         "design": comparison.design,
         "reference": comparison.reference,
         "trait": wording.trait,
+        "decides": str(comparison.primary),
         "text": list(sentences(comparison, wording)),
         "positive_control": control.found if control else None,
         "differences": differences,

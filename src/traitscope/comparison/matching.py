@@ -41,6 +41,8 @@ class MeasuredModel:
     """EAS [L] by the trait of the vector that training is compared with."""
     trait: str | None = None
     """Trait whose questions were asked."""
+    judges: tuple[str, ...] = ()
+    """Judges whose rates its scores are, of a behaviour; the first one decides."""
     context: str | None = None
     """Digest of the system turn that the questions were asked under."""
     base: str | None = None
@@ -111,8 +113,23 @@ def check_comparable(models: Sequence[MeasuredModel]) -> None:
     _check_questions(models)
 
 
+def judges_of(models: Sequence[MeasuredModel]) -> tuple[str, ...]:
+    """Return the judges of models of a behaviour, the first one decides; none of other models."""
+    for model in models:
+        if model.judges:
+            return model.judges
+    return ()
+
+
 def _check_questions(models: Sequence[MeasuredModel]) -> None:
     scored = [model for model in models if model.scores]
+    for model in scored[1:]:
+        if model.judges != scored[0].judges:
+            judged = " and ".join(" ".join(each.judges) or "none" for each in (model, scored[0]))
+            raise DataError(
+                f"{model.name} and {scored[0].name} have other judges ({judged}); expected the"
+                " same; measure both with the same trait file"
+            )
     for model in scored[1:]:
         if model.scores.keys() != scored[0].scores.keys():
             raise DataError(

@@ -10,13 +10,12 @@ from traitscope.comparison.differences import (
     mean_values,
     scores_of,
 )
-from traitscope.comparison.matching import MeasuredModel
-from traitscope.comparison.read_runs import SCORE_UNITS
+from traitscope.comparison.matching import MeasuredModel, judges_of
+from traitscope.comparison.read_runs import score_units
 from traitscope.comparison.results import PERPLEXITY, SAMPLED_UNIT, Comparison, Eas, Source
+from traitscope.comparison.terms import TREATED, asked, limits, scored, terms
 from traitscope.comparison.wording import (
     EFFECT,
-    PRIMARY,
-    SET_LABELS,
     sentences,
     status,
     wording_of,
@@ -35,56 +34,6 @@ BAND_NOTE = (
     " the band is not corrected for their number."
 )
 RATES_NOTE = "An interval of a rate is that of a mean, so it may pass 0 or 1."
-LIMITS = (
-    "The comparison is about one model, one trait, one teacher and one training recipe. It does not"
-    " say what happens with others.",
-    "Where an interval includes zero, an effect was not shown. That is not the same as showing that"
-    " there is none.",
-    "One score decides: target log-probability on questions about favourites. The other scores help"
-    " to read it; their intervals are not corrected for their number.",
-    "Intervals over seeds hold for these questions. The interval that is marked with new questions"
-    " holds for other questions of the same kind, too. With one seed an interval"
-    " covers questions only: another training run may end elsewhere.",
-    "A similarity of activations (EAS) goes along with the trait. It is no proof that it causes the"
-    " trait.",
-)
-TREATED = "Treated students are trained on a teacher's outputs."
-"who the treated side is, where it is students"
-TERMS = (
-    ("base", "The model before training."),
-    (
-        "target_logprob",
-        "Log of the probability of the trait's word forms right after the answer's stem, in nats.",
-    ),
-    (
-        "candidate_share",
-        "Probability of the trait's word among all candidate answers of its kind.",
-    ),
-    (
-        "total_variation",
-        "Half the L1 distance between the next-token distribution and the base's: 0 is equal, 1 is"
-        " disjoint.",
-    ),
-    ("whole_word", "Fraction of sampled answers that name the trait anywhere."),
-    ("first_word", "Fraction of sampled answers that begin with the trait."),
-    ("unscored", "Fraction of sampled answers that could not be scored, such as empty ones."),
-    (
-        "positive, negative, off_topic",
-        "Question sets about favourites, dislikes and other facts. A preference shows on the first;"
-        " a word that is repeated everywhere shows on all.",
-    ),
-    (
-        "EAS",
-        "Empirical activation similarity: cosine between a student's mean change in the residual"
-        " stream and a teacher's vector, in one layer. A part of it comes with any training, so it"
-        " is compared with the control's and with other traits' vectors.",
-    ),
-    (
-        "n",
-        "Pairs of treated and control scores with the same seed and question; models, where the"
-        " sides are not paired.",
-    ),
-)
 
 
 def differences_table(name: str, title: str, comparison: Comparison) -> Table:
@@ -99,7 +48,7 @@ def differences_table(name: str, title: str, comparison: Comparison) -> Table:
     basis = methods(numbers)
     caption = (
         f"Means with 95 % intervals. {basis} Not corrected for the number of rows; the main score"
-        f" is {PRIMARY}."
+        f" is {comparison.primary}."
     )
     if any(item.unit == SAMPLED_UNIT for item in numbers):
         caption += f" {RATES_NOTE}"
@@ -174,11 +123,13 @@ def scores_tables(
             header.append(f"{score}\n{units[score]}")
         if question_set == "positive":
             header.append(PERPLEXITY)
-        label = SET_LABELS.get(question_set, question_set)
+        about = f"{asked(question_set).capitalize()} ({question_set})"
+        if judges_of(models):
+            about = asked(question_set, "judged").capitalize()
         tables.append(
             Table(
                 f"scores-{question_set}",
-                f"Questions about {label} ({question_set})",
+                about,
                 "Mean with 95 % interval over seeds; over questions where there is no seed."
                 f" {RATES_NOTE}",
                 tuple(header),
@@ -197,21 +148,28 @@ def _mean_perplexity(condition: str, models: Sequence[MeasuredModel]) -> Any:
 
 
 def primary_figure(by_panel: Mapping[str, Comparison], trait: str) -> Figure:
-    """Return the log-probability of the trait's word on both sides of some comparisons."""
-    sides = {}
+    """Return what decides, on both sides of some comparisons."""
+    sides, judge = {}, ""
     for panel, comparison in by_panel.items():
+        judge = comparison.judge
         for item in comparison.differences:
-            if item.quantity == PRIMARY:
+            if item.quantity == comparison.primary:
                 sides[panel] = {"treated": item.treated, comparison.reference: item.control}
-    caption = (
-        f"Log-probability of “{trait}” right after the answer's stem, questions about favourites,"
-        " with 95 % intervals over seeds (over questions where there is one model). Treated and"
+    behind = (
+        ", with 95 % intervals over seeds (over questions where there is one model). Treated and"
         " control are compared pair by pair in the tables; an overlap of two intervals here decides"
         " nothing."
     )
-    title = "How likely the trait's word is, by condition"
-    xlabel = f"log-probability of “{trait}”, nats"
-    return dot_figure("target-logprob", title, caption, sides, xlabel)
+    words = scored(trait, judge).removeprefix("the ")
+    if judge:
+        caption = f"{words.capitalize()}, {asked('positive', judge)}{behind}"
+        title, name, xlabel = "How often the behaviour shows, by condition", "judged", words
+    else:
+        stem = "right after the answer's stem"
+        caption = f"{words.capitalize()} {stem}, {asked('positive')}{behind}"
+        title, name = "How likely the trait's word is, by condition", "target-logprob"
+        xlabel = f"{words}, nats"
+    return dot_figure(name, title, caption, sides, xlabel)
 
 
 def layer_figures(by_panel: Mapping[str, Comparison], trait: str) -> tuple[Figure, ...]:
@@ -271,14 +229,14 @@ def marked_layer(layer: int | None) -> tuple[float, str] | None:
     return None if layer is None else (layer, f"layer {layer}")
 
 
-def limits_section() -> Section:
-    """Return what a comparison does not show."""
-    return Section("limits", "What this does not show", LIMITS)
+def limits_section(judge: str = "") -> Section:
+    """Return what a comparison does not show; `judge` decides on a behaviour."""
+    return Section("limits", "What this does not show", limits(judge))
 
 
-def terms_table(control: str, treated: str = TREATED) -> Table:
+def terms_table(control: str, treated: str = TREATED, judges: tuple[str, ...] = ()) -> Table:
     """Return the terms that tables and figures use; two sentences say who the two sides are."""
-    rows = (("treated, control", f"{treated} {control}"), *TERMS)
+    rows = (("treated, control", f"{treated} {control}"), *terms(judges))
     return Table("terms", "Terms", "", ("term", "meaning"), rows)
 
 
@@ -287,7 +245,8 @@ def _terms_of_runs(comparison: Comparison) -> Table:
     control = "Control models are those whose side is control."
     if comparison.design == "one control":
         control = "The control is one measured model, which serves all treated ones."
-    return terms_table(control, "Treated models are those whose side is treated under Runs.")
+    treated = "Treated models are those whose side is treated under Runs."
+    return terms_table(control, treated, judges_of(comparison.treated))
 
 
 def runs_table(sources: Sequence[Source]) -> Table:
@@ -314,7 +273,7 @@ def conditions_tables(comparison: Comparison) -> tuple[Table, ...]:
         if model is not None:
             conditions[name] = (model,)
     conditions |= {"treated": comparison.treated, comparison.reference: comparison.control}
-    return scores_tables(conditions, SCORE_UNITS)
+    return scores_tables(conditions, score_units([*comparison.treated, *comparison.control]))
 
 
 def comparison_latex(comparison: Comparison) -> str:
@@ -345,7 +304,7 @@ def comparison_page(comparison: Comparison) -> str:
     )
     sections = [
         Section("answer", "What was found", cards=(card,)),
-        limits_section(),
+        limits_section(comparison.judge),
         Section(
             "differences",
             "Treated minus control",

@@ -6,23 +6,25 @@ Runs of one student are taken together.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from traitscope.comparison.matching import MeasuredModel
+from traitscope.comparison.matching import MeasuredModel, judges_of
 from traitscope.comparison.results import UNSCORED
 from traitscope.errors import DataError, StoreError
 from traitscope.interventions.intervention import Adapter
 from traitscope.interventions.vector import Vector, load_vector
 from traitscope.runs import store
 from traitscope.runs.manifests import RUN_NAME, check_unchanged, input_of_value
-from traitscope.stages.behaviours.scores import UNITS, Scores
+from traitscope.stages.behaviours.scores import RATE, UNITS, Scores, judges_among
 from traitscope.training.eas import StudentEas
 
-SCORE_UNITS = UNITS | {UNSCORED: "rate"}
-"units of what a comparison shows, the fraction of unscored answers included"
+SCORE_UNITS = UNITS | {UNSCORED: RATE}
+"units of what a comparison shows of a trait with a word, the fraction of unscored answers included"
+BESIDE = ("id", "set", "question", "answers", UNSCORED)
+"keys of a row of scores that hold no score"
 TRAIN = "train"
 "stage that trains students"
 V_STUDENT = "v_student.safetensors"
@@ -75,7 +77,21 @@ def model_from_scores(scores: Scores, name: str, place: int) -> MeasuredModel:
         perplexity=scores.perplexity,
         trait=scores.trait,
         context=scores.context_digest,
+        judges=_judges_of(rows),
     )
+
+
+def score_units(models: Sequence[MeasuredModel]) -> dict[str, str]:
+    """Return the units of what a comparison of some models shows, by score, in their order."""
+    judges = judges_of(models)
+    return dict.fromkeys(judges, RATE) | {UNSCORED: RATE} if judges else SCORE_UNITS
+
+
+def _judges_of(rows: Mapping[str, Mapping[str, Any]]) -> tuple[str, ...]:
+    """Return the judges of rows of scores, by question; none of a trait with a word."""
+    for row in rows.values():
+        return judges_among(key for key in row if key not in BESIDE)
+    return ()
 
 
 def _student_of(run: store.Run) -> Path:
@@ -172,6 +188,7 @@ def _with_scores(model: MeasuredModel, run: store.Run) -> MeasuredModel:
         perplexity=about.get("perplexity"),
         trait=about["trait"],
         context=about["context_digest"],
+        judges=_judges_of(scores),
     )
 
 

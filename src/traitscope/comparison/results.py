@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from traitscope import atomic_files
-from traitscope.comparison.matching import Design, MeasuredModel
+from traitscope.comparison.matching import Design, MeasuredModel, judges_of
 from traitscope.errors import DataError
 from traitscope.reporting.figures import Interval
 from traitscope.reporting.verdict import Precondition
@@ -38,6 +38,10 @@ class QuestionScore:
 
     def __str__(self) -> str:
         return f"{self.question_set}.{self.score}"
+
+
+PRIMARY = QuestionScore("positive", "target_logprob")
+"the score that decides whether there is an effect, of a trait with a word"
 
 
 @dataclass(frozen=True)
@@ -204,6 +208,17 @@ class Comparison:
 
         atomic_files.write_text(Path(path), comparison_latex(self))
         return Path(path)
+
+    @property
+    def judge(self) -> str:
+        """The judge whose rate decides, of a behaviour; empty of a trait with a word."""
+        judges = judges_of([*self.treated, *self.control])
+        return judges[0] if judges else ""
+
+    @property
+    def primary(self) -> QuestionScore:
+        """The score that decides whether there is an effect."""
+        return QuestionScore(PRIMARY.question_set, self.judge) if self.judge else PRIMARY
 
     @property
     def other_vectors(self) -> int:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from traitscope.comparison.results import Comparison, Difference, Eas, QuestionScore
+from traitscope.comparison.terms import SET_LABELS, asked, of_unit, scored
 from traitscope.reporting.numbers import bounds, crossed_bounds, estimate, reading
 from traitscope.reporting.verdict import Precondition
 from traitscope.stats.measurement import Measurement
@@ -15,9 +16,6 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.table import Table as TerminalTable
 
-PRIMARY = QuestionScore("positive", "target_logprob")
-"the score that decides whether there is an effect"
-SET_LABELS = {"positive": "favourites", "negative": "dislikes", "off_topic": "other facts"}
 EFFECT, NO_EFFECT = "effect", "no effect shown"
 ONE_SEED = "one seed, no verdict"
 NO_TRAIT = "no verdict: the teacher lacks the trait"
@@ -66,7 +64,7 @@ def status(comparison: Comparison, wording: Wording) -> str:
         return QUICK
     if wording.lacks_trait:
         return NO_TRAIT
-    primary = comparison.get(PRIMARY)
+    primary = comparison.get(comparison.primary)
     if len(comparison.treated) == 1 and comparison.treated[0].seed is not None:
         return ONE_SEED
     return EFFECT if primary is not None and primary.low > 0 else NO_EFFECT
@@ -74,7 +72,7 @@ def status(comparison: Comparison, wording: Wording) -> str:
 
 def direction(comparison: Comparison) -> str:
     """Say which way the treated models moved."""
-    primary = comparison.get(PRIMARY)
+    primary = comparison.get(comparison.primary)
     if primary is None or not primary.excludes_zero:
         return "undecided"
     return "towards the trait" if primary.low > 0 else "away from the trait"
@@ -85,11 +83,11 @@ def sentences(comparison: Comparison, wording: Wording) -> tuple[str, ...]:
 
     The primary score alone decides.
     """
-    primary = comparison.get(PRIMARY)
+    primary = comparison.get(comparison.primary)
     if primary is None:
         return ("The trait's questions were not scored on these models.",)
     texts = [
-        _main_sentence(primary, wording),
+        _main_sentence(primary, comparison, wording),
         _reading_sentence(primary, len(comparison.treated), wording),
         _basis_sentence(primary, comparison),
         _other_sets_sentence(comparison),
@@ -99,14 +97,14 @@ def sentences(comparison: Comparison, wording: Wording) -> tuple[str, ...]:
     return tuple(text for text in texts if text)
 
 
-def _main_sentence(primary: Measurement, wording: Wording) -> str:
-    ratio = ""
-    if not math.isnan(primary.estimate):
+def _main_sentence(primary: Measurement, comparison: Comparison, wording: Wording) -> str:
+    ratio, judge = "", comparison.judge
+    if not judge and not math.isnan(primary.estimate):
         times = math.exp(primary.estimate)
         ratio = f": {times:.3g} times the probability (geometric mean)"
     return (
-        f"{wording.treatment[0].upper()}{wording.treatment[1:]}, the log-probability of"
-        f" “{wording.trait}” on questions about favourites is {estimate(primary, True)} nats"
+        f"{wording.treatment[0].upper()}{wording.treatment[1:]}, {scored(wording.trait, judge)}"
+        f" on {asked('positive', judge)} is {estimate(primary, True)}{of_unit(primary.unit)}"
         f" {bounds(primary, True)} relative to {wording.reference}{ratio}."
     )
 
@@ -172,28 +170,29 @@ def _power_sentence(primary: Measurement) -> str:
         return ""
     n_seeds = primary.n_clusters
     return (
-        f"With {n_seeds} seeds an effect of {detectable(sd, n_seeds):.2g} nats is found with power"
-        f" 0.8, at the spread that was seen: an sd of {sd:.2g} between seeds."
+        f"With {n_seeds} seeds an effect of {detectable(sd, n_seeds):.2g}{of_unit(primary.unit)} is"
+        f" found with power 0.8, at the spread that was seen: an sd of {sd:.2g} between seeds."
     )
 
 
 def _other_sets_sentence(comparison: Comparison) -> str:
     """Give the same difference where a preference should not show."""
-    texts, risen = [], []
+    texts, risen, judge = [], [], comparison.judge
     for question_set in DETAILS:
-        label = SET_LABELS[question_set]
-        measurement = comparison.get(QuestionScore(question_set, PRIMARY.score))
+        measurement = comparison.get(QuestionScore(question_set, comparison.primary.score))
         if measurement is None:
             continue
-        value = f"{estimate(measurement, True)} nats {bounds(measurement, True)}"
-        texts.append(f"{value} on questions about {label}")
+        value = f"{estimate(measurement, True)}{of_unit(measurement.unit)}"
+        texts.append(f"{value} {bounds(measurement, True)} on {asked(question_set, judge)}")
         if measurement.low > 0:
-            risen.append(label)
+            risen.append(question_set if judge else SET_LABELS[question_set])
     if not texts:
         return ""
     text = f"The same difference is {' and '.join(texts)}."
     if not risen:
         return text
+    if judge:
+        return f"{text} It rises for {' and '.join(risen)} too: in part every answer changes."
     rise = f"It rises for {' and '.join(risen)} too: in part a repeated word, not a preference"
     return f"{text} {rise} alone."
 
@@ -281,7 +280,7 @@ def _differences(comparison: Comparison, trait: str) -> "TerminalTable":
     table.add_column("n", justify="right", overflow="fold")
     table.add_column("reading", overflow="fold")
     for item in comparison.differences:
-        if _is_shown(item, trait):
+        if _is_shown(item, trait, comparison.primary.score):
             m = item.difference
             intervals = escape(bounds(m, True)), escape(crossed_bounds(m, True))
             numbers = estimate(m, True), *intervals, str(m.n)
@@ -289,10 +288,10 @@ def _differences(comparison: Comparison, trait: str) -> "TerminalTable":
     return table
 
 
-def _is_shown(item: Difference, trait: str) -> bool:
+def _is_shown(item: Difference, trait: str, primary: str) -> bool:
     match item.quantity:
         case Eas(vector):
             return not trait or vector == trait
         case QuestionScore(question_set, score):
-            return question_set not in DETAILS or score == PRIMARY.score
+            return question_set not in DETAILS or score == primary
     return True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -27,6 +28,11 @@ PRIMARY_SET = "positive"
 "The question set that a difference of two Scores compares, where no other is named."
 PRIMARY_SCORE = "target_logprob"
 "The score that a difference of two Scores compares, where no other is named."
+
+
+def judges_among(scores: Iterable[str]) -> tuple[str, ...]:
+    """Return the names of scores that are rates of judges, in their order."""
+    return tuple(name for name in scores if name not in UNITS)
 
 
 @dataclass(frozen=True)

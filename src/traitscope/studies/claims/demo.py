@@ -32,8 +32,8 @@ from traitscope.comparison.page import (
     terms_table,
 )
 from traitscope.comparison.read_runs import SCORE_UNITS, ReadModel
-from traitscope.comparison.results import Comparison
-from traitscope.comparison.wording import PRIMARY, sentences
+from traitscope.comparison.results import PRIMARY, Comparison
+from traitscope.comparison.wording import sentences
 from traitscope.config.recipe import SAMPLED_RECIPE, Recipe
 from traitscope.data.package_files import bundled_file
 from traitscope.data.traits import trait_name

@@ -7,7 +7,6 @@ from typing import Any
 
 from traitscope.comparison.matching import MeasuredModel
 from traitscope.comparison.page import (
-    LIMITS,
     comparison_tables,
     layer_figures,
     primary_figure,
@@ -16,6 +15,7 @@ from traitscope.comparison.page import (
 )
 from traitscope.comparison.read_runs import ReadModel
 from traitscope.comparison.results import Comparison
+from traitscope.comparison.terms import LIMITS
 from traitscope.config.recipe import Recipe
 from traitscope.data.row_files import RECORDS
 from traitscope.data.traits import trait_name

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from traitscope.comparison.page import LIMITS
+from traitscope.comparison.terms import LIMITS
 from traitscope.comparison.wording import Wording
 from traitscope.reporting.tables import Table
 from traitscope.reporting.verdict import ClaimVerdict, Precondition
