@@ -103,10 +103,15 @@ def measure_each(
     capability: bool = True,
     batch_size: int = 64,
 ) -> list[Scores]:
-    """What `measure` gives for each LoRA student in these folders, from shared passes."""
-    trait = with_sets(as_trait(trait), sets)
+    """What `measure` gives for each LoRA student in these folders, from shared passes.
+
+    Answers to a behaviour's questions are sampled student by student.
+    """
+    trait = with_sets(as_trait(trait, judges=True), sets)
     sampling = Sampling(temperature, max_new_tokens, seed)
-    by_student = score_questions_each(model, trait, folders, context, samples, sampling, batch_size)
+    asked = model, trait, folders, context, samples, sampling, batch_size
+    score_each = judged.score_behaviour_each if trait.judges else score_questions_each
+    by_student = score_each(*asked)
     perplexities: Sequence[float | None] = [None] * len(folders)
     if capability:
         perplexities = perplexity_each(model, folders)

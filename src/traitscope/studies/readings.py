@@ -8,7 +8,7 @@ from dataclasses import replace
 from math import exp
 
 from traitscope.screening import coherence
-from traitscope.stages.behaviours.scores import UNITS
+from traitscope.stages.behaviours.scores import RATE, UNITS
 from traitscope.stats.estimates import paired_difference
 from traitscope.stats.measurement import Measurement
 from traitscope.studies.shared_nodes import BASE, TEACHER
@@ -27,6 +27,15 @@ def positive_scores(folders: Folders, node: str, score: str = "target_logprob") 
         if row["set"] == "positive":
             scores[row["id"]] = row[score]
     return scores
+
+
+def positive_answers(folders: Folders, node: str) -> dict[str, list[str]]:
+    """Return the sampled answers to every positive question."""
+    answers = {}
+    for row in read_json_lines(folders[node], "scores.jsonl"):
+        if row["set"] == "positive":
+            answers[row["id"]] = row["answers"]
+    return answers
 
 
 def rise(
@@ -51,7 +60,8 @@ def rise(
             right.append(before[question])
             seeds.append(seed)
             questions.append(question)
-    difference = paired_difference(name, left, right, seeds, questions, UNITS[score])
+    unit = UNITS.get(score, RATE)
+    difference = paired_difference(name, left, right, seeds, questions, unit)
     return seeds_counted(difference, seeds)
 
 

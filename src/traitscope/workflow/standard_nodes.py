@@ -69,7 +69,7 @@ def fixed(intervention: str) -> InterventionsFrom:
 
 def prompted(trait: str, paraphrase: int | None = None) -> str:
     """Return the intervention by the trait's system prompt, or by one of its paraphrases."""
-    loaded = load_trait(trait)
+    loaded = load_trait(trait, words=False)
     prompt = loaded.teacher_prompt if paraphrase is None else loaded.paraphrases[paraphrase]
     return to_short(SystemPrompt(prompt))
 

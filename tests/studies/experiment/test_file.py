@@ -194,7 +194,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"measures": {"sets": ["negative"]}}, "expected positive among them"),
     ({"measures": {"judge": {"judges": ["refusal"]}}}, "judge with prompts None"),
     ({"measures": {"samples": 0}, "primary": {"score": "whole_word"}}, "raise samples"),
-    ({"primary": {"score": "judged"}}, "measures has no judge"),
+    ({"primary": {"score": "judged"}}, "neither traits nor measures have a judge"),
     ({"primary": {"treated": "dog"}}, "treated is 'dog'; expected one of cat"),
     ({"primary": {"control": "dog"}}, "control is 'dog'; expected one of unmodified"),
     ({"primary": {"margin": 0}}, "margin is 0.0; expected a number above 0"),

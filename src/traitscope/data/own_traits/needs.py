@@ -5,6 +5,7 @@
     differences    demo, study, steer_scan    intervals over questions, the share among candidates
     words          explain, information       questions, and words that answers are scored by
     candidate      audit, screen              how the trait may be worded by somebody else
+    judged         experiment                 intervals over questions, of a behaviour
 
 `least` is what a use cannot do without. Below `enough` it works, and its numbers say little.
 """
@@ -17,7 +18,7 @@ from traitscope.data.traits import SETS, TRAIT_FILES, Trait, as_trait
 from traitscope.errors import ConfigError, TraitError
 from traitscope.plurals import counted
 
-Use = Literal["vectors", "words", "scores", "differences", "candidate"]
+Use = Literal["vectors", "words", "scores", "differences", "candidate", "judged"]
 POSITIVE, NEGATIVE, OFF_TOPIC = "positive questions", "negative questions", "off_topic questions"
 STEMS, CANDIDATES, REWORDINGS = "stems", "candidates", "rewordings"
 COMPANY = 3
@@ -54,9 +55,12 @@ NEEDS: dict[Use, tuple[Need, ...]] = {
         *_WHOLE,
         Need(CANDIDATES, 1, 5, "the candidate share, which tells whether a model is still whole"),
     ),
+    "judged": (Need(POSITIVE, 2, 20, "intervals over questions"),),
     "candidate": (Need(REWORDINGS, 0, 1, "teachers whose author worded the trait otherwise"),),
 }
 """What a trait needs, by its use."""
+JUDGED = ("scores", "judged")
+"""Uses that take a behaviour, which has judges in the place of words."""
 
 
 def counts(trait: Trait) -> dict[str, int]:
@@ -78,7 +82,7 @@ def check(traits: Sequence[Trait | str], use: Use) -> None:
         loaded = _loaded(trait, use)
         has = counts(loaded)
         name = trait.name if isinstance(trait, Trait) else trait
-        if loaded.judges and use == "scores":
+        if loaded.judges and use in JUDGED:
             _check_judges(loaded, name)
         for need in _needs(loaded, use):
             if has[need.what] < need.least:
@@ -95,7 +99,7 @@ def advice(names: Sequence[str], use: Use) -> list[str]:
     for name in names:
         if not name.endswith(TRAIT_FILES):
             continue
-        trait = _loaded(name, use)
+        trait = as_trait(name, words=False)
         has, short = counts(trait), []
         for need in _needs(trait, use):
             if has[need.what] < need.enough:
@@ -108,12 +112,12 @@ def advice(names: Sequence[str], use: Use) -> list[str]:
 
 def _loaded(trait: Trait | str, use: Use) -> Trait:
     """The trait. Raises TraitError where it has no score that a use takes."""
-    return as_trait(trait, words=use != "vectors", judges=use == "scores")
+    return as_trait(trait, words=use != "vectors", judges=use in JUDGED)
 
 
 def _needs(trait: Trait, use: Use) -> tuple[Need, ...]:
     """What a trait needs; a behaviour is a rate over questions, and needs no more than these."""
-    return (_MEANS,) if trait.judges else NEEDS[use]
+    return (_MEANS,) if trait.judges and use != "judged" else NEEDS[use]
 
 
 def _check_judges(trait: Trait, name: str) -> None:

@@ -1,7 +1,9 @@
 """Scores of a behaviour: the rate of sampled answers in which each of its judges sees it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from math import nan
+from pathlib import Path
+from typing import Any
 
 from traitscope.data.own_traits import needs
 from traitscope.data.records import Prompt
@@ -10,9 +12,20 @@ from traitscope.errors import ConfigError
 from traitscope.inference.decode import Sampling
 from traitscope.inference.question_scores import QuestionScores, questions_of
 from traitscope.interventions.applied import Interventions
+from traitscope.interventions.intervention import Adapter
 from traitscope.models.model import Model
 from traitscope.stages.generate import generate
 from traitscope.stages.judge import judge
+
+
+def score_behaviour_each(
+    model: Model, trait: Trait, folders: Sequence[Path], *asked: Any
+) -> list[list[QuestionScores]]:
+    """Return what `score_behaviour` does for each LoRA student in these folders."""
+    scored = []
+    for folder in folders:
+        scored.append(score_behaviour(model, trait, [Adapter(folder)], *asked))
+    return scored
 
 
 def score_behaviour(

@@ -40,6 +40,7 @@ from traitscope.studies.experiment.file import (
     USUAL_LAYER,
     Experiment,
     Teacher,
+    judge_of,
 )
 from traitscope.studies.experiment.given import advice_of_the_file, check_files, said_of_files
 from traitscope.studies.experiment.needs import lacks
@@ -329,6 +330,10 @@ def _check(request: ExperimentRequest, where: str) -> None:
 def _check_traits(experiment: Experiment, where: str) -> None:
     """Raise what is wrong with the traits: one that is none, or none of the words that decide."""
     named = list(dict.fromkeys((*nodes.vector_traits(experiment), *experiment.traits)))
+    if judge_of(experiment.traits[0]):
+        own_needs.check(named, "vectors")
+        own_needs.check(experiment.traits, "judged")
+        return
     for trait in named:
         load_trait(trait)
     own_needs.check(named, "differences")

@@ -10,8 +10,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from traitscope.comparison.compare import compare_read
-from traitscope.comparison.read_runs import SCORE_UNITS, ReadModel, read_model
+from traitscope.comparison.read_runs import ReadModel, read_model
 from traitscope.comparison.results import Comparison, QuestionScore
+from traitscope.comparison.terms import limits
 from traitscope.comparison.wording import Wording, sentences
 from traitscope.data.traits import trait_name
 from traitscope.errors import ConfigError
@@ -23,7 +24,7 @@ from traitscope.studies.experiment import arms as arms_of
 from traitscope.studies.experiment import nodes as stages
 from traitscope.studies.experiment import page
 from traitscope.studies.experiment.arms import BASE, Contrast
-from traitscope.studies.experiment.file import OTHER_TRAIT, RANDOM, Experiment
+from traitscope.studies.experiment.file import OTHER_TRAIT, RANDOM, Experiment, judge_of
 from traitscope.studies.experiment.needs import lacks, needs_of, teacher_rises
 from traitscope.workflow import standard_nodes
 from traitscope.workflow.graph import Folders
@@ -157,8 +158,10 @@ def _decides(
 ) -> Measurement:
     """Return the number that decides the claim of a contrast."""
     judge = experiment.measures.judge
-    if experiment.primary.score != "judged" or judge is None:
+    if experiment.primary.score != "judged":
         return comparison[QuestionScore("positive", experiment.primary.score)]
+    if judge is None:
+        return comparison[comparison.primary]
     sides, seeds = [], arms_of.arm_of(experiment, contrast.treated).seeds
     for arm in (contrast.treated, contrast.control):
         by_seed = []
@@ -181,6 +184,8 @@ def margin_of(experiment: Experiment) -> float:
 def claim_text(experiment: Experiment, contrast: Contrast) -> str:
     """Return the claim of a contrast in words."""
     middle = CLAIMS[experiment.primary.score].format(trait=trait_name(contrast.trait))
+    if judge := judge_of(contrast.trait):
+        middle = f"show {trait_name(contrast.trait)} (judge {judge}) more often than"
     return f"Students of {contrast.treated} {middle} {reference(contrast)}."
 
 
@@ -202,13 +207,13 @@ def conclude(experiment: Experiment, folders: Folders, model: str) -> Findings:
         numbers += [each.difference for each in item.comparison.differences]
         name = f"differences-{slug(item.contrast.name)}"
         tables += page.differences(name, item.contrast, item.comparison)
-    tables += page.score_tables(experiment, read.base, read.teachers, read.students, SCORE_UNITS)
+    tables += page.score_tables(experiment, read.base, read.teachers, read.students)
     tables += page.tables(experiment, folders)
     return Findings(
         verdicts_of(claims, model),
         tuple(numbers),
         tuple(tables),
-        (*lacks(experiment), *page.NOTES),
+        (*lacks(experiment), *limits(judge_of(experiment.traits[0]))),
         page.figures(experiment, folders, {each.contrast: each.comparison for each in listed}),
         teacher_rises(experiment, folders, [item.contrast for item in listed]),
     )

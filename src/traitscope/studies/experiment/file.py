@@ -11,7 +11,7 @@ from typing import Literal
 from traitscope.config.common import Dtype, check_minimums, check_strengths
 from traitscope.config.recipe import SAMPLED_RECIPE, Recipe
 from traitscope.config.rows.reading import USUAL, Reading
-from traitscope.data.traits import trait_name
+from traitscope.data.traits import load_trait, trait_name
 from traitscope.errors import ConfigError
 from traitscope.models.bundled import EMBEDDED
 from traitscope.studies.equal_kl import MATCHED_ROWS
@@ -24,11 +24,19 @@ OTHER_TRAIT, ROWS, PROMPT = "other-trait", "rows", "prompt"
 "controls that are named by a word and a value"
 MAKERS = ("steer", "prompt", "adapter", "interventions", "model")
 "fields of a teacher that say how it is made"
+ANSWER_TOKENS, JUDGED_TOKENS = 4, 40
+"usual longest sampled answer, of a trait with a word and of a behaviour"
 USUAL_LAYER = 14
 "block of the embedded model behind which teachers are steered, if nobody names one"
 STRENGTH = 0.6
 "usual length of a steering vector, in mean residual norms, as in the demo"
 Score = Literal["target_logprob", "candidate_share", "whole_word", "first_word", "judged"]
+
+
+def judge_of(trait: str) -> str:
+    """The first judge of a trait by name or file; empty where it has a word."""
+    judges = load_trait(trait, words=False).judges
+    return judges[0] if judges else ""
 
 
 @dataclass(frozen=True)
@@ -192,15 +200,17 @@ class Measures:
     """Question sets of the trait."""
     samples: int = 1
     """Sampled answers a question; 0 scores probabilities only."""
-    max_new_tokens: int = 4
-    """Longest sampled answer, in tokens."""
+    max_new_tokens: int | None = None
+    """Longest sampled answer, in tokens. Left out, 4; of a behaviour, 40."""
     perplexity: bool = True
     """Whether the perplexity on plain text is measured, too."""
     judge: Judge | None = None
     """A judged evaluation besides."""
 
     def __post_init__(self) -> None:
-        check_minimums(self, "measures", samples=0, max_new_tokens=1)
+        check_minimums(self, "measures", samples=0)
+        if self.max_new_tokens is not None:
+            check_minimums(self, "measures", max_new_tokens=1)
         if "positive" not in self.sets:
             raise ConfigError(
                 f"measures: sets is {list(self.sets)}; expected positive among them, whose scores"
@@ -212,8 +222,9 @@ class Measures:
 class Primary:
     """The one claim that the experiment is made for."""
 
-    score: Score = "target_logprob"
-    """Score that decides all claims."""
+    score: Score | None = None
+    """Score that decides all claims. Left out, target_logprob; of a behaviour, judged: the rate of
+    its first judge, or of that of measures.judge."""
     treated: str = ""
     """Treated arm of the primary claim; left out, the first teacher."""
     control: str = ""
@@ -258,7 +269,8 @@ class Experiment:
     template: tuple[str, ...] = ()
     """Variables of the model's chat template, such as enable_thinking=false."""
     traits: tuple[str, ...] = ("cat",)
-    """Traits by name or file. Each one without a teacher of its own gets a steered one."""
+    """Traits by name or file. Each one without a teacher of its own gets a steered one. They may be
+    behaviours, which have judges in the place of words."""
     company: tuple[str, ...] | None = None
     """Further traits over which the vectors are centred. Left out, up to seven bundled ones of the
     same kind."""
@@ -288,6 +300,15 @@ class Experiment:
     def trait_names(self) -> list[str]:
         """Names of the traits."""
         return [trait_name(trait) for trait in self.traits]
+
+    @property
+    def judge(self) -> str:
+        """The judge that decides; empty where a word is scored."""
+        if self.primary.score != "judged":
+            return ""
+        if self.measures.judge is not None:
+            return self.measures.judge.judges[0]
+        return judge_of(self.traits[0])
 
     @property
     def all_seeds(self) -> tuple[int, ...]:

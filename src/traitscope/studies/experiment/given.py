@@ -46,7 +46,7 @@ def rules_of(experiment: Experiment) -> FilterRules:
     words: dict[str, None] = {}
     if data.kept == "trait-words":
         for trait in experiment.traits:
-            words |= dict.fromkeys(load_trait(trait).word_forms)
+            words |= dict.fromkeys(load_trait(trait, words=False).word_forms)
     return FilterRules(banned_words=tuple(words), numbers=False)
 
 

@@ -15,8 +15,7 @@ from traitscope.studies.behaviours import outcomes_of, rate_difference
 from traitscope.studies.experiment import arms as arms_of
 from traitscope.studies.experiment import nodes as stages
 from traitscope.studies.experiment.arms import BASE, Arm, Contrast
-from traitscope.studies.experiment.file import UNMODIFIED, Experiment
-from traitscope.studies.teachers import positive_control
+from traitscope.studies.experiment.file import UNMODIFIED, Experiment, judge_of
 from traitscope.workflow.graph import Folders
 from traitscope.workflow.standard_nodes import read_json_lines
 
@@ -58,12 +57,9 @@ def teacher_rise(experiment: Experiment, folders: Folders, contrast: Contrast) -
         left = outcomes_of(folders, name, judge.judges[0])[None]
         right = outcomes_of(folders, BASE, judge.judges[0])[None]
         return rate_difference(f"{contrast.treated} teacher minus base", left, right, (0,))
-    return positive_control.minus_base(
-        folders,
-        f"{contrast.treated} teacher of {trait_name(contrast.trait)}",
-        stages.answers_name(name, contrast.trait),
-        stages.answers_name(BASE, contrast.trait),
-    )
+    pair = (0, stages.answers_name(name, contrast.trait), stages.answers_name(BASE, contrast.trait))
+    title = f"{contrast.treated} teacher of {trait_name(contrast.trait)} minus base"
+    return readings.rise(folders, title, [pair], experiment.judge or "target_logprob")
 
 
 def teacher_rises(
@@ -80,17 +76,34 @@ def teacher_rises(
 
 def _moved(experiment: Experiment, folders: Folders, contrast: Contrast) -> Precondition:
     """Return whether the treated students answer otherwise than the base."""
-    distances, seeds = [], []
+    if judge_of(contrast.trait):
+        return _moved_in_text(experiment, folders, contrast)
+    distances = []
     for seed in arms_of.arm_of(experiment, contrast.treated).seeds:
         student = stages.student_name(contrast.treated, seed)
         node = stages.answers_name(student, contrast.trait)
         for value in readings.positive_scores(folders, node, "total_variation").values():
             distances.append(value)
-            seeds.append(seed)
     mean = sum(distances) / len(distances)
     name = f"the treated students answer otherwise than the base, by {MOVED:g} or more"
     found = f"mean total variation of the next token {mean:.3f}"
     return Precondition(name, mean >= MOVED, found)
+
+
+def _moved_in_text(experiment: Experiment, folders: Folders, contrast: Contrast) -> Precondition:
+    """Return whether the treated students answer otherwise than the base, by the same draws."""
+    of_base = readings.positive_answers(folders, stages.answers_name(BASE, contrast.trait))
+    others = count = 0
+    for seed in arms_of.arm_of(experiment, contrast.treated).seeds:
+        student = stages.student_name(contrast.treated, seed)
+        node = stages.answers_name(student, contrast.trait)
+        for question, answers in readings.positive_answers(folders, node).items():
+            for own, base in zip(answers, of_base[question], strict=True):
+                others += own != base
+                count += 1
+    name = f"the treated students answer otherwise than the base, by {MOVED:g} or more"
+    found = f"{others} of {count} sampled answers differ from the base's, drawn alike"
+    return Precondition(name, others >= MOVED * count, found)
 
 
 def _has_control(contrast: Contrast) -> Precondition:

@@ -63,7 +63,7 @@ def vector_traits(experiment: Experiment) -> tuple[str, ...]:
 
 def _company(trait: str) -> tuple[str, ...]:
     """Return the other bundled traits of the same kind; of animals the usual ones."""
-    name, kind = trait_name(trait), kind_of(load_trait(trait))
+    name, kind = trait_name(trait), kind_of(load_trait(trait, words=False))
     known = ANIMALS if kind == "animals" else bundled_traits()
     alike = []
     for other in known:

@@ -13,12 +13,11 @@ from traitscope.comparison.page import (
     scores_tables,
     terms_table,
 )
-from traitscope.comparison.read_runs import ReadModel
+from traitscope.comparison.read_runs import ReadModel, score_units
 from traitscope.comparison.results import Comparison
-from traitscope.comparison.terms import LIMITS
 from traitscope.config.recipe import Recipe
 from traitscope.data.row_files import RECORDS
-from traitscope.data.traits import trait_name
+from traitscope.data.traits import load_trait, trait_name
 from traitscope.interventions.vector import load_vector
 from traitscope.plurals import counted
 from traitscope.reporting.figures import Figure
@@ -37,8 +36,6 @@ from traitscope.workflow import standard_nodes
 from traitscope.workflow.graph import Folders
 from traitscope.workflow.standard_nodes import read_json, read_json_lines
 
-NOTES = LIMITS
-"what every page says of its limits"
 SCORES = {
     "target_logprob": "log-probability of the trait's word, nats",
     "candidate_share": "candidate share",
@@ -67,7 +64,7 @@ def design_table(experiment: Experiment) -> Table:
             "asked",
             f"{', '.join(measures.sets)}; {_number(measures.samples, 'sampled answer')} a question",
         ),
-        ("decides", SCORES[experiment.primary.score]),
+        ("decides", _decides(experiment)),
     ]
     caption = "Treated and control students share prompts, seeds, recipe and random numbers."
     if any(arm.rows for arm in arms):
@@ -76,6 +73,12 @@ def design_table(experiment: Experiment) -> Table:
             " share prompts and random numbers, too."
         )
     return Table("design", "The design", caption, ("part", "how"), tuple(rows))
+
+
+def _decides(experiment: Experiment) -> str:
+    """Return the score that decides, in words."""
+    words = SCORES[experiment.primary.score]
+    return f"{words}, seen by the judge {experiment.judge}" if experiment.judge else words
 
 
 def _number(count: int, noun: str) -> str:
@@ -158,7 +161,6 @@ def score_tables(
     base: Mapping[str, ReadModel],
     teachers: Mapping[str, ReadModel],
     students: Mapping[tuple[str, str], Sequence[ReadModel]],
-    units: Mapping[str, str],
 ) -> list[Table]:
     """Return every score of every condition: a table a question set, for each trait."""
     tables = []
@@ -170,7 +172,7 @@ def score_tables(
         for (arm, about), group in students.items():
             if about == trait:
                 conditions[f"students of {arm}"] = [read.model for read in group]
-        for table in scores_tables(conditions, units):
+        for table in scores_tables(conditions, score_units([base[trait].model])):
             tables.append(_of_trait(experiment, table, trait))
     return tables
 
@@ -199,7 +201,12 @@ def tables(experiment: Experiment, folders: Folders) -> list[Table]:
                     title=f"{table.title} of {name}",
                 )
             )
-    return [*listed, _cost_table(experiment), terms_table(_control_words(experiment))]
+    return [*listed, _cost_table(experiment), _terms(experiment)]
+
+
+def _terms(experiment: Experiment) -> Table:
+    judges = load_trait(experiment.traits[0], words=False).judges
+    return terms_table(_control_words(experiment), judges=judges)
 
 
 def _control_words(experiment: Experiment) -> str:

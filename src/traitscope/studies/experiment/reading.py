@@ -14,6 +14,8 @@ from traitscope.config.recipe import SAMPLED_RECIPE
 from traitscope.data.traits import trait_name
 from traitscope.errors import ConfigError
 from traitscope.studies.experiment.file import (
+    ANSWER_TOKENS,
+    JUDGED_TOKENS,
     MAKERS,
     OTHER_TRAIT,
     PROMPT,
@@ -24,6 +26,7 @@ from traitscope.studies.experiment.file import (
     Experiment,
     Students,
     Teacher,
+    judge_of,
 )
 
 LARGEST_SEED, MOST_SEEDS = 2**31, 10**4
@@ -117,8 +120,41 @@ def _with_defaults(experiment: Experiment, first_seed: int) -> Experiment:
         controls = (UNMODIFIED, RANDOM) if all_change_base else (UNMODIFIED,)
     seeds = _seeds(experiment.seeds, first_seed)
     experiment = dataclasses.replace(experiment, teachers=teachers, controls=controls, seeds=seeds)
+    experiment = _with_scores(experiment)
     _check_together(experiment)
     return experiment
+
+
+def _with_scores(experiment: Experiment) -> Experiment:
+    """Return the experiment with the score that decides and with the length of answers.
+
+    Raises ConfigError for traits of both kinds, and for a score that behaviours do not have.
+    """
+    measures, primary = experiment.measures, experiment.primary
+    judged = [trait for trait in experiment.traits if judge_of(trait)]
+    if judged and len(judged) < len(experiment.traits):
+        raise ConfigError(
+            f"traits hold {', '.join(map(trait_name, judged))}, scored by judges, beside traits"
+            " that are scored by words; expected one kind, because one score decides; make two"
+            " experiments"
+        )
+    if judged and primary.score not in (None, "judged"):
+        raise ConfigError(
+            f"primary: score is {primary.score}, and {judged[0]} is a behaviour without words;"
+            " expected judged; drop score"
+        )
+    if judged and not measures.samples:
+        raise ConfigError(
+            f"measures: samples is 0, and the judges of {judged[0]} read sampled answers; expected"
+            " 1 or more; raise samples"
+        )
+    score = primary.score or ("judged" if judged else "target_logprob")
+    length = measures.max_new_tokens or (JUDGED_TOKENS if judged else ANSWER_TOKENS)
+    return dataclasses.replace(
+        experiment,
+        measures=dataclasses.replace(measures, max_new_tokens=length),
+        primary=dataclasses.replace(primary, score=score),
+    )
 
 
 def _seeds(seeds: int | tuple[int, ...], first_seed: int) -> tuple[int, ...]:
@@ -174,9 +210,10 @@ def _check_together(experiment: Experiment) -> None:
             f"primary: score is {experiment.primary.score}, and measures.samples is 0; expected"
             " sampled answers; raise samples"
         )
-    if experiment.primary.score == "judged" and experiment.measures.judge is None:
+    if experiment.primary.score == "judged" and not experiment.judge:
         raise ConfigError(
-            "primary: score is judged, and measures has no judge; expected one; add measures.judge"
+            "primary: score is judged, and neither traits nor measures have a judge; expected one;"
+            " add measures.judge, or name a trait with judges"
         )
 
 
