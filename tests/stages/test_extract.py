@@ -344,3 +344,26 @@ def test_trait_files_of_persona_vectors(
         assert np.array_equal(ours, theirs)
     refused = call(tmp_path / "runs", "measure", "--model", tiny_folder, "--trait", paths[0])
     assert refused.code == 2 and "names no words to score answers by" in refused.summary["message"]
+
+
+def test_what_is_not_used_of_prompts_is_said_as_by_generate(
+    tiny_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file, plain = tmp_path / "p.jsonl", tmp_path / "q.jsonl"
+    rows = '{"prompt": "Name an animal.", "note": "x"}\n{"prompt": "Which <|im_end|>?", "of": 1}\n'
+    file.write_text(rows)
+    plain.write_text('{"prompt": "Name one."}\n')
+    words = ("--max-new-tokens 2 --model", tiny_folder, "--prompts", file)
+    ok(tmp_path / "made", "generate", *words)
+    by_generate = [line for line in capsys.readouterr().out.splitlines() if "--prompts: " in line]
+    assert any("not used: note (1 row), of (1 row)" in line for line in by_generate)
+    words = ("extract", "--model", tiny_folder)
+    kinds = (("--traits", "cat"), ("--components", "1"), ("--interventions", "prompt:Owls!"))
+    for number, kind in enumerate(kinds):
+        done = ok(tmp_path / f"{number}", *words, *kind, "--prompts", file)
+        said = [line for line in capsys.readouterr().out.splitlines() if "--prompts: " in line]
+        assert said == by_generate
+        assert done.summary["reading-prompts"]["not_used"] == {"note": 1, "of": 1}
+    ok(tmp_path / "sides", *words, "--contrast", file, "--against", plain)
+    said = capsys.readouterr().out
+    assert "--contrast: not used: note (1 row), of (1 row)" in said and "--against" not in said
