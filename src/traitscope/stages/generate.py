@@ -13,6 +13,7 @@ from traitscope import atomic_files
 from traitscope.config.common import Output
 from traitscope.config.stages import GenerateConfig
 from traitscope.data import row_files
+from traitscope.data.json_lines import at_place
 from traitscope.data.prompts import number_prompts
 from traitscope.data.records import Prompt, Record, dump_records, read_records
 from traitscope.errors import ConfigError
@@ -142,8 +143,9 @@ def _rendered(
     rows = []
     for prompt in prompts:
         context = context_of(interventions, _context(prompt, neutral))
-        ids = chat.render(model, prompt.text, context)
-        chat.check_length(model, len(ids) + room, f"prompt {prompt.id}")
+        place = f"prompt {prompt.id}"
+        ids = at_place(place, chat.render, model, prompt.text, context)
+        chat.check_length(model, len(ids) + room, place)
         rows.append(ids)
     return rows
 

@@ -223,7 +223,9 @@ class Intake:
         """Count a bad row. Its place is kept without the file, which may be called otherwise."""
         self.bad += 1
         if len(self.bad_rows) < MOST_BAD_ROWS:
-            self.bad_rows.append((place.rpartition(", ")[2], reason[:LONGEST_REASON]))
+            is_cut = len(reason) > LONGEST_REASON
+            reason = f"{reason[: LONGEST_REASON - 1]}…" if is_cut else reason
+            self.bad_rows.append((place.rpartition(", ")[2], reason))
 
     def add_file(self, name: str, other: "Intake") -> None:
         """Add what was read of a further file, whose name begins the places of its bad rows."""
