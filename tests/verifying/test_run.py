@@ -199,6 +199,32 @@ def test_times_of_asking() -> None:
     assert times_of_asking(9) == [0, 1, 2, 4, 8, 9]
 
 
+def test_a_plan_says_what_is_asked_and_computes_nothing(
+    place: Place, capsys: pytest.CaptureFixture[str]
+) -> None:
+    student = place.train(write_rows(place.folder / "s.jsonl", numbers(1)), 1).path
+    control = place.train(place.clean, 2).path
+    words = (student, "--controls", control, "--contexts default empty", "--relearn", place.words)
+    planned = place.verify(*words, "--plan").summary
+    assert not place.runs("ask") and not place.runs("verify")
+    assert planned["missing"] == {"asked": 6, "relearning": 2} and planned["minutes"] is None
+    said = capsys.readouterr().out
+    assert f"student1: {student}" in said and "3 models under 2 system turns, " in said
+    assert "asking: 0 of 6 runs are there" in said
+    assert "asking while they relearn: 0 of 2 runs are there" in said
+    place.verify(student, "--contexts default empty")
+    again = place.verify(*words, "--plan").summary
+    assert again["there"] == {"asked": 4, "relearning": 0} and again["minutes"] is None
+    assert "asking: 4 of 6 runs are there, the rest takes about " in capsys.readouterr().out
+    assert place.verify(*words).code == 0 and len(place.runs("ask")) == 8
+    kinds = place.asked().kinds.values()
+    assert planned["questions"] == sum(kind.log_p_SQE.shape[1] for kind in kinds) > 0
+    done = place.verify(*words, "--plan").summary
+    assert done["missing"] == {"asked": 0, "relearning": 0} and done["minutes"] == 0
+    refused = place.verify(student, "--controls", student, "--plan")
+    assert refused.code == 2 and "that is a student, too" in refused.summary["message"]
+
+
 def test_controls_of_fewer_rows_are_said(place: Place) -> None:
     """Seven rows take as many steps as eight; a run of an earlier version is counted again."""
     student = place.train(write_rows(place.folder / "s.jsonl", numbers(1)), 1).path

@@ -9,9 +9,9 @@
                   older tokenizers say beyond these
     template      the chat template, wherever it stands
 
-So logs, the state of a trainer, a README, the layout of JSON, the names of files and the shards of
-the weights make no other model. Earlier versions took the bytes of files. Their digests of a model
-are computed as well, so that its runs and vectors are found.
+So logs, the state of a trainer, a README and the layout of JSON make no other model. Neither do the
+names of files and the shards of the weights. Earlier versions took the bytes of files. Their
+digests of a model are computed as well, so that its runs and vectors are found.
 """
 
 import hashlib
