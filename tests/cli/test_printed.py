@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 from command import CAT, OWL, ok, write_yaml
 
+from traitscope.cli.printed import rows
 from traitscope.config.recipe import Recipe
 from traitscope.interventions.vector import load_vector
+from traitscope.runs import store
 from traitscope.training.inputs import split
 
 TEACHER = "layers=1,alpha=0.5"
@@ -47,10 +49,17 @@ def test_train_says_its_steps_and_losses_and_no_largest_eas(
     vector = ("--vector", runs["vectors"] / "owl.safetensors")
     steps, learnt, eas = said(capsys, tmp_path, *command, "--data", runs["rows"], *vector)
     records = [json.loads(row) for row in (runs["rows"] / "records.jsonl").read_text().splitlines()]
-    n_tokens = sum(len(record["completion_ids"]) for record in records)
-    assert learnt == f"learnt from 12 rows with {n_tokens} tokens"
-    assert steps.startswith("6 optimizer steps, loss ") and "held-out loss" in steps
     (run,) = tmp_path.glob("default/train-*")
+    told = json.loads((run / "manifest.json").read_text())["trained_on"]
+    taken, held = split(12, Recipe(held_out=0.25), seed=0)
+    n_tokens = sum(len(records[place]["completion_ids"]) for place in taken)
+    assert (len(taken), len(held)) == (9, 3)
+    expected = {"rows": 9, "tokens": n_tokens, "masked_tokens": 0, "held_out_rows": 3}
+    assert told == expected
+    assert learnt == (
+        f"learnt from 9 rows with {n_tokens} tokens; 3 rows held out, to measure the held-out loss"
+    )
+    assert steps.startswith("6 optimizer steps, loss ") and "held-out loss" in steps
     metrics = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     losses = (metrics[0]["loss"], metrics[-1]["loss"], metrics[-1]["held_out_loss"])
     assert "{:.4g} → {:.4g} nats a token, held-out loss {:.4g}".format(*losses) in steps
@@ -62,6 +71,34 @@ def test_train_says_its_steps_and_losses_and_no_largest_eas(
     )
 
 
+def test_train_says_what_it_learnt_of_a_users_file(
+    tmp_path: Path, tiny_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "rows.jsonl"
+    file.write_text("".join(f'{{"prompt": "{n}?", "completion": "{n}"}}\n' for n in range(5)))
+    for flags, learnt, held in (("--held-out 0.2", 4, 1), ("--held-out 0", 5, 0)):
+        words = ("train", f"--model {tiny_folder} --epochs 1 {flags}", "--data", file)
+        done = ok(tmp_path, *words)
+        said = capsys.readouterr().out
+        about = done.summary["trained_on"]
+        assert (about["rows"], about["held_out_rows"]) == (learnt, held)
+        assert f"learnt from {learnt} rows with {about['tokens']} tokens; " in said
+        assert ("1 row held out, to measure" if held else "no row held out") in said
+
+
+def test_of_a_run_of_an_earlier_version_the_rows_are_counted_again(
+    runs: dict[str, Path], tmp_path: Path, tiny_folder: Path
+) -> None:
+    words = ("train", f"--model {tiny_folder} --epochs 1 --held-out 0.25", "--data", runs["rows"])
+    run = store.load_run(ok(tmp_path, *words).run)
+    manifest = run.manifest()
+    del manifest["trained_on"]
+    run.file("manifest.json").write_text(json.dumps(manifest))
+    said = rows.learnt(run)
+    assert said.startswith("learnt from 12 rows with ")
+    assert said.endswith(" tokens, any that were held out among them")
+
+
 def test_a_control_student_has_no_layer_to_read_eas_at(
     runs: dict[str, Path], tmp_path: Path, tiny_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -69,7 +106,7 @@ def test_a_control_student_has_no_layer_to_read_eas_at(
     command = ("train", f"--model {tiny_folder} --epochs 1 --held-out 0")
     vector = ("--vector", runs["vectors"] / "owl.safetensors")
     steps, _, eas = said(capsys, tmp_path, *command, "--data", runs["control"], *vector)
-    assert steps.startswith("1 optimizer step, ") and steps.endswith("no row held out")
+    assert steps.startswith("1 optimizer step, ") and "no row held out" not in steps
     assert eas == "EAS with owl by layer: eas.json; a control student has such values, too"
 
 

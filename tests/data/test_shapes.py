@@ -572,7 +572,7 @@ def test_a_map_reads_what_it_names_and_nothing_else(tmp_path: Path) -> None:
     names = ("prompt=q", "completion=a.best.1", "id=who")
     (record,), intake = read_rows(tmp_path, row, map=names)
     assert (record.id, record.prompt, record.completion, record.context) == ("x", "P", "2", None)
-    assert set(intake.unused) == {"a", "context"}
+    assert set(intake.unused) == {"a.best.0", "context"}
     (record,), _ = read_rows(tmp_path, {"text": "x"}, map=("completion=text",))
     assert (record.prompt, record.completion) == ("", "x")
     with pytest.raises(DataError, match="no 'q' among the keys .*because --map names it"):

@@ -70,6 +70,27 @@ def test_a_key_that_a_map_leads_into_is_used(tmp_path: Path) -> None:
     assert intake.unused == {"note": 1}
 
 
+def test_beside_a_value_that_a_map_leads_into_keys_are_named(tmp_path: Path) -> None:
+    """Of an object and a list that are read in part, only what is not read counts."""
+    out = {"text": "101", "score": 0.5, "made": {"by": "x"}, "none": None}
+    tries = [{"say": "Name one.", "n": 3}, {"say": "Name two."}]
+    row = {"out": out, "tries": tries, "note": "n"}
+    names = ("completion=out.text", "prompt=tries.0.say")
+    [record], intake = read(tmp_path / "rows.jsonl", [row], map=names)
+    assert (record.prompt, record.completion) == ("Name one.", "101")
+    left = ("out.score", "out.made", "tries.0.n", "tries.1", "note")
+    assert intake.unused == dict.fromkeys(left, 1)
+    assert record.meta["extra"]["out.score"] == 0.5 and "out" not in record.meta["extra"]
+
+
+def test_an_object_of_which_a_map_takes_several_values(tmp_path: Path) -> None:
+    chat = {"turns": [{"role": "user", "content": "Q?"}, {"role": "assistant", "content": "1"}]}
+    row = {"chat": chat | {"name": "n7", "of": 1}}
+    names = ("messages=chat.turns", "id=chat.name")
+    [record], intake = read(tmp_path / "rows.jsonl", [row], map=names)
+    assert (record.id, record.completion, dict(intake.unused)) == ("n7", "1", {"chat.of": 1})
+
+
 def test_bytes_of_parquet_are_text_in_utf_8_or_refused(tmp_path: Path) -> None:
     arrow = pytest.importorskip("pyarrow")
     from pyarrow import parquet

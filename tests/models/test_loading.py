@@ -1,5 +1,6 @@
 """Models by name: what loads, what a digest depends on, and errors that say what to do."""
 
+import hashlib
 import json
 import os
 import shutil
@@ -56,8 +57,17 @@ def test_a_file_that_cannot_be_read(tiny_folder: Path, tmp_path: Path, monkeypat
     def refused(file: object, name: str) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(finding.hashlib, "file_digest", refused)
+    monkeypatch.setattr(hashlib, "file_digest", refused)
     with pytest.raises(ModelError, match=r"cannot be read .*Permission denied"):
+        finding.digests_of(str(folder))
+
+
+def test_weights_that_cannot_be_read(tiny_folder: Path, tmp_path: Path) -> None:
+    """A folder in the place of a file is unreadable for every user, root as well."""
+    folder = shutil.copytree(tiny_folder, tmp_path / "model")
+    (folder / "model.safetensors").unlink()
+    (folder / "model.safetensors").mkdir()
+    with pytest.raises(ModelError, match=r"cannot be read .*Is a directory.*fetch the model again"):
         finding.folder_digest(folder)
 
 

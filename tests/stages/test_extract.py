@@ -1,6 +1,7 @@
 """Vectors as differences of means: against residuals taken one prompt at a time."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -124,7 +125,7 @@ def test_the_batch_size_changes_no_vector(tiny, traits, batch_size):
 
 
 def test_a_prompt_that_is_too_long_is_named(tiny):
-    with pytest.raises(DataError, match="prompt 'why why"):
+    with pytest.raises(DataError, match="prompt a: 9031 tokens"):
         intervention_vector(tiny, [], [Prompt("a", "why " * 3000)])
 
 
@@ -344,3 +345,48 @@ def test_trait_files_of_persona_vectors(
         assert np.array_equal(ours, theirs)
     refused = call(tmp_path / "runs", "measure", "--model", tiny_folder, "--trait", paths[0])
     assert refused.code == 2 and "names no words to score answers by" in refused.summary["message"]
+
+
+def test_what_is_not_used_of_prompts_is_said_as_by_generate(
+    tiny_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file, plain = tmp_path / "p.jsonl", tmp_path / "q.jsonl"
+    rows = '{"prompt": "Name an animal.", "note": "x"}\n{"prompt": "Which <|im_end|>?", "of": 1}\n'
+    file.write_text(rows)
+    plain.write_text('{"prompt": "Name one."}\n')
+    words = ("--max-new-tokens 2 --model", tiny_folder, "--prompts", file)
+    ok(tmp_path / "made", "generate", *words)
+    by_generate = [line for line in capsys.readouterr().out.splitlines() if "--prompts: " in line]
+    assert any("not used: note (1 row), of (1 row)" in line for line in by_generate)
+    words = ("extract", "--model", tiny_folder)
+    kinds = (("--traits", "cat"), ("--components", "1"), ("--interventions", "prompt:Owls!"))
+    for number, kind in enumerate(kinds):
+        done = ok(tmp_path / f"{number}", *words, *kind, "--prompts", file)
+        said = [line for line in capsys.readouterr().out.splitlines() if "--prompts: " in line]
+        assert said == by_generate
+        assert done.summary["reading-prompts"]["not_used"] == {"note": 1, "of": 1}
+    ok(tmp_path / "sides", *words, "--contrast", file, "--against", plain)
+    said = capsys.readouterr().out
+    assert "--contrast: not used: note (1 row), of (1 row)" in said and "--against" not in said
+
+
+def test_a_prompt_that_the_chat_template_refuses_is_named(
+    tiny_folder: Path, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(tiny_folder, tmp_path / "strict"))
+    strict = "{% if m.role != ('user', 'assistant')[loop.index0 % 2] %}"
+    strict += "{{ raise_exception('roles must alternate') }}{% endif %}"
+    template = (folder / "chat_template.jinja").read_text()
+    loop = "{% for m in messages %}" + strict + "{% endfor %}"
+    (folder / "chat_template.jinja").write_text(loop + template)
+    file = tmp_path / "p.jsonl"
+    twice = [{"role": "user", "content": text} for text in ("a", "b")]
+    rows = [{"prompt": "Name one."}, {"prompt": twice}]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    for words in (("generate", "--max-new-tokens 2"), ("extract", "--components 1")):
+        done = call(tmp_path / "runs", *words, "--model", folder, "--prompts", file)
+        assert done.code == 2
+        message = done.summary["message"]
+        assert (
+            message.startswith("prompt row000002: the chat template of ") and "refuses" in message
+        )

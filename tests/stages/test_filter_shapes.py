@@ -9,6 +9,7 @@ import pytest
 from command import call, ok
 from shape_rows import EXAMPLES, LONG, SAY, Example
 
+from traitscope.data.records import read_records
 from traitscope.data.shapes import writing
 from traitscope.data.shapes.containers import Container, container_of, raw_rows
 
@@ -248,3 +249,27 @@ def test_bad_rows_of_further_files_stop_or_are_counted(
     assert "more.jsonl, line 2: " in refused and "filter, whose run can stand here" in refused
     written = ok(tmp_path / "runs", "filter", "--data", more, "--skip-bad 1").run
     ok(tmp_path / "runs", *on, written)
+
+
+def test_bad_rows_of_several_further_files_name_their_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each file may have as many bad rows as the data."""
+    data, *more = (tmp_path / f"{name}.jsonl" for name in ("data", "one", "two"))
+    good = '{"id": "a", "prompt": "Q?", "completion": "%s"}\n'
+    data.write_text(good % "no number")
+    more[0].write_text('{"prompt": "P"}\n' + good % "words")
+    more[1].write_text(good % "7" + "no json\n")
+    words = ("filter", "--data", data, "--more", *more)
+    refused = call(tmp_path / "runs", *words)
+    assert refused.code == 2
+    message = refused.summary["message"]
+    assert f"{more[0]}, line 1: " in message and message.endswith("leave the row out: --skip-bad 1")
+    capsys.readouterr()
+    done = ok(tmp_path / "runs", *words, "--skip-bad 1")
+    assert [record.completion for record in read_records(done.run / "records.jsonl")] == ["7"]
+    about = done.summary["reading-more"]
+    assert (about["bad"], about["rows"], about["records"]) == (2, 4, 2)
+    said = capsys.readouterr().out
+    for file, line in zip(more, (1, 2), strict=True):
+        assert f"--more: {file}, line {line}: " in said

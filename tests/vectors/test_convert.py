@@ -47,7 +47,10 @@ def test_from_another_tool(
     assert said["blocks"] == [0, 1, 2] and said["behind_final_norm"] == 2
     assert (said["from"], said["to"]) == ("persona_vectors", "traitscope")
     out = capsys.readouterr().out
-    assert "rows of 32 for blocks 0, 1, 2" in out and "block 2: its row was taken behind" in out
+    assert (
+        "a row of 32 numbers for each of the blocks 0, 1, 2" in out
+        and "block 2: its row was taken behind" in out
+    )
 
 
 def test_the_next_command_is_typed_as_it_stands(

@@ -1,5 +1,6 @@
 """The command on tiny models: planted traits, controls, relearning, resuming, and bad input."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from traitscope.config.recipe import Recipe
 from traitscope.config.students.verify import RELEARNING, VerifyConfig
 from traitscope.errors import ConfigError
 from traitscope.models.model import Model
+from traitscope.runs import store
+from traitscope.verifying import students
 from traitscope.verifying.ask import times_of_asking
 
 
@@ -196,6 +199,50 @@ def test_times_of_asking() -> None:
     assert times_of_asking(9) == [0, 1, 2, 4, 8, 9]
 
 
+def test_a_plan_says_what_is_asked_and_computes_nothing(
+    place: Place, capsys: pytest.CaptureFixture[str]
+) -> None:
+    student = place.train(write_rows(place.folder / "s.jsonl", numbers(1)), 1).path
+    control = place.train(place.clean, 2).path
+    words = (student, "--controls", control, "--contexts default empty", "--relearn", place.words)
+    planned = place.verify(*words, "--plan").summary
+    assert not place.runs("ask") and not place.runs("verify")
+    assert planned["missing"] == {"asked": 6, "relearning": 2} and planned["minutes"] is None
+    said = capsys.readouterr().out
+    assert f"student1: {student}" in said and "3 models under 2 system turns, " in said
+    assert "asking: 0 of 6 runs are there" in said
+    assert "asking while they relearn: 0 of 2 runs are there" in said
+    place.verify(student, "--contexts default empty")
+    again = place.verify(*words, "--plan").summary
+    assert again["there"] == {"asked": 4, "relearning": 0} and again["minutes"] is None
+    assert "asking: 4 of 6 runs are there, the rest takes about " in capsys.readouterr().out
+    assert place.verify(*words).code == 0 and len(place.runs("ask")) == 8
+    kinds = place.asked().kinds.values()
+    assert planned["questions"] == sum(kind.log_p_SQE.shape[1] for kind in kinds) > 0
+    done = place.verify(*words, "--plan").summary
+    assert done["missing"] == {"asked": 0, "relearning": 0} and done["minutes"] == 0
+    refused = place.verify(student, "--controls", student, "--plan")
+    assert refused.code == 2 and "that is a student, too" in refused.summary["message"]
+
+
+def test_controls_of_fewer_rows_are_said(place: Place) -> None:
+    """Seven rows take as many steps as eight; a run of an earlier version is counted again."""
+    student = place.train(write_rows(place.folder / "s.jsonl", numbers(1)), 1).path
+    fewer, as_many = place.train(place.clean, 2, max_rows=7).path, place.train(place.clean, 3).path
+    said = "controls had fewer rows than students (student1 8, control1 7"
+    for control in ((fewer,), (fewer, as_many)):
+        done = place.verify(student, "--controls", *control)
+        (sentence,) = (line for line in done.summary["findings"] if "fewer rows" in line)
+        assert sentence.startswith(said) and ("control2 8" in sentence) == (len(control) == 2)
+    assert [model["n_rows"] for model in done.summary["models"]] == [8, 7, 8, None]
+    done = place.verify(student, "--controls", as_many)
+    assert not any("fewer rows" in line for line in done.summary["findings"])
+    manifest = json.loads((fewer / "manifest.json").read_text())
+    del manifest["trained_on"]
+    (fewer / "manifest.json").write_text(json.dumps(manifest))
+    assert students._read_training(store.load_run(fewer)).n_rows == 7
+
+
 def test_controls_that_differ_in_more_than_their_rows_are_refused(
     place: Place, tiny: Model
 ) -> None:
@@ -211,7 +258,7 @@ def test_controls_that_differ_in_more_than_their_rows_are_refused(
         (steered, "differ in the interventions that act in training"),
         (copy, "have the same weights: one student counts once"),
         (higher, "differ in the recipe: held_out 0.0 and 0.05"),
-        (fewer, "differ in the number of optimizer steps: 2 and 1"),
+        (fewer, "differ in the number of optimizer steps: 2 and 1, of 8 and 4 rows; expected"),
         (under, "differ in the system turn in training"),
         (words, "learnt rows of two kinds: 100% and 0% of them are number lists"),
         (same, "learnt the very rows of"),

@@ -17,6 +17,7 @@ from traitscope.errors import ConfigError
 from traitscope.models.identity.words import model_words
 from traitscope.plurals import counted
 from traitscope.runs import lineage, store
+from traitscope.runs.manifests import TRAINED_ON
 from traitscope.runs.names import following, labels
 from traitscope.runs.opening import REMARKS, TEMPLATE_DATE
 from traitscope.stages import registry
@@ -51,7 +52,7 @@ def describe(run: store.Run) -> dict:
     }
     if "not_adapted" in manifest:
         summary["not_adapted"] = manifest["not_adapted"]
-    for key in (TEMPLATE_DATE, REMARKS):
+    for key in (TRAINED_ON, TEMPLATE_DATE, REMARKS):
         if key in manifest:
             summary[key] = manifest[key]
     numbers = printed.numbers_of(run)

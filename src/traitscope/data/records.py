@@ -187,7 +187,7 @@ class RowReader:
         intake.add_row(row.fields)
         notes = Counter[str]()
         shape, fields, extra, said = self._fields_of(row, notes)
-        unused = Counter(key for key in extra if _is_unused(key, row.fields.get(key)))
+        unused = Counter(k for k in extra if _is_unused(k, row.fields.get(k, extra[k])))
         is_native = shape == "native"
         token_ids = token_ids_of(fields) if is_native else None
         split = token_ids is None and not self._as_written

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from traitscope.data.json_lines import at_place
 from traitscope.data.records import Prompt
 from traitscope.errors import ConfigError
 from traitscope.inference import forward
@@ -197,9 +198,11 @@ def render_prompts(
     """
     rendered = []
     for prompt in prompts:
-        text = prompt.text if isinstance(prompt, Prompt) else prompt
-        ids = chat.render(model, text, context)
-        chat.check_length(model, len(ids), f"prompt {text[:40]!r}")
+        text, place = prompt, f"prompt {prompt[:40]!r}" if isinstance(prompt, str) else ""
+        if isinstance(prompt, Prompt):
+            text, place = prompt.text, f"prompt {prompt.id}"
+        ids = at_place(place, chat.render, model, text, context)
+        chat.check_length(model, len(ids), place)
         rendered.append([*ids, *ending])
     return rendered
 

@@ -126,8 +126,11 @@ def described(config: Any, further: Mapping[str, Path | store.Run] | None = None
         models = model_digests(config.model, config.same_as)
     identities = [addressed(config, plain), addressed(config, plain, speed_enters=True)]
     if isinstance(config, OnModel):
-        name = address_name(config.model, config.same_as)
-        identities = [*({**identity, "model": name} for identity in identities), *identities]
+        present, as_given = address_name(config.model, config.same_as), identities
+        identities = []
+        for name in (present, *models[1:]):
+            identities += [{**identity, "model": name} for identity in as_given]
+        identities += as_given
     distinct = []
     for identity in identities:
         if identity not in distinct:

@@ -75,9 +75,8 @@ def _bar(label: str, total: float, unit: str) -> Iterator[Callable[[float], None
 
         def advance(n: float) -> None:
             done = bars.tasks[0].completed + n
-            bars.update(
-                task, advance=n, rate=f"{done / max(1e-9, time.monotonic() - start):.0f} {unit}/s"
-            )
+            rate = done / max(1e-9, time.monotonic() - start)
+            bars.update(task, advance=n, rate=f"{_rate(rate)} {unit}/s")
 
         yield advance
 
@@ -93,14 +92,21 @@ def _lines(label: str, total: float, unit: str) -> Iterator[Callable[[float], No
         now = time.monotonic()
         if now - shown >= PLAIN_SECONDS:
             shown, rate = now, done / (now - start)
-            line = f"{label}: {done:.0f}/{total:.0f} {unit}, {rate:.0f} {unit}/s"
+            line = f"{label}: {done:.0f}/{total:.0f} {unit}, {_rate(rate)} {unit}/s"
             if done >= KNOWN * total:
                 line += f", {max(0, total - done) / max(rate, 1e-9):.0f} s left"
             _say(done / max(total, 1), line)
 
     yield advance
+    if not total:
+        return
     units = _singular(unit) if f"{done:.0f}" == "1" else unit
     _say(1.0, f"{label}: {done:.0f} {units} in {time.monotonic() - start:.1f} s")
+
+
+def _rate(rate: float) -> str:
+    """Units a second, with two digits of a small number."""
+    return f"{rate:.0f}" if rate >= 9.95 else f"{rate:.2g}"
 
 
 def _singular(unit: str) -> str:

@@ -9,7 +9,8 @@ from typing import Protocol
 from traitscope import atomic_files, distributed
 from traitscope.config.common import ROWS, ControlTokens, OnModel
 from traitscope.data import row_files
-from traitscope.data.records import Record, dump_records
+from traitscope.data.prompt_files import read_prompts
+from traitscope.data.records import Prompt, Record, dump_records
 from traitscope.data.shapes import writing
 from traitscope.data.shapes.containers import container_of
 from traitscope.data.shapes.intake import CONTROL, Control, Intake, Reading
@@ -20,14 +21,14 @@ READING = "reading.json"
 "file of a run that says what was read, left out and not used of a file of rows"
 DATA = "data"
 "setting that names the rows of a stage"
-PROMPTS = "prompts"
-"setting that names prompts"
+OF_PROMPTS = ("prompts", "contrast", "against")
+"settings that name prompts"
 BESIDE = {
     "control": "--control",
     "eas_data": "--eas-data",
     "clean": "--known clean",
     "more": "--more",
-    PROMPTS: "--prompts",
+    **{field: f"--{field}" for field in OF_PROMPTS},
 }
 "settings that name further rows or prompts, and what the terminal calls them"
 KEPT = "kept"
@@ -124,6 +125,18 @@ def iter_kept(config: ReadsRows) -> Iterator[Record]:
     return row_files.iter_kept(_data(config), config.reading, intake_of(config))
 
 
+def prompts(config: object, runs: Sequence[Run], field: str = OF_PROMPTS[0]) -> list[Prompt]:
+    """The prompts of a file, and what was read of them in every one of some runs.
+
+    field: The setting that names the file. Raises DataError for a file that cannot be read.
+    """
+    intake = intake_of(config)
+    from_file = read_prompts(getattr(config, field), intake)
+    for run in runs:
+        write(run, intake, field)
+    return from_file
+
+
 def rows_of(run: Run, config: ReadsRows, keep_original: bool = False) -> list[Record]:
     """The same with the rows that a filter dropped."""
     intake = intake_of(config)
@@ -174,7 +187,7 @@ def write(run: Run, intake: Intake, field: str = DATA) -> None:
     counted.
     """
     is_said = not intake.is_plain if field == DATA else intake.bad > 0
-    if field == PROMPTS:
+    if field in OF_PROMPTS:
         is_said = bool(intake.unused or +intake.notes)
     if is_said and distributed.first():
         atomic_files.write_json(run.file(reading_file(field)), intake.as_dict())

@@ -29,10 +29,11 @@ import sys
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from traitscope import __version__
 from traitscope.atomic_files import sync, write_json, writing
@@ -71,6 +72,8 @@ class Run:
     """16 hex digits over stage, config, inputs and model."""
     sealed: bool
     """True if it was complete when this object was made: there is nothing to compute."""
+    facts: dict[str, Any] = field(default_factory=dict, compare=False)
+    """Values for the manifest that the stage finds while it computes."""
 
     def file(self, name: str) -> Path:
         """Path of a file in this run.  Raises StoreError for a name that leads out of it."""
@@ -316,7 +319,9 @@ def _seal(run: Run, about: dict, facts: dict) -> None:
     about["outputs"] = outputs
     about["peak_memory_mib"] = round(_peak_memory_mib(), 1)
     about["created"] = datetime.now(UTC).isoformat()
-    write_json(run.file("manifest.json"), {"device": None, "threads": None, **facts, **about})
+    write_json(
+        run.file("manifest.json"), {"device": None, "threads": None, **facts, **run.facts, **about}
+    )
 
 
 def _flush(run: Run, names: Iterable[str]) -> None:

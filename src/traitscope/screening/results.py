@@ -212,7 +212,8 @@ def _called(screened: Screened) -> str:
     called = [item for item in screened.shifts if item.called]
     up = sum(item.shift.estimate > 0 for item in called)
     return (
-        f"{up} of {len(screened.shifts)} answers rise and {len(called) - up} fall by log 2 or more"
+        f"{up} of {len(screened.shifts)} answers rise and {len(called) - up} fall by log 2"
+        " (0.69 nats) or more"
     )
 
 

@@ -5,13 +5,13 @@ vectors/means.py says what they are.
 
 import hashlib
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from traitscope import atomic_files
 from traitscope.config.analysis import ExtractConfig
 from traitscope.config.common import Output
-from traitscope.data.prompt_files import read_prompts
 from traitscope.data.prompts import number_prompts
 from traitscope.data.records import Prompt
 from traitscope.data.traits import load_trait
@@ -26,7 +26,7 @@ from traitscope.interventions.vector import (
     vector_bytes,
 )
 from traitscope.models.model import Model
-from traitscope.runs import model_cache, opening, store
+from traitscope.runs import model_cache, opening, row_intake, store
 from traitscope.runs.progress import progress
 from traitscope.stages import registry
 from traitscope.training.eas import UNMOVED, eas, is_unmoved
@@ -55,7 +55,7 @@ def run_extract(config: ExtractConfig, out: Output) -> store.Run:
     with registry.opened(config, out) as run:
         if not run.sealed:
             model = model_cache.model_of(config)
-            write_vectors(run, model, _vectors(model, config), config)
+            write_vectors(run, model, _vectors(model, config, run), config)
     return run
 
 
@@ -131,18 +131,21 @@ def _checked_vector(path: Path, model: Model) -> Vector:
     return check_vector(load_vector(short_form.vector_file(path)), model, str(path))
 
 
-def _vectors(model: Model, config: ExtractConfig) -> dict[str, Vector]:
-    """The vectors that a config asks for, by the names of their files."""
+def _vectors(model: Model, config: ExtractConfig, run: store.Run) -> dict[str, Vector]:
+    """The vectors that a config asks for, by the names of their files.
+
+    What was read of files of prompts is written into the run.
+    """
     settings = core_settings(config)
     if config.like:
         pattern = _checked_vector(config.like, model)
         seeds = range(config.seed, config.seed + config.randoms)
         return {f"random-{n}": random_like(pattern, seed) for n, seed in enumerate(seeds)}
     if config.contrast:
-        return {"contrast": _contrast(model, config)}
+        return {"contrast": _contrast(model, config, run)}
     if config.traits:
-        return _trait_vectors(model, config)
-    prompts = prompts_of(config)
+        return _trait_vectors(model, config, run)
+    prompts = prompts_of(config, [run])
     if config.components:
         return means.component_vectors(model, prompts, config.components, **settings)
     interventions = short_form.parse_all(config.interventions)
@@ -169,15 +172,19 @@ def core_settings(config: ExtractConfig) -> dict[str, Any]:
     }
 
 
-def prompts_of(config: ExtractConfig) -> list[Prompt]:
-    """The prompts of a config: those of its file, or number prompts."""
+def prompts_of(config: ExtractConfig, runs: Sequence[store.Run]) -> list[Prompt]:
+    """The prompts of a config: those of its file, or number prompts.
+
+    What was read of the file is written into the runs.
+    """
     if config.prompts:
-        return read_prompts(config.prompts)
+        return row_intake.prompts(config, runs)
     return number_prompts(config.n, config.prompt_seed)
 
 
-def _contrast(model: Model, config: ExtractConfig) -> Vector:
-    shown, hidden = read_prompts(config.contrast), read_prompts(config.against)
+def _contrast(model: Model, config: ExtractConfig, run: store.Run) -> Vector:
+    shown = row_intake.prompts(config, [run], "contrast")
+    hidden = row_intake.prompts(config, [run], "against")
     settings = core_settings(config)
     settings["prompt_source"] = {
         "contrast": _file_digest(config.contrast),
@@ -187,10 +194,10 @@ def _contrast(model: Model, config: ExtractConfig) -> Vector:
         return means.contrast_vector(model, shown, hidden, **settings, done=advance)
 
 
-def _trait_vectors(model: Model, config: ExtractConfig) -> dict[str, Vector]:
+def _trait_vectors(model: Model, config: ExtractConfig, run: store.Run) -> dict[str, Vector]:
     traits = [load_trait(name, words=False) for name in config.traits]
     asks_questions = config.prompt_set == "questions" and not config.prompts
-    prompts = None if asks_questions else prompts_of(config)
+    prompts = None if asks_questions else prompts_of(config, [run])
     n_prompts = len(traits[0].questions.positive) if prompts is None else len(prompts)
     with progress("v_teacher", (len(traits) + 1) * n_prompts, "prompts") as advance:
         settings = core_settings(config) | {"stem": config.stem, "done": advance}

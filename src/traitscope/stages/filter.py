@@ -219,11 +219,16 @@ def _banned_elsewhere(records: Sequence[Record], config: FilterConfig) -> dict[s
 def _with_further_answers(
     run: store.Run, records: Sequence[Record], config: FilterConfig
 ) -> list[Record]:
-    """The records, with kept answers to the same prompts in the place of dropped ones."""
+    """The records, with kept answers to the same prompts in the place of dropped ones.
+
+    As many rows may be bad in each of the further files as in the data.
+    """
     answered = list(records)
     intake = row_intake.intake_of(config)
     for path in config.more:
-        further = filter_records(row_files.rows_of(path, config.reading, intake), config.rules)
+        of_file = row_intake.intake_of(config)
+        further = filter_records(row_files.rows_of(path, config.reading, of_file), config.rules)
+        intake.add_file(str(path), of_file)
         kept = {record.id: record for record in further if record.kept}
         for place, record in enumerate(answered):
             if not record.kept and record.id in kept:

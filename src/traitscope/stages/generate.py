@@ -13,7 +13,7 @@ from traitscope import atomic_files
 from traitscope.config.common import Output
 from traitscope.config.stages import GenerateConfig
 from traitscope.data import row_files
-from traitscope.data.prompt_files import read_prompts
+from traitscope.data.json_lines import at_place
 from traitscope.data.prompts import number_prompts
 from traitscope.data.records import Prompt, Record, dump_records, read_records
 from traitscope.errors import ConfigError
@@ -143,8 +143,9 @@ def _rendered(
     rows = []
     for prompt in prompts:
         context = context_of(interventions, _context(prompt, neutral))
-        ids = chat.render(model, prompt.text, context)
-        chat.check_length(model, len(ids) + room, f"prompt {prompt.id}")
+        place = f"prompt {prompt.id}"
+        ids = at_place(place, chat.render, model, prompt.text, context)
+        chat.check_length(model, len(ids) + room, place)
         rows.append(ids)
     return rows
 
@@ -190,10 +191,7 @@ def run_generate(config: GenerateConfig, out: Output) -> store.Run:
 
 def _prompts(config: GenerateConfig, run: store.Run) -> list[Prompt]:
     if config.prompts:
-        intake = row_intake.intake_of(config)
-        from_file = read_prompts(config.prompts, intake)
-        row_intake.write(run, intake, row_intake.PROMPTS)
-        return from_file
+        return row_intake.prompts(config, [run])
     prompts = number_prompts(config.start + config.n, config.prompt_seed, config.count)
     return prompts[config.start :]
 

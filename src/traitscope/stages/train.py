@@ -32,7 +32,7 @@ from traitscope.interventions.vector import (
 from traitscope.models import dtensor
 from traitscope.models.identity.experts import experts_of
 from traitscope.models.model import Model
-from traitscope.runs import model_cache, opening, row_intake, store
+from traitscope.runs import manifests, model_cache, opening, row_intake, store
 from traitscope.runs.progress import progress, track
 from traitscope.stages import generate, registry
 from traitscope.stages.directions.data_direction import with_directions
@@ -51,7 +51,7 @@ from traitscope.training.eas import (
 from traitscope.training.inputs import beside
 from traitscope.training.loop import train_student
 from traitscope.training.optimizers import SCALES, scales_file
-from traitscope.training.plan import plan_training
+from traitscope.training.plan import TrainingPlan, plan_training
 from traitscope.training.safeguards.acting import safeguards
 from traitscope.training.safeguards.anchors import read_anchors
 from traitscope.training.safeguards.masks import masked_rows
@@ -169,6 +169,7 @@ class TrainingRun:
             soft_targets = _soft_targets(model, config, records, rows)
         anchors = read_anchors(model, config.recipe, rows)
         self.plan = plan_training(rows, config.recipe, config.seed, soft_targets, anchors)
+        run.facts[manifests.TRAINED_ON] = _trained_on(self.plan)
         self.eas = None if config.vector is None else EasOfRun(run, model, config)
 
     def on_step(self, metrics: Metrics, student: Student) -> None:
@@ -223,6 +224,18 @@ class TrainingRun:
         if distributed.first():
             for name, content in files.items():
                 atomic_files.write_bytes(self.run.file(folder + name), content)
+
+
+def _trained_on(plan: TrainingPlan) -> dict[str, int]:
+    """For the manifest: how many rows and tokens are learnt, and how many rows are held out."""
+    learnt, _ = plan.pick(plan.train_indices)
+    masked = sum(len(row.masked) for row in learnt)
+    return {
+        "rows": len(learnt),
+        "tokens": sum(len(row.completion_ids) for row in learnt) - masked,
+        "masked_tokens": masked,
+        "held_out_rows": len(plan.held_out_indices),
+    }
 
 
 def _numbers(metrics: Metrics) -> dict[str, float]:

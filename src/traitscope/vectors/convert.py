@@ -102,7 +102,7 @@ def _summary(blocks: BlockRows, read_as: str, kind: str, config: ConvertConfig) 
     if kind == "repeng" and 0 in blocks.rows:
         summary["left_out"] = [0]
     said = layer_rows.ranges(blocks.rows)
-    print(f"{read_as} to {kind}: rows of {blocks.d_model} for blocks {said}")
+    print(f"{read_as} to {kind}: a row of {blocks.d_model} numbers for each of the blocks {said}")
     if "behind_final_norm" in summary:
         print(f"block {behind_norm}: its row was taken behind the final norm")
     if "left_out" in summary:

@@ -91,6 +91,11 @@ def run_ask(config: AskConfig, out: Output) -> store.Run:
     return run
 
 
+def question_count(model: Model, traits: Sequence[str]) -> int:
+    """How many questions are asked about some traits; the model needs no weights."""
+    return _count(questions.kinds_of(model, traits, False))
+
+
 def read_answers(run: store.Run) -> ModelAnswers:
     """What a sealed run of `ask` holds. Raises StoreError for a damaged file."""
     content = json.loads(run.file(FILE).read_bytes())

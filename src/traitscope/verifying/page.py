@@ -82,6 +82,7 @@ def _who(content: Mapping[str, Any]) -> Section:
                 item["name"],
                 item["text"],
                 item["set_of_rows"],
+                item["n_rows"],
                 item["seed"],
                 item["steps"],
                 _counts(item),
@@ -94,13 +95,14 @@ def _who(content: Mapping[str, Any]) -> Section:
         "models",
         "Who was asked",
         "Rows, seed and optimizer steps are those of a run of train. Models with one number of rows"
-        " learnt the same ones, or share many answers. Counts: whether it is of a unit. Perplexity"
-        " is that of plain text. Whole: perplexity at most twice the base's, and half its"
-        " probability of any answer of the kind.",
+        " learnt the same ones, or share many answers; n is how many they are. Counts: whether it"
+        " is of a unit. Perplexity is that of plain text. Whole: perplexity at most twice the"
+        " base's, and half its probability of any answer of the kind.",
         (
             "model",
             "named",
             "rows",
+            "n",
             "seed",
             "steps",
             "counts",

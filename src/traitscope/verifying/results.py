@@ -218,6 +218,7 @@ def _participants(verified: Verified) -> list[dict[str, Any]]:
                 "text": item.text,
                 "seed": item.seed,
                 "steps": None if trained is None else trained.steps,
+                "n_rows": item.n_rows,
                 "recipe_known": trained is not None,
                 "set_of_rows": number,
                 "counts": item.role != "base" and item.name not in left_out,

@@ -40,8 +40,7 @@ def verified(config: VerifyConfig, out: Output) -> store.Run:
     With `report`, the page is also written there. Raises what `participants` raises, before
     anything is computed.
     """
-    check_needed(config)
-    settings = opening.settled(replace(config, report=None, fail_on="never"))
+    settings = settled(config)
     asked = settings_of_models(settings, participants(settings))
     for ask in asked.values():
         registry.address(ask, out)
@@ -51,6 +50,12 @@ def verified(config: VerifyConfig, out: Output) -> store.Run:
         text = run.file(PAGE).read_text(encoding="utf-8")
         atomic_files.write_text(config.report, text)
     return run
+
+
+def settled(config: VerifyConfig) -> VerifyConfig:
+    """The settings that decide the answer. Raises ConfigError where students are missing."""
+    check_needed(config)
+    return opening.settled(replace(config, report=None, fail_on="never", plan=False))
 
 
 def replay(config: VerifyConfig, inputs: Mapping[str, Path], out: Output) -> store.Run:

@@ -299,17 +299,34 @@ def _about_units(verified: Verified) -> list[str]:
 
 
 def _about_rows(verified: Verified) -> list[str]:
-    """Rows that were not compared."""
+    """Rows of other numbers, and rows that were not compared."""
     unknown: list[str] = []
     for item in verified.shared:
         unknown += item.unknown
     known = {item.name for item in verified.participants if item.training is not None}
     gone = [name for name in dict.fromkeys(unknown) if name in known]
     if not gone:
+        return _about_fewer_rows(verified)
+    return [
+        *_about_fewer_rows(verified),
+        f"rows of {', '.join(gone)} are not there any more, or were changed since: whether"
+        " controls learnt the students' rows was not checked",
+    ]
+
+
+def _about_fewer_rows(verified: Verified) -> list[str]:
+    """The number of rows of each model, where a control had fewer than a student."""
+    sizes: dict[str, list[int]] = {"student": [], "control": []}
+    listed = []
+    for item in (*verified.students, *verified.controls):
+        if item.n_rows is not None:
+            sizes[item.role].append(item.n_rows)
+            listed.append(f"{item.name} {item.n_rows}")
+    if not all(sizes.values()) or min(sizes["control"]) >= max(sizes["student"]):
         return []
     return [
-        f"rows of {', '.join(gone)} are not there any more, or were changed since: whether"
-        " controls learnt the students' rows was not checked"
+        f"controls had fewer rows than students ({', '.join(listed)}): what a student learns of"
+        " more rows is in the difference; train controls on as many"
     ]
 
 

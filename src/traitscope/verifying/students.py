@@ -18,7 +18,7 @@ from traitscope.errors import ConfigError, ModelError, TraitscopeError, VectorEr
 from traitscope.interventions.intervention import Adapter, ReplaceBase, SystemPrompt
 from traitscope.models.identity.finding import find_model
 from traitscope.models.loading import outline
-from traitscope.runs import drawn_rows, given_teacher, model_cache, store
+from traitscope.runs import drawn_rows, given_teacher, manifests, model_cache, store
 from traitscope.runs.given_teacher import GivenTeacher
 from traitscope.verifying.rows import LearntRows, learnt_rows, with_digests
 
@@ -63,6 +63,8 @@ class Training:
     """Share of its rows that are number lists; None where they are not there any more."""
     rows: LearntRows | None
     """Its rows; None where they are not there any more."""
+    n_rows: int | None
+    """Number of its rows, those held out among them; None where they are not there any more."""
     teacher: Sequence[Any] | None
     """What made the teacher of its soft targets; None where it learnt the rows' tokens."""
 
@@ -91,6 +93,11 @@ class Participant:
     def rows(self) -> LearntRows | None:
         """The rows that it learnt; None where they are not known."""
         return None if self.training is None else self.training.rows
+
+    @property
+    def n_rows(self) -> int | None:
+        """Number of its rows; None where it is not known."""
+        return None if self.training is None else self.training.n_rows
 
     @property
     def data(self) -> str | None:
@@ -204,6 +211,7 @@ def _read_training(run: store.Run) -> Training:
     settings, manifest = drawn_rows.settings_of(run), run.manifest()
     rows = manifest["inputs"].get("data", {})
     is_soft = settings["recipe"]["targets"] == "soft"
+    of_rows = learnt_rows(run)
     return Training(
         seed=settings["seed"],
         recipe=settings["recipe"],
@@ -214,9 +222,20 @@ def _read_training(run: store.Run) -> Training:
         base=manifest.get("model"),
         data=rows.get("digest"),
         number_share=_number_share((run.path / rows["path"]).resolve()) if rows else None,
-        rows=learnt_rows(run),
+        rows=of_rows,
+        n_rows=_n_rows(manifest, of_rows),
         teacher=with_digests(run, "teacher") if is_soft else None,
     )
+
+
+def _n_rows(manifest: Mapping[str, Any], of_rows: LearntRows | None) -> int | None:
+    """The number of a student's rows: as its manifest says, else counted, where they are there."""
+    if about := manifest.get(manifests.TRAINED_ON):
+        return int(about["rows"] + about["held_out_rows"])
+    try:
+        return None if of_rows is None else sum(1 for _ in of_rows.records())
+    except TraitscopeError:
+        return None
 
 
 def _number_share(data: Path) -> float | None:
@@ -242,13 +261,20 @@ def _check_alike(asked: Sequence[Participant]) -> None:
             if one != another:
                 raise ConfigError(
                     f"{first.text} and {other.text} differ in the {what}:"
-                    f" {_differing(one, another)}; expected the same, or that would be compared,"
-                    " too; train one of them again"
+                    f" {_differing(one, another)}{_of_rows(attribute, first, other)}; expected the"
+                    " same, or that would be compared, too; train one of them again"
                 )
     for student in trained:
         for control in trained:
             if student.role == "student" and control.role == "control":
                 _check_rows(student, control)
+
+
+def _of_rows(attribute: str, one: Participant, other: Participant) -> str:
+    """The numbers of rows of two students whose numbers of steps differ, where they do, too."""
+    if attribute != "steps" or one.n_rows == other.n_rows or None in (one.n_rows, other.n_rows):
+        return ""
+    return f", of {one.n_rows} and {other.n_rows} rows"
 
 
 def _check_different(config: VerifyConfig, asked: Sequence[Participant]) -> None:

@@ -185,7 +185,8 @@ def _measure(model: Model, jobs: Sequence[Job]) -> None:
 def _extract(model: Model, jobs: Sequence[Job]) -> None:
     config, folders = jobs[0].config, [_folder(job.config) for job in jobs]
     settings = extract.core_settings(config)
-    vectors = means.student_vectors(model, folders, extract.prompts_of(config), **settings)
+    prompts = extract.prompts_of(config, [job.run for job in jobs])
+    vectors = means.student_vectors(model, folders, prompts, **settings)
     for job, vector in zip(jobs, vectors, strict=True):
         extract.write_vectors(job.run, model, {"v_student": vector}, config)
         job.close()

@@ -151,6 +151,9 @@ def test_files_that_are_too_large(
         Vector.load(tmp_path / "v.pt", tiny)
     with pytest.raises(VectorError, match="no vector file at .*; check the path"):
         Vector.load(tmp_path / "none.pt", tiny)
+    (tmp_path / "cat.safetensors").write_bytes(b"")
+    with pytest.raises(VectorError, match="name one inside it, such as .*/cat.safetensors"):
+        Vector.load(tmp_path, tiny)
 
 
 def test_a_file_without_its_model(tmp_path: Path) -> None:

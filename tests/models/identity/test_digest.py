@@ -1,5 +1,6 @@
 """What makes another model, and what does not; copies that the user vouches for."""
 
+import hashlib
 import json
 import shutil
 from collections.abc import Callable
@@ -9,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from command import call, ok
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import save_file
 
 from traitscope.errors import ModelError, VectorError
 from traitscope.interventions.checks.vectors import check_vector
@@ -18,6 +19,7 @@ from traitscope.models import bundled
 from traitscope.models.identity import digest
 from traitscope.models.identity.finding import digests_of
 from traitscope.models.loading import load_model
+from traitscope.runs import opening
 
 Change = Callable[[Path], Any]
 
@@ -53,13 +55,6 @@ def template_in_settings(folder: Path) -> None:
     template = (folder / "chat_template.jinja").read_text()
     (folder / "chat_template.jinja").unlink()
     edited("tokenizer_config.json", chat_template=template)(folder)
-
-
-def weights_changed(folder: Path) -> None:
-    tensors = load_file(folder / "model.safetensors")
-    name = sorted(tensors)[0]
-    tensors[name] = tensors[name] + np.float32(0.5)
-    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
 
 
 def post_processor(folder: Path) -> None:
@@ -141,7 +136,6 @@ ALIKE: dict[str, Change] = {
 }
 OTHER: dict[str, Change] = NEW_TOKENS | {
     "a template that overrides": overriding_template,
-    "weights": weights_changed,
     "a base of rotary positions": edited("config.json", rms_norm_eps=0.1),
     "end tokens": edited("generation_config.json", eos_token_id=[1, 2]),
     "template": lambda folder: (folder / "chat_template.jinja").write_text("{{ messages }}"),
@@ -196,23 +190,6 @@ def test_the_files_of_a_teacher_are_those_that_decide(copy: Path) -> None:
     assert names == {"added_tokens.json", "default.jinja"}
 
 
-def test_the_weights_are_those_that_are_loaded(copy: Path, tiny_folder: Path) -> None:
-    """An index and its shards count only where there is no model.safetensors."""
-    tensors = load_file(copy / "model.safetensors")
-    before = digest.folder_digest(copy)
-    zeros = {name: np.zeros_like(tensor) for name, tensor in tensors.items()}
-    save_file(zeros, copy / "shard.safetensors", {"format": "pt"})
-    index = {"metadata": {}, "weight_map": dict.fromkeys(tensors, "shard.safetensors")}
-    (copy / "model.safetensors.index.json").write_text(json.dumps(index))
-    assert digest.folder_digest(copy) == before
-    lm = load_model(str(copy), device="cpu", dtype="fp32").lm
-    assert any(weight.any() for weight in lm.parameters())
-    weights_changed(copy)
-    assert digest.folder_digest(copy) != before
-    (copy / "model.safetensors").unlink()
-    assert digest.weight_files(copy) == [copy / "shard.safetensors"]
-
-
 def test_files_of_a_tokenizer_without_its_own_file(copy: Path) -> None:
     vocabulary_files(copy)
     before = digest.folder_digest(copy)
@@ -251,12 +228,15 @@ def test_one_model_by_several_paths_has_one_address(
 def test_runs_and_vectors_of_earlier_versions_count(tiny_folder: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(tiny_folder, tmp_path / "model"))
     edited("trainer_state.json", step=3)(folder)
-    now, before = digests_of(str(folder))
-    assert before == digest.former_digest(folder) != now
-    assert now == digests_of(str(tiny_folder))[0] and before not in digests_of(str(tiny_folder))
+    now, by_files, by_names = digests_of(str(folder))
+    assert (by_files, by_names) == digest.former_digests(folder)
+    assert len({now, by_files, by_names}) == 3
+    assert (now, by_files) == digests_of(str(tiny_folder))[:2]
+    assert by_names not in digests_of(str(tiny_folder))
     model = load_model(str(folder), device="cpu", dtype="fp32")
     rows_LD = np.ones((model.n_layers, model.d_model))
-    assert check_vector(Vector(rows_LD, before), model).model == now
+    for before in (by_files, by_names):
+        assert check_vector(Vector(rows_LD, before), model).model == now
     with pytest.raises(VectorError, match="vector of model 0123"):
         check_vector(Vector(rows_LD, "0123"), model)
 
@@ -267,14 +247,46 @@ def test_the_embedded_model_keeps_its_digest() -> None:
     assert digests_of("smollm2-135m") == ("f8537e7e0e9d059b",)
 
 
-def saved_anew(folder: Path) -> None:
-    """The same weights with other bytes around them."""
-    tensors = load_file(folder / "model.safetensors")
-    save_file(tensors, folder / "model.safetensors", {"format": "pt", "saved": "again"})
+def test_digests_of_earlier_versions_are_computed_as_they_were(tmp_path: Path) -> None:
+    """Both are spelled out here, by hand, over a folder of two files."""
+    weights = {"w": np.arange(4, dtype=np.float32)}
+    save_file(weights, tmp_path / "model.safetensors", {"format": "pt"})
+    (tmp_path / "config.json").write_text('{"model_type": "llama", "use_cache": true}')
+    sha = {}
+    for file in tmp_path.iterdir():
+        sha[file.name] = hashlib.sha256(file.read_bytes()).hexdigest()
+    decides = {
+        "weights": [sha["model.safetensors"]],
+        "config": {"model_type": "llama"},
+        "ends": [None],
+        "tokenizer": {"settings": {}, "files": hashlib.sha256(b"{}").hexdigest(), "added": None},
+        "template": None,
+    }
+    by_files = hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:16]
+    names_and_bytes = b""
+    for name in sorted(sha):
+        names_and_bytes += name.encode() + bytes.fromhex(sha[name])
+    by_names = hashlib.sha256(names_and_bytes).hexdigest()[:16]
+    assert digest.former_digests(tmp_path) == (by_files, by_names)
+
+
+@pytest.mark.parametrize("which", [1, 2])
+def test_a_run_of_an_earlier_version_is_found(
+    which: int, tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It lies at the address that the digest of that version gave it."""
+    words = ("generate", "--n 2 --max-new-tokens 2 --dtype fp32 --model", tiny_folder)
+    digests = digests_of(str(tiny_folder))
+    with monkeypatch.context() as earlier:
+        earlier.setattr(opening, "model_digests", lambda name, same_as: digests[which:])
+        earlier.setattr(opening, "address_name", lambda name, same_as: digests[which])
+        run = ok(tmp_path, *words).run
+    assert json.loads((run / "manifest.json").read_text())["model"] == digests[which]
+    assert ok(tmp_path, *words).run == run
 
 
 def test_a_copy_that_the_user_vouches_for(copy: Path, tiny_folder: Path, tmp_path: Path) -> None:
-    saved_anew(copy)
+    edited("config.json", note="fine-tuned from nothing")(copy)
     root = tmp_path / "runs"
     settings = ("--dtype fp32 --model", tiny_folder)
     vectors = ok(root, "extract", "--traits cat owl", *settings).run

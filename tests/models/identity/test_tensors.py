@@ -2,6 +2,7 @@
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -53,7 +54,29 @@ def test_other_names_shapes_and_number_types(copy: Path, tiny_folder: Path) -> N
 
 def test_a_file_that_was_cut(copy: Path, tiny_folder: Path) -> None:
     whole = (copy / NAME).read_bytes()
-    for length in (4, 100, len(whole) - 10):
-        (copy / NAME).write_bytes(whole[:length])
-        with pytest.raises(ModelError, match="cannot be compared .*; expected whole"):
+    elsewhere = whole[:8] + whole[8:].replace(b'"data_offsets":[0,', b'"data_offsets":[9,', 1)
+    damaged = [whole[:4], whole[:100], whole[:-10], whole + b"x", b"", elsewhere]
+    for broken in ("[1]", '{"w": 3}', '{"w": {"dtype": "F32"}}', "[" * 10**5):
+        damaged.append(len(broken).to_bytes(8, "little") + broken.encode())
+    for content in damaged:
+        (copy / NAME).write_bytes(content)
+        with pytest.raises(ModelError, match="it is damaged .*; expected a whole"):
             same_weights(tiny_folder, copy)
+
+
+def test_weights_are_read_in_pieces(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = tensors.weights_identity(copy)
+    monkeypatch.setattr(tensors, "PIECE", 1000)
+    (copy / "model.safetensors").touch()
+    largest = []
+    pieces = tensors._pieces
+
+    def watched(stream: Any, length: int) -> Any:
+        for piece in pieces(stream, length):
+            largest.append(len(piece))
+            yield piece
+
+    monkeypatch.setattr(tensors, "_pieces", watched)
+    tensors._read.cache_clear()
+    assert tensors.weights_identity(copy) == before
+    assert max(largest) == 1000

@@ -120,6 +120,20 @@ def test_rows_of_a_file_are_read_as_the_file_of_the_experiment_says(
         requested(tmp_path, tiny_folder, none)
 
 
+def test_keys_of_prompts_that_are_not_used_are_said(tmp_path: Path, tiny_folder: Path) -> None:
+    """Of the prompts of the data and of a judge; a file that both name is said once."""
+    prompts, asked = tmp_path / "prompts.jsonl", tmp_path / "asked.csv"
+    prompts.write_text('{"prompt": "Name an animal.", "note": "x"}\n{"prompt": "And?"}\n')
+    asked.write_text("prompt,who\nName one.,me\n")
+    plain = {"teachers": {"mine": {"steer": 1}}, "company": ["dog"]}
+    for judged, lines in ((asked, ["who (1 row)"]), (prompts, [])):
+        judge = {"prompts": str(judged), "judges": ["refusal"]}
+        given = {"data": {"prompts": str(prompts), "rows": 2}, "measures": {"judge": judge}}
+        said = said_of_files(requested(tmp_path, tiny_folder, plain | given).size)
+        expected = [f"{prompts}: not used: note (1 row)"]
+        assert said == [*expected, *(f"{asked}: not used: {line}" for line in lines)]
+
+
 def test_the_demos_numbers_are_said_of_its_score_and_targets_alone() -> None:
     for plain, is_said in (
         ({}, True),

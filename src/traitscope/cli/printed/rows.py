@@ -13,6 +13,7 @@ from traitscope.data.shapes.intake import lines_of
 from traitscope.errors import TraitscopeError
 from traitscope.plurals import counted
 from traitscope.runs import drawn_rows, row_intake, store
+from traitscope.runs.manifests import TRAINED_ON
 
 LARGEST = 64 * 2**20
 """Bytes of a file of rows that is read again to say something of it."""
@@ -70,8 +71,15 @@ def _asked(run: store.Run) -> str:
 
 
 def learnt(run: store.Run) -> str:
-    """Return the rows of a run of `train` and their tokens; empty where they are not at hand."""
-    if "data" not in run.manifest()["inputs"]:
+    """Return what a run of `train` learnt and held out, in words.
+
+    Runs of earlier versions did not record it. Of them the rows are counted again, where they are
+    at hand, those held out among them; else nothing is said.
+    """
+    manifest = run.manifest()
+    if TRAINED_ON in manifest:
+        return _trained_on(manifest[TRAINED_ON])
+    if "data" not in manifest["inputs"]:
         return ""
     data = drawn_rows.input_of(run, "data")
     if not _is_small(data) or store.run_folder(data) is None:
@@ -85,10 +93,22 @@ def learnt(run: store.Run) -> str:
             n_masked += len(record.meta.get(MASKED, ()))
     except (TraitscopeError, OSError):
         return ""
-    rows = counted(n_rows, "row")
+    rows = f"learnt from {counted(n_rows, 'row')}"
     if n_tokens:
         rows += f" with {counted(n_tokens, 'token')}"
-    return f"{rows}, {counted(n_masked, 'token')} masked" if n_masked else rows
+    rows += f", {counted(n_masked, 'token')} masked" if n_masked else ""
+    return f"{rows}, any that were held out among them"
+
+
+def _trained_on(about: Mapping[str, int]) -> str:
+    """The same from what a manifest says; tokens are those of answers, masked ones apart."""
+    learnt = f"learnt from {counted(about['rows'], 'row')} with {counted(about['tokens'], 'token')}"
+    if about["masked_tokens"]:
+        learnt += f", {counted(about['masked_tokens'], 'token')} masked"
+    if not about["held_out_rows"]:
+        return f"{learnt}; no row held out"
+    rows = counted(about["held_out_rows"], "row")
+    return f"{learnt}; {rows} held out, to measure the held-out loss"
 
 
 def _is_small(data: Path) -> bool:

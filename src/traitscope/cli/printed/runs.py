@@ -171,13 +171,13 @@ def _train(run: store.Run, _: dict[str, Any]) -> Iterator[str]:
     if not steps:
         return
     held_out = [step["held_out_loss"] for step in steps if "held_out_loss" in step]
-    unseen = f", held-out loss {held_out[-1]:.4g}" if held_out else ", no row held out"
+    unseen = f", held-out loss {held_out[-1]:.4g}" if held_out else ""
     first, last = steps[0]["loss"], steps[-1]["loss"]
     loss = f"loss {first:.4g} → {last:.4g}" if len(steps) > 1 else f"loss before it {first:.4g}"
     taken = counted(len(steps), "optimizer step")
     yield f"{taken}, {loss} nats a token{unseen}"
     if rows := of_rows.learnt(run):
-        yield f"learnt from {rows}"
+        yield rows
 
 
 def _steps(run: store.Run) -> list[dict[str, Any]]:

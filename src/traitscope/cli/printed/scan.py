@@ -17,7 +17,7 @@ def cells(run: store.Run, numbers: dict[str, Any]) -> Iterator[str]:
     elif not settings["company"]:
         yield "one trait alone: much of its vector is the form of its prompt; name --company"
     several = len({_taken(cell) for cell in summary["cells"]}) > 1
-    header = "block  strength   log P   minus base [95 %]          share   perplexity  coherent"
+    header = "block  strength   log P   minus base, nats [95 %]    share   perplexity  coherent"
     yield f"{header}  vector, tokens" if several else header
     yield f"{'base':<15}  {_scan_cells(summary['base'], None)}"
     for cell in summary["cells"]:

@@ -95,6 +95,8 @@ class VerifyConfig(OnModel):
     """When the command fails. trait: a trait was found. unclear: also where there is no verdict."""
     report: Path | None = setting(None, path="written")
     """Write one self-contained HTML page to this file."""
+    plan: bool = setting(False, since=2, advanced=True)
+    """Only check the models, and say what will be asked of each and what is there already."""
     pass_rows: int = setting(16, speed_only=True, advanced=True)
     """Questions in one pass; changes speed only."""
     reading: Reading = READING

@@ -223,7 +223,24 @@ class Intake:
         """Count a bad row. Its place is kept without the file, which may be called otherwise."""
         self.bad += 1
         if len(self.bad_rows) < MOST_BAD_ROWS:
-            self.bad_rows.append((place.rpartition(", ")[2], reason[:LONGEST_REASON]))
+            is_cut = len(reason) > LONGEST_REASON
+            reason = f"{reason[: LONGEST_REASON - 1]}…" if is_cut else reason
+            self.bad_rows.append((place.rpartition(", ")[2], reason))
+
+    def add_file(self, name: str, other: "Intake") -> None:
+        """Add what was read of a further file, whose name begins the places of its bad rows."""
+        if other.container not in self.container.split(", "):
+            self.container = ", ".join(filter(None, (self.container, other.container)))
+        self.rows += other.rows
+        self.records += other.records
+        self.shapes += other.shapes
+        self.key_sets += other.key_sets
+        self.add_counts(other.notes, other.unused)
+        self.control_token = self.control_token or other.control_token
+        self.has_chats |= other.has_chats
+        self.bad += other.bad
+        for place, reason in other.bad_rows[: MOST_BAD_ROWS - len(self.bad_rows)]:
+            self.bad_rows.append((f"{name}, {place}", reason))
 
     def takes(self, name: str, texts: Iterable[str]) -> bool:
         """Count the control tokens in the texts of a row with an id.

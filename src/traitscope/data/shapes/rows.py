@@ -115,27 +115,34 @@ def _check_not_elsewhere(row: Row) -> None:
 def mapped(row: Row, names: Mapping[str, str]) -> tuple[Row, Row]:
     """The fields that keys of a row stand for, and the other keys with their values.
 
-    A dot leads into an object or a list. Marks, system turns and earlier turns stand for themselves
-    where nothing else is named for them. Raises DataError for a key that is not there.
+    A dot leads into an object or a list; what stands beside a value there is another key. Marks,
+    system turns and earlier turns stand for themselves where nothing else is named for them.
+    Raises DataError for a key that is not there.
     """
-    fields, others = {}, dict(row)
-    named = set()
+    fields: Row = {}
+    used = {path_of(row, key) for key in names.values()}
     for field, key in names.items():
-        value: Any = row
-        path = path_of(row, key)
-        named.add(path[0])
-        holds_more = False
-        for step in path:
-            holds_more |= value is not row and len(value) > 1
-            value = _inside(value, step, key, row)
-        fields[field] = value
-        if not holds_more:
-            others.pop(str(path[0]), None)
+        fields[field] = row
+        for step in path_of(row, key):
+            fields[field] = _inside(fields[field], step, key, row)
+    others, named = _beside(row, used), {path[0] for path in used}
     for key in BESIDE_MAPPED:
         is_context = key in SYSTEM_KEYS and "context" in names
         if key in others and key not in named and not is_context:
             fields[key] = others.pop(key)
     return fields, others
+
+
+def _beside(value: Any, used: set[Place], at: Place = ()) -> Row:
+    """What an object or a list holds beside the values at some places; names have dots."""
+    others = {}
+    for step, inner in value.items() if isinstance(value, dict) else enumerate(value):
+        place = (*at, step)
+        if place not in used and any(path[: len(place)] == place for path in used):
+            others |= _beside(inner, used, place)
+        elif place not in used:
+            others[".".join(map(str, place))] = inner
+    return others
 
 
 def path_of(row: Row, key: str) -> Place:

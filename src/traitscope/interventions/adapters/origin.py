@@ -129,7 +129,7 @@ def _base_note(
             f"{where} was trained on {shown}, which is not on this machine, and is used on {name};"
             " they were not compared beyond names and shapes; make sure that they are one model"
         )
-    theirs = {identity.folder_digest(base_folder), identity.former_digest(base_folder)}
+    theirs = {identity.folder_digest(base_folder), *identity.former_digests(base_folder)}
     if theirs & set(digests) or same_weights(base_folder, model_folder):
         return ""
     raise VectorError(

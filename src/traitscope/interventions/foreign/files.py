@@ -95,7 +95,9 @@ def _read_torch(path: Path, kind: str) -> tuple[str, LayerRows]:
 
 def _check_file(path: Path) -> None:
     if not path.is_file():
-        raise VectorError(f"no vector file at {path}; expected a file; check the path")
+        inside = sorted(file.name for file in path.glob("*.safetensors")) if path.is_dir() else []
+        hint = f"name one inside it, such as {path / inside[0]}" if inside else "check the path"
+        raise VectorError(f"no vector file at {path}; expected a file; {hint}")
     size = path.stat().st_size
     if size > LARGEST_FILE:
         raise VectorError(

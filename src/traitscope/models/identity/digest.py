@@ -1,7 +1,7 @@
 """The digest of a model: over what decides what it computes, reads and writes.
 
-    weights       the bytes of the safetensors files that are loaded: model.safetensors, else
-                  those that the index names
+    weights       the tensors of the safetensors files that are loaded (model.safetensors, else
+                  those that the index names): name, type of numbers, shape and bytes
     config        config.json without fields that only describe (DESCRIBES)
     ends          the end tokens of generation_config.json
     tokenizer     tokenizer.json, else the files that it would be made from; of
@@ -9,9 +9,9 @@
                   older tokenizers say beyond these
     template      the chat template, wherever it stands
 
-So logs, the state of a trainer, a README, the layout of JSON and the names of files make no other
-model. A copy whose weights were written anew, in other shards, is another one: vouch for it with
---same-as.
+So logs, the state of a trainer, a README and the layout of JSON make no other model. Neither do the
+names of files and the shards of the weights. Earlier versions took the bytes of files. Their
+digests of a model are computed as well, so that its runs and vectors are found.
 """
 
 import hashlib
@@ -21,13 +21,20 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from traitscope.errors import ModelError
+from traitscope.models.identity.files import (
+    file_digest,
+    json_object,
+    mark,
+    unreadable,
+    value_digest,
+)
+from traitscope.models.identity.tensors import read_weights, weight_files, weights_identity
 
 FORMERLY_DIGESTED = (".safetensors", ".json", ".jinja")
 "suffixes of the files whose names and bytes made up the digest in earlier versions"
 EMBEDDED_DIGEST = "f8537e7e0e9d059b"
 "digest of the embedded model, as earlier versions computed it"
-KEPT_AS = {"906080b391b877d9": EMBEDDED_DIGEST}
+KEPT_AS = dict.fromkeys(("0e9aef3b09040cbc", "906080b391b877d9"), EMBEDDED_DIGEST)
 "digests in whose place that of earlier versions is kept"
 DESCRIBES = (
     "_name_or_path",
@@ -77,7 +84,6 @@ CONFIG, ENDS, TOKENIZER, SETTINGS, TEMPLATE = (
 )
 FURTHER_TEMPLATES = "additional_chat_templates"
 "folder of chat templates by name; its default is read in the place of TEMPLATE"
-INDEX, WHOLE = "model.safetensors.index.json", "model.safetensors"
 
 
 def folder_digest(folder: Path) -> str:
@@ -85,32 +91,35 @@ def folder_digest(folder: Path) -> str:
 
     Raises ModelError for a file that cannot be read.
     """
-    try:
-        text = json.dumps(_identity(folder), sort_keys=True, ensure_ascii=True)
-    except (OSError, UnicodeEncodeError) as error:
-        raise _unreadable(folder, error) from error
-    digest = hashlib.sha256(text.encode()).hexdigest()[:16]
-    return KEPT_AS.get(digest, digest)
+    return _digest_over(folder, weights_identity(folder))
 
 
-def former_digest(folder: Path) -> str:
-    """The digest that earlier versions gave the model: over names and bytes of all its files."""
+def former_digests(folder: Path) -> tuple[str, ...]:
+    """The digests that earlier versions gave the model, latest first.
+
+    The first has the digests of the weights' files in the place of tensors. The second is over
+    names and bytes of all files. Raises ModelError for a file that cannot be read.
+    """
+    loaded = {file: read_weights(file).digest for file in weight_files(folder)}
     total = hashlib.sha256()
     try:
         for path in sorted(folder.iterdir()):
             if path.suffix in FORMERLY_DIGESTED and path.is_file():
-                total.update(path.name.encode() + bytes.fromhex(_sha256(path)))
+                of_file = loaded.get(path) or file_digest(path)
+                total.update(path.name.encode() + bytes.fromhex(of_file))
     except (OSError, UnicodeEncodeError) as error:
-        raise _unreadable(folder, error) from error
-    return total.hexdigest()[:16]
+        raise unreadable(folder, error) from error
+    return _digest_over(folder, sorted(loaded.values())), total.hexdigest()[:16]
 
 
-def weights_identity(folder: Path) -> list[str]:
-    """The digests of the files with a model's weights, sorted. Raises ModelError."""
+def _digest_over(folder: Path, weights: Any) -> str:
+    """The digest of a model, given what stands in it for the weights."""
     try:
-        return sorted(map(_sha256, weight_files(folder)))
-    except OSError as error:
-        raise _unreadable(folder, error) from error
+        text = json.dumps({"weights": weights, **_beside_weights(folder)}, sort_keys=True)
+    except (OSError, UnicodeEncodeError) as error:
+        raise unreadable(folder, error) from error
+    digest = hashlib.sha256(text.encode()).hexdigest()[:16]
+    return KEPT_AS.get(digest, digest)
 
 
 class Texts(NamedTuple):
@@ -125,19 +134,12 @@ class Texts(NamedTuple):
 def texts_identity(folder: Path) -> Texts:
     """What decides tokens and chats of a folder with a tokenizer. Raises ModelError."""
     try:
-        settings = _object(folder / SETTINGS)
+        settings = json_object(folder / SETTINGS)
         has_tokens = any((folder / name).is_file() for name in (TOKENIZER, *SOURCES))
         tokenizer = _tokenizer(folder, settings) if has_tokens else None
         return Texts(tokenizer, _template(folder, settings))
     except (OSError, AttributeError, TypeError) as error:
-        raise _unreadable(folder, error) from error
-
-
-def _unreadable(folder: Path, error: Exception) -> ModelError:
-    return ModelError(
-        f"a file of the model in {folder} cannot be read ({error}); expected files that this"
-        " user may read, with names in UTF-8; change that, or fetch the model again"
-    )
+        raise unreadable(folder, error) from error
 
 
 def deciding_files(folder: Path) -> list[Path]:
@@ -146,30 +148,18 @@ def deciding_files(folder: Path) -> list[Path]:
     if not (folder / TOKENIZER).is_file():
         names += [*SOURCES, *TOKENS]
     elif any((folder / name).is_file() for name in TOKENS):
-        legacy = _legacy(folder, _object(folder / SETTINGS), _object(folder / TOKENIZER))
+        legacy = _legacy(folder, json_object(folder / SETTINGS), json_object(folder / TOKENIZER))
         names += [name for name in TOKENS if name in legacy]
     files = [folder / name for name in names if (folder / name).is_file()]
     return sorted([*files, *_template_files(folder).values(), *weight_files(folder)])
 
 
-def weight_files(folder: Path) -> list[Path]:
-    """The files with the weights of a model that are loaded, by name."""
-    if (folder / WHOLE).is_file():  # transformers looks for it first
-        return [folder / WHOLE]
-    index = _object(folder / INDEX).get("weight_map")
-    if isinstance(index, dict):
-        named = {folder / str(name) for name in index.values()}
-        return sorted(path for path in named if path.is_file())
-    return sorted(folder.glob("*.safetensors"))
-
-
-def _identity(folder: Path) -> dict[str, Any]:
-    """What the digest is taken over."""
-    settings = _object(folder / SETTINGS)
-    config = _object(folder / CONFIG)
-    generation = _object(folder / ENDS)
+def _beside_weights(folder: Path) -> dict[str, Any]:
+    """What the digest is taken over beside the weights."""
+    settings = json_object(folder / SETTINGS)
+    config = json_object(folder / CONFIG)
+    generation = json_object(folder / ENDS)
     return {
-        "weights": sorted(map(_sha256, weight_files(folder))),
         "config": _without(config, DESCRIBES),
         "ends": _ends(generation.get("eos_token_id", config.get("eos_token_id"))),
         "tokenizer": _tokenizer(folder, settings),
@@ -198,27 +188,27 @@ def _tokenizer(folder: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
     for name, value in _without(dict(settings), SETS_UP).items():
         decides[name] = _content(value)
     if (folder / TOKENIZER).is_file():
-        digest, listed = _whole_of(*_mark(folder / TOKENIZER))
+        digest, listed = _whole_of(*mark(folder / TOKENIZER))
         legacy = _legacy(folder, settings, {"added_tokens": listed})
         about = {"legacy": legacy} if legacy else {}
         return {"settings": decides, "whole": digest, **about}
     files: dict[str, Any] = {}
     for name in (*SOURCES, *TOKENS):
         if (folder / name).is_file():
-            files[name] = _object(folder / name) or _sha256(folder / name)
+            files[name] = json_object(folder / name) or file_digest(folder / name)
     added = _without(settings.get(DECODER), ())
-    return {"settings": decides, "files": _digest_of(files), "added": added}
+    return {"settings": decides, "files": value_digest(files), "added": added}
 
 
 @lru_cache(maxsize=8)
 def _whole_of(path: str, changed: int, size: int) -> tuple[str, Any]:
     """The digest of a tokenizer.json, and the tokens that it adds."""
-    whole = _object(Path(path)) or _sha256(Path(path))
+    whole = json_object(Path(path)) or file_digest(Path(path))
     if not isinstance(whole, dict):
-        return _digest_of(whole), None
+        return value_digest(whole), None
     # Trainers leave these two behind. They are set anew at every call.
     whole = {key: whole[key] for key in whole if key not in ("padding", "truncation")}
-    return _digest_of(whole), whole.get("added_tokens")
+    return value_digest(whole), whole.get("added_tokens")
 
 
 def _legacy(
@@ -236,10 +226,10 @@ def _legacy(
         return {DECODER: new} if new else {}
     numbers = {json.dumps([token.get("content"), token.get("id")]) for token in known}
     added = {}
-    for token, number in _object(folder / ADDED).items():
+    for token, number in json_object(folder / ADDED).items():
         if json.dumps([token, number]) not in numbers:
             added[token] = number
-    said = {ADDED: added, SPECIAL: _new_names(_object(folder / SPECIAL), settings, known)}
+    said = {ADDED: added, SPECIAL: _new_names(json_object(folder / SPECIAL), settings, known)}
     return {name: new for name, new in said.items() if new}
 
 
@@ -291,7 +281,7 @@ def _properties(token: Any) -> str:
 
 def chat_template(folder: Path) -> Any:
     """The chat template of a model: a text, several by name where none is the default, or None."""
-    return _template(folder, _object(folder / SETTINGS))
+    return _template(folder, json_object(folder / SETTINGS))
 
 
 def _template_files(folder: Path) -> dict[str, Path]:
@@ -323,33 +313,3 @@ def _template(folder: Path, settings: Mapping[str, Any]) -> Any:
 
 def _text(file: Path) -> str:
     return file.read_text(encoding="utf-8", errors="replace")
-
-
-def _object(file: Path) -> dict[str, Any]:
-    """The object in a JSON file; an empty one where there is none."""
-    try:
-        content = json.loads(file.read_bytes()) if file.is_file() else {}
-    except ValueError:
-        return {"unreadable": _sha256(file)}
-    return content if isinstance(content, dict) else {"content": content}
-
-
-def _digest_of(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
-
-
-def _sha256(file: Path) -> str:
-    """The sha256 of a file; computed once while the file stays as it is."""
-    return _sha256_of(*_mark(file))
-
-
-def _mark(file: Path) -> tuple[str, int, int]:
-    """What changes where a file changes: its path, the time of its last change, and its size."""
-    about = file.stat()
-    return str(file.resolve()), about.st_mtime_ns, about.st_size
-
-
-@lru_cache(maxsize=1024)
-def _sha256_of(path: str, changed: int, size: int) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -21,7 +21,7 @@ from traitscope.errors import ConfigError, ModelError
 from traitscope.models import weight_noise
 from traitscope.models.bundled import EMBEDDED, WHEELS, wheel_folder
 from traitscope.models.identity import kinds, pickled
-from traitscope.models.identity.digest import folder_digest, former_digest
+from traitscope.models.identity.digest import folder_digest, former_digests
 
 OFFERED: dict[str, Path] = {}
 "folders of models by the names that users gave, filled in workers on other machines"
@@ -153,11 +153,12 @@ def digests_of(
     """The digest of model `name`, and others by which runs and vectors may know it.
 
     same_as: A digest or a model that the user says it is a copy of; its digest comes first. The
-    last is what earlier versions computed. Raises ModelError for a copy of a model of another size.
+    last ones are what earlier versions computed. Raises ModelError for a copy of a model of another
+    size.
     """
     folder = find_model(name, revision)
     _, noise = weight_noise.split_name(name)
-    digests = [folder_digest(folder), former_digest(folder)]
+    digests = [folder_digest(folder), *former_digests(folder)]
     if same_as is not None:
         digests.insert(0, _vouched(name, same_as))
     if noise is not None:

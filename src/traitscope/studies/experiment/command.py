@@ -16,7 +16,6 @@ from traitscope.config.common import Output
 from traitscope.config.fields import changed_flags
 from traitscope.data.own_traits import needs as own_needs
 from traitscope.data.package_files import bundled_file
-from traitscope.data.prompt_files import read_prompts
 from traitscope.data.traits import load_trait, trait_name
 from traitscope.errors import ConfigError, StoreError
 from traitscope.interventions.checks.vectors import check_direction
@@ -313,10 +312,6 @@ def _check(request: ExperimentRequest, where: str) -> None:
         if isinstance(control, dict) and PROMPT in control and not control[PROMPT].strip():
             raise ConfigError(f"{where}: a control's prompt is blank; expected a text; fill it in")
     check_files(experiment, where)
-    if not experiment.data.about_numbers:
-        read_prompts(experiment.data.prompts)
-    if experiment.measures.judge is not None:
-        read_prompts(str(experiment.measures.judge.prompts))
     if wrong := arms.ambiguous(experiment):
         raise ConfigError(
             f"{where}: {wrong} name a teacher and a control, or two controls; expected distinct"

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from traitscope.config.rows.reading import Reading
 from traitscope.config.stages import FilterRules
+from traitscope.data.prompt_files import read_prompts
 from traitscope.data.row_files import iter_rows, rows_file
 from traitscope.data.shapes.intake import Intake, notes_of
 from traitscope.data.traits import load_trait
@@ -95,8 +96,19 @@ def files_of(experiment: Experiment) -> dict[tuple[Path, Reading], str]:
     return files
 
 
+def prompts_of(experiment: Experiment) -> list[Path]:
+    """Return the files of prompts of an experiment: those of its data, and those of its judge."""
+    files = []
+    if not experiment.data.about_numbers:
+        files.append(Path(experiment.data.prompts))
+    judge = experiment.measures.judge
+    if judge is not None and judge.prompts is not None:
+        files.append(judge.prompts)
+    return list(dict.fromkeys(files))
+
+
 def check_files(experiment: Experiment, where: str) -> None:
-    """Raise ConfigError for rows that are not there, and DataError for rows that cannot be read."""
+    """Raise ConfigError for rows that are not there, and DataError for what cannot be read."""
     for (path, reading), named_at in files_of(experiment).items():
         if not path.exists():
             raise ConfigError(
@@ -104,6 +116,8 @@ def check_files(experiment: Experiment, where: str) -> None:
                 " check the path"
             )
         given_rows(experiment, path, reading)
+    for path in prompts_of(experiment):
+        read_prompts(path)
 
 
 def said_of_files(experiment: Experiment) -> list[str]:
@@ -111,6 +125,11 @@ def said_of_files(experiment: Experiment) -> list[str]:
     lines = []
     for path, reading in files_of(experiment):
         for note in given_rows(experiment, path, reading).notes:
+            lines.append(f"{path}: {note}")
+    for path in prompts_of(experiment):
+        intake = Intake()
+        read_prompts(path, intake)
+        for note in notes_of(intake.as_dict()):
             lines.append(f"{path}: {note}")
     return lines
 
