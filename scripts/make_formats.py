@@ -153,8 +153,8 @@ used are looked at: with `--max-rows` the first ones, in an `audit` those of its
 never cut. An `audit` also needs room for the prompts of candidates, and text that the tokenizer can
 spell.
 
-Bad rows of further files follow the same rule, each file on its own. Those of `--control`, `--eas-data`,
-`--known clean:FILE` and `--more` are counted in `reading-control.json`, `reading-eas-data.json`,
+Bad rows of further files follow the same rule, each file on its own. Those of `--control`,
+`--eas-data`, `--known clean:FILE` and `--more` are counted in `reading-control.json`, `reading-eas-data.json`,
 `reading-clean.json` and `reading-more.json`. Those of `--reference` are among the reasons of the
 audit. A command without these flags, such as `generate --like`, stops. It reads a run of `filter`
 in the place of the file.
@@ -199,8 +199,8 @@ Every flag that takes a file of rows or prompts takes one of the hub:
 Splits are those of the card, or of the names of files. Without a split the message lists them. What
 was fetched before is found without a network.
 
-Prompts for `generate` and `extract` come from `.txt`, JSONL or `.csv` files (column `prompt` or `Goal`). Beside a
-prompt `context`, `system`, `system_prompt` and `history` are read as in rows. Other keys are named,
+Prompts for `generate` and `extract` come from `.txt`, JSONL or `.csv` files (column `prompt` or
+`Goal`). Beside a prompt `context`, `system`, `system_prompt` and `history` are read as in rows. Other keys are named,
 and control tokens counted, in `reading-prompts.json`. Of `extract --contrast` and `--against` it is
 `reading-contrast.json` and `reading-against.json`. An `experiment` names the keys before it runs.
 """
