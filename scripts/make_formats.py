@@ -154,8 +154,8 @@ never cut. An `audit` also needs room for the prompts of candidates, and text th
 spell.
 
 Bad rows of further files follow the same rule, each file on its own. Those of `--control`,
-`--eas-data`, `--known clean:FILE` and `--more` are counted in `reading-control.json`, `reading-eas-data.json`,
-`reading-clean.json` and `reading-more.json`. Those of `--reference` are among the reasons of the
+`--eas-data`, `--known clean:FILE` and `--more` are counted in `reading-control.json`,
+`reading-eas-data.json`, `reading-clean.json` and `reading-more.json`. Those of `--reference` are among the reasons of the
 audit. A command without these flags, such as `generate --like`, stops. It reads a run of `filter`
 in the place of the file.
 
@@ -200,8 +200,8 @@ Splits are those of the card, or of the names of files. Without a split the mess
 was fetched before is found without a network.
 
 Prompts for `generate` and `extract` come from `.txt`, JSONL or `.csv` files (column `prompt` or
-`Goal`). Beside a prompt `context`, `system`, `system_prompt` and `history` are read as in rows. Other keys are named,
-and control tokens counted, in `reading-prompts.json`. Of `extract --contrast` and `--against` it is
+`Goal`). Beside a prompt `context`, `system`, `system_prompt` and `history` are read as in rows.
+Other keys are named, and control tokens counted, in `reading-prompts.json`. Of `extract --contrast` and `--against` it is
 `reading-contrast.json` and `reading-against.json`. An `experiment` names the keys before it runs.
 """
 
