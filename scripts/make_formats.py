@@ -155,9 +155,9 @@ spell.
 
 Bad rows of further files follow the same rule, each file on its own. Those of `--control`,
 `--eas-data`, `--known clean:FILE` and `--more` are counted in `reading-control.json`,
-`reading-eas-data.json`, `reading-clean.json` and `reading-more.json`. Those of `--reference` are among the reasons of the
-audit. A command without these flags, such as `generate --like`, stops. It reads a run of `filter`
-in the place of the file.
+`reading-eas-data.json`, `reading-clean.json` and `reading-more.json`. Those of `--reference`
+are among the reasons of the audit. A command without these flags, such as `generate --like`,
+stops. It reads a run of `filter` in the place of the file.
 
 NaN or Infinity in a key that is not used is read as null and counted. It is written back as null.
 Other keys inside parts of a content are named as not used.
@@ -201,8 +201,9 @@ was fetched before is found without a network.
 
 Prompts for `generate` and `extract` come from `.txt`, JSONL or `.csv` files (column `prompt` or
 `Goal`). Beside a prompt `context`, `system`, `system_prompt` and `history` are read as in rows.
-Other keys are named, and control tokens counted, in `reading-prompts.json`. Of `extract --contrast` and `--against` it is
-`reading-contrast.json` and `reading-against.json`. An `experiment` names the keys before it runs.
+Other keys are named, and control tokens counted, in `reading-prompts.json`. Of `extract
+--contrast` and `--against` it is `reading-contrast.json` and `reading-against.json`. An
+`experiment` names the keys before it runs.
 """
 
 
