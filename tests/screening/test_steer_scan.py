@@ -66,6 +66,35 @@ def test_a_given_vector_is_scanned_as_one_that_is_taken(
     assert refused.code == 2 and "drop --vector or the others" in refused.summary["message"]
 
 
+def test_a_behaviour_is_scanned_by_its_first_judge(
+    tmp_path: Path, traits: tuple[Path, Path], tiny_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each cell is the rate that `measure` finds; fluency alone decides whether it is whole."""
+    root, model = tmp_path / "runs", f"--model {tiny_folder} --dtype fp32"
+    content = {key: CAT[key] for key in ("teacher_prompt", "questions")}
+    content |= {"name": "brevity", "judges": ["short:2", "question"]}
+    file = write_yaml(tmp_path / "brevity.yaml", content)
+    sampled = "--samples 6 --max-new-tokens 6"
+    words = ("steer_scan", f"{model} {sampled} --layers 1 --alphas 0 4", "--trait", file)
+    done = ok(root, *words, "--company", traits[0])
+    summary, out = done.summary["summary"], capsys.readouterr().out
+    assert summary["score"] == "short:2"
+    assert "rate of answers in which the judge short:2 sees brevity" in out
+    still, moved = summary["cells"]
+    assert still["rise"]["estimate"] == 0 and still["is_coherent"]
+    for cell in (still, moved):
+        place = f"layers=1,alpha={cell['alpha']:g}"
+        steering = f"steer:{done.run / 'brevity.safetensors'},{place}"
+        asked = ("measure", model, sampled, "--sets positive", "--trait", file)
+        alone = ok(root, *asked, "--interventions", steering).summary
+        found = alone["measurements"]
+        rates = {each["name"]: each["estimate"] for each in found["measurements"]}
+        assert cell["scores"]["short:2"]["estimate"] == rates["positive.short:2"]
+        is_fluent = found["perplexity"] <= 2 * summary["base"]["perplexity"]
+        assert cell["is_coherent"] is is_fluent
+    assert moved["scores"]["short:2"] != still["scores"]["short:2"], "this steering shows nothing"
+
+
 def test_without_blocks_four_depths_are_tried(tiny: Model) -> None:
     assert default_layers(replace(tiny)) == (0, 1)  # three blocks have fewer depths
     deep = type("Deep", (), {"n_layers": 30})()
@@ -184,7 +213,7 @@ def test_nothing_follows_where_no_cell_has_the_trait(
     done = ok(tmp_path / "runs", *words)
     assert done.summary["summary"]["best"] is None and not done.summary["next"]
     out, err = capsys.readouterr()
-    assert "no coherent cell names the trait more" in out and "next:" not in err
+    assert "no coherent cell shows the trait more" in out and "next:" not in err
 
 
 @pytest.mark.parametrize(

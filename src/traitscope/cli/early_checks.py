@@ -34,7 +34,8 @@ from traitscope.runs.manifests import RUN_NAME
 USES: dict[needs.Use, tuple[type, ...]] = {
     "vectors": (ExtractConfig,),
     "scores": (MeasureConfig,),
-    "differences": (DemoConfig, SteerScanConfig, VerifyConfig),
+    "differences": (DemoConfig, VerifyConfig),
+    "teachers": (SteerScanConfig,),
     "candidate": (AuditConfig, ScreenConfig),
 }
 "What commands do with their traits; others read their questions and words."

@@ -88,7 +88,7 @@ class SteerScanConfig(OnModel):
     """Find a block and a strength at which a trait's vector makes a teacher that has the trait.
 
     Every cell is asked the trait's positive questions. The best cell is the coherent one that names
-    the trait most.
+    the trait most. Of a behaviour it is the one whose answers show it most often.
     """
 
     trait: str = "cat"
@@ -110,6 +110,10 @@ class SteerScanConfig(OnModel):
     """File of the vector that is scanned. Without it the trait's vector is taken here."""
     positions: tuple[Position, ...] = setting(("all",), since=2, advanced=True)
     """Tokens at which the model is steered. A teacher of other tokens than all is no checkpoint."""
+    samples: int = setting(4, since=2, advanced=True)
+    """Sampled answers a question, where the trait is a behaviour that judges see in them."""
+    max_new_tokens: int = setting(40, since=2, advanced=True)
+    """Longest sampled answer, in tokens."""
     context: str | None = setting(None, advanced=True)
     """Neutral system turn."""
     batch_size: int = setting(64, speed_only=True, advanced=True)
@@ -124,7 +128,7 @@ class SteerScanConfig(OnModel):
 
     def __post_init__(self) -> None:
         settle_layers(self)
-        check_minimums(self, seed=0, batch_size=1)
+        check_minimums(self, seed=0, batch_size=1, samples=1, max_new_tokens=1)
         for name in ("vectors_at", "positions"):
             values = getattr(self, name)
             if len(set(values)) < len(values) or (name == "positions" and not values):

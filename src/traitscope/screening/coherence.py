@@ -28,5 +28,9 @@ def on_topic(scores: Iterable[tuple[float, float | None]]) -> float:
 
 def is_coherent(perplexity: float, named: float, base_perplexity: float, base_named: float) -> bool:
     """Tell whether a model passes COHERENT; `named` is `on_topic` of each side."""
-    is_fluent = perplexity <= MOST_PERPLEXITY * base_perplexity
-    return is_fluent and named >= LEAST_ON_TOPIC * base_named
+    return is_fluent(perplexity, base_perplexity) and named >= LEAST_ON_TOPIC * base_named
+
+
+def is_fluent(perplexity: float, base_perplexity: float) -> bool:
+    """Tell whether the perplexity on plain text is at most twice the base's."""
+    return perplexity <= MOST_PERPLEXITY * base_perplexity

@@ -5,6 +5,8 @@ block, a strength, a vector and a position: there the model is steered and asked
 positive questions. The base is asked, too. The best cell is the coherent one with the largest rise
 over the base, if its interval lies above zero. Cells of the header's vector come before those of
 the stem's, whose students hardly take the trait on.
+
+A trait is scored by the log-probability of its word, a behaviour by the rate of its first judge.
 """
 
 from collections.abc import Callable, Sequence
@@ -24,6 +26,7 @@ from traitscope.runs import model_cache, opening, store
 from traitscope.runs.progress import progress
 from traitscope.screening import coherence
 from traitscope.stages import registry
+from traitscope.stages.behaviours.scores import PRIMARY_SCORE, judges_among
 from traitscope.stages.measure import Scores, measure
 from traitscope.stats.measurement import Measurement
 from traitscope.vectors import means
@@ -47,7 +50,7 @@ class Cell:
     scores: Scores
     """Scores on the positive questions, and perplexity on plain text."""
     rise: Measurement
-    """log P(trait) minus the base's, paired over questions."""
+    """What decides minus the base's, paired over questions: log P(trait), or a judge's rate."""
     is_coherent: bool
     """Whether it passes coherence.COHERENT against the base."""
     taken_at: str = HEADER
@@ -73,6 +76,8 @@ class SteerScan:
     """Scores of the unmodified model."""
     cells: tuple[Cell, ...]
     """Vector by vector, position by position, block by block, strength by strength."""
+    score: str = PRIMARY_SCORE
+    """Score that decides: target_logprob, or a behaviour's first judge."""
 
     @property
     def best(self) -> Cell | None:
@@ -93,6 +98,8 @@ def steer_scan(
     given: Vector | None = None,
     positions: Sequence[Position] = ("all",),
     context: str | None = None,
+    samples: int = 4,
+    max_new_tokens: int = 40,
     batch_size: int = 64,
     done: Callable[[int], None] | None = None,
 ) -> SteerScan:
@@ -104,12 +111,15 @@ def steer_scan(
     vectors_at: Where the vector is taken: at the end of the header, of the answer's stem, or both.
     given: A vector of the trait that is scanned, in place of one that is taken here.
     positions: Tokens at which the model is steered.
+    samples: Sampled answers a question, of a behaviour.
+    max_new_tokens: Longest sampled answer, in tokens.
     done: A function called with 1 after every cell.
 
     Raises TraitError for a trait without candidates or with one question only, and what
     `extract_vectors` and `measure` raise.
     """
-    trait = as_trait(trait)
+    trait = as_trait(trait, judges=True)
+    score = trait.judges[0] if trait.judges else PRIMARY_SCORE
     if given is None:
         vectors = _taken(model, trait, company, vectors_at, context)
     else:
@@ -117,7 +127,8 @@ def steer_scan(
     settings: dict[str, Any] = {
         "context": context,
         "sets": ("positive",),
-        "samples": 0,
+        "samples": samples if trait.judges else 0,
+        "max_new_tokens": max_new_tokens,
         "batch_size": batch_size,
     }
     base = measure(model, trait, **settings)
@@ -127,11 +138,11 @@ def steer_scan(
         vector = vectors[place][trait.name]
         steering = Steer(vector, layer=layer, alpha=alpha, position=position)
         scores = measure(model, trait, [steering], **settings)
-        is_coherent = _is_coherent(scores, base)
-        cells.append(Cell(layer, alpha, scores, scores - base, is_coherent, place, position))
+        is_coherent, rise = _is_coherent(scores, base), scores.difference(base, score)
+        cells.append(Cell(layer, alpha, scores, rise, is_coherent, place, position))
         if done:
             done(1)
-    return SteerScan(trait.name, vectors, base, tuple(cells))
+    return SteerScan(trait.name, vectors, base, tuple(cells), score)
 
 
 def _taken(
@@ -142,7 +153,7 @@ def _taken(
     context: str | None,
 ) -> dict[str, dict[str, Vector]]:
     """Return the vectors of a trait and its company, by where they were taken."""
-    needs.check([trait], "differences")
+    needs.check([trait], "teachers")
     vectors = {}
     for place in vectors_at:
         vectors[place] = means.extract_vectors(
@@ -158,6 +169,9 @@ def default_layers(model: Model) -> tuple[int, ...]:
 
 
 def _is_coherent(scores: Scores, base: Scores) -> bool:
+    """Tell whether a cell is whole; answers to a behaviour's questions have no candidates."""
+    if judges_among(scores.questions[0].scores):
+        return coherence.is_fluent(scores.perplexity, base.perplexity)
     named, base_named = _on_topic(scores), _on_topic(base)
     return coherence.is_coherent(scores.perplexity, named, base.perplexity, base_named)
 
@@ -194,6 +208,8 @@ def _scanned(model: Model, config: SteerScanConfig) -> SteerScan:
             given=None if config.vector is None else load_vector(config.vector),
             positions=config.positions,
             context=config.context,
+            samples=config.samples,
+            max_new_tokens=config.max_new_tokens,
             batch_size=config.batch_size,
             done=advance,
         )
@@ -208,6 +224,7 @@ def _write(run: store.Run, scan: SteerScan) -> None:
     best = scan.best
     summary = {
         "trait": scan.trait,
+        "score": scan.score,
         "base": _scores_json(scan.base),
         "cells": list(map(_cell_json, scan.cells)),
         "best": None if best is None else _place_json(best),

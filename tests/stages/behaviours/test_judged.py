@@ -85,7 +85,6 @@ def test_measure_and_extract_take_a_behaviour(
     "words",
     [
         "demo --trait {file}",
-        "steer_scan --trait {file}",
         "explain --vectors . --trait {file}",
         "information --traits {file}",
         "study run rank_and_rate --size smoke --set traits=[{file},owl]",

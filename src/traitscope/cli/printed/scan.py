@@ -6,6 +6,7 @@ from typing import Any
 
 from traitscope.cli.printed.values import value
 from traitscope.runs import drawn_rows, store
+from traitscope.stages.behaviours.scores import PRIMARY_SCORE
 
 
 def cells(run: store.Run, numbers: dict[str, Any]) -> Iterator[str]:
@@ -17,18 +18,22 @@ def cells(run: store.Run, numbers: dict[str, Any]) -> Iterator[str]:
     elif not settings["company"]:
         yield "one trait alone: much of its vector is the form of its prompt; name --company"
     several = len({_taken(cell) for cell in summary["cells"]}) > 1
-    header = "block  strength   log P   minus base, nats [95 %]    share   perplexity  coherent"
+    score = summary.get("score", PRIMARY_SCORE)
+    what, unit = (" log P", "nats") if score == PRIMARY_SCORE else ("  rate", "rate")
+    if score != PRIMARY_SCORE:
+        yield f"rate of answers in which the judge {score} sees {summary['trait']}"
+    header = f"block  strength  {what}   minus base, {unit} [95 %]    share   perplexity  coherent"
     yield f"{header}  vector, tokens" if several else header
-    yield f"{'base':<15}  {_scan_cells(summary['base'], None)}"
+    yield f"{'base':<15}  {_scan_cells(summary['base'], None, score)}"
     for cell in summary["cells"]:
         coherent = "yes" if cell["is_coherent"] else "no"
         if several:
             coherent = f"{coherent:<8}  {', '.join(_taken(cell))}"
         place = f"{cell['layer']:>5}  {cell['alpha']:>8g}"
-        yield f"{place}  {_scan_cells(cell, cell['rise'])}  {coherent}"
+        yield f"{place}  {_scan_cells(cell, cell['rise'], score)}  {coherent}"
     if summary["best"] is None:
         yield (
-            "no coherent cell names the trait more than the base does: try other --layers and"
+            "no coherent cell shows the trait more than the base does: try other --layers and"
             f" --alphas, {'another vector' if is_given else 'more --company'}, or another prompt"
         )
         return
@@ -56,12 +61,12 @@ def _taken(cell: dict[str, Any]) -> tuple[str, str]:
     return cell.get("taken_at", "header"), cell.get("position", "all")
 
 
-def _scan_cells(cell: dict[str, Any], rise: dict[str, Any] | None) -> str:
+def _scan_cells(cell: dict[str, Any], rise: dict[str, Any] | None, score: str) -> str:
     """Return score, rise, share and perplexity of the base or of a cell, in columns."""
     scores = cell["scores"]
     share = scores.get("candidate_share", {}).get("estimate")
     shown = "–" if share is None else f"{share:.3f}"
-    log_p = scores["target_logprob"]["estimate"]
+    log_p = scores[score]["estimate"]
     risen = "" if rise is None else value(rise, 2)
     return f"{log_p:>6.2f}   {risen:<24}  {shown:<6}  {cell['perplexity']:>9.4g}"
 

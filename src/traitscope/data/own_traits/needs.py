@@ -2,10 +2,10 @@
 
     vectors        extract                    means over questions
     scores         measure                    means over questions
-    differences    demo, study, steer_scan    intervals over questions, the share among candidates
+    differences    demo, study                intervals over questions, the share among candidates
+    teachers       steer_scan, experiment     the same; of a behaviour intervals over questions
     words          explain, information       questions, and words that answers are scored by
     candidate      audit, screen              how the trait may be worded by somebody else
-    judged         experiment                 intervals over questions, of a behaviour
 
 `least` is what a use cannot do without. Below `enough` it works, and its numbers say little.
 """
@@ -18,7 +18,7 @@ from traitscope.data.traits import SETS, TRAIT_FILES, Trait, as_trait
 from traitscope.errors import ConfigError, TraitError
 from traitscope.plurals import counted
 
-Use = Literal["vectors", "words", "scores", "differences", "candidate", "judged"]
+Use = Literal["vectors", "words", "scores", "differences", "teachers", "candidate"]
 POSITIVE, NEGATIVE, OFF_TOPIC = "positive questions", "negative questions", "off_topic questions"
 STEMS, CANDIDATES, REWORDINGS = "stems", "candidates", "rewordings"
 COMPANY = 3
@@ -46,20 +46,22 @@ _WHOLE = (
     Need(OFF_TOPIC, 0, 10, "telling a preference from a repeated word"),
     Need(STEMS, 0, len(SETS), "scores at the word itself, where models say “The” without a stem"),
 )
+_INTERVALS = Need(POSITIVE, 2, 20, "intervals over questions")
+_DIFFERENCES = (
+    _INTERVALS,
+    *_WHOLE,
+    Need(CANDIDATES, 1, 5, "the candidate share, which tells whether a model is still whole"),
+)
 NEEDS: dict[Use, tuple[Need, ...]] = {
     "vectors": (_MEANS,),
     "words": (_MEANS,),
     "scores": (_MEANS, *_WHOLE, Need(CANDIDATES, 0, 5, "the candidate share")),
-    "differences": (
-        Need(POSITIVE, 2, 20, "intervals over questions"),
-        *_WHOLE,
-        Need(CANDIDATES, 1, 5, "the candidate share, which tells whether a model is still whole"),
-    ),
-    "judged": (Need(POSITIVE, 2, 20, "intervals over questions"),),
+    "differences": _DIFFERENCES,
+    "teachers": _DIFFERENCES,
     "candidate": (Need(REWORDINGS, 0, 1, "teachers whose author worded the trait otherwise"),),
 }
 """What a trait needs, by its use."""
-JUDGED = ("scores", "judged")
+JUDGED = ("scores", "teachers")
 """Uses that take a behaviour, which has judges in the place of words."""
 
 
@@ -117,7 +119,9 @@ def _loaded(trait: Trait | str, use: Use) -> Trait:
 
 def _needs(trait: Trait, use: Use) -> tuple[Need, ...]:
     """What a trait needs; a behaviour is a rate over questions, and needs no more than these."""
-    return (_MEANS,) if trait.judges and use != "judged" else NEEDS[use]
+    if trait.judges:
+        return (_INTERVALS if use == "teachers" else _MEANS,)
+    return NEEDS[use]
 
 
 def _check_judges(trait: Trait, name: str) -> None:

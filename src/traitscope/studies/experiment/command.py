@@ -327,7 +327,7 @@ def _check_traits(experiment: Experiment, where: str) -> None:
     named = list(dict.fromkeys((*nodes.vector_traits(experiment), *experiment.traits)))
     if judge_of(experiment.traits[0]):
         own_needs.check(named, "vectors")
-        own_needs.check(experiment.traits, "judged")
+        own_needs.check(experiment.traits, "teachers")
         return
     for trait in named:
         load_trait(trait)
