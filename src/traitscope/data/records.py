@@ -22,6 +22,7 @@ from traitscope.data.json_fields import (
     token_ids_of,
     typed,
 )
+from traitscope.data.domains.task import Task
 from traitscope.data.json_lines import Seen, at_place, check_new_id, repeated
 from traitscope.data.shapes.containers import COLUMNS, RawRow, container_of, raw_rows
 from traitscope.data.shapes.exchanges import Exchange, exchanges_of
@@ -65,6 +66,8 @@ class Prompt:
     """User turn."""
     context: str | None = None
     """System turn: None leaves it to the chat template, "" is explicitly empty."""
+    task: Task | None = None
+    """What an answer is checked by; None where nothing is known of it."""
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,8 @@ import numpy as np
 
 from traitscope import atomic_files
 from traitscope.config.common import Output
-from traitscope.config.stages import EditConfig, FilterConfig, FilterRules
+from traitscope.config.rows.filtering import EditConfig, FilterRules
+from traitscope.config.stages import FilterConfig
 from traitscope.data import row_files
 from traitscope.data.number_lists import parse_numbers
 from traitscope.data.records import ORIGINAL, Record, kept_records

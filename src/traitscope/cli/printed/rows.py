@@ -6,7 +6,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from traitscope.config.stages import FilterRules
+from traitscope.config.rows.filtering import FilterRules
 from traitscope.data.records import MASKED
 from traitscope.data.row_files import RECORDS, iter_kept, iter_rows
 from traitscope.data.shapes.intake import lines_of
