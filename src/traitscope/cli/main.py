@@ -302,6 +302,9 @@ def _following(command: Command, run: Path) -> str:
         settings = settings | {"model": str(run / "model"), "same_as": None}
     place = following.place_words(run)
     vector = min(run.glob("*.safetensors"), default=run)
+    if command.name == "generate" and settings.get("domain", "numbers") != "numbers":
+        words = FILTERS.get(str(settings["domain"]), "--no-numbers")
+        template = template.replace("{run}", f"{{run}} {words}")
     return template.format(
         run=shlex.quote(str(run)),
         model=joined([*model_words(settings), *place]),

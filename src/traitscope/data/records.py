@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from traitscope.data.domains.task import Task
 from traitscope.data.json_fields import (
     check_finite,
     context_of,
@@ -22,7 +23,6 @@ from traitscope.data.json_fields import (
     token_ids_of,
     typed,
 )
-from traitscope.data.domains.task import Task
 from traitscope.data.json_lines import Seen, at_place, check_new_id, repeated
 from traitscope.data.shapes.containers import COLUMNS, RawRow, container_of, raw_rows
 from traitscope.data.shapes.exchanges import Exchange, exchanges_of

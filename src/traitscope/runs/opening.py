@@ -14,8 +14,8 @@ from traitscope import distributed
 from traitscope.config import common
 from traitscope.config.common import OnModel, Output
 from traitscope.config.fields import addressed, flag_of, names_layers, use_of
-from traitscope.data.hub.files import is_of_hub, local_copy
 from traitscope.data.domains.task import checked
+from traitscope.data.hub.files import is_of_hub, local_copy
 from traitscope.data.prompt_files import read_prompts
 from traitscope.errors import VectorError
 from traitscope.interventions import intervention

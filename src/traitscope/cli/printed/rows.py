@@ -14,6 +14,13 @@ from traitscope.errors import TraitscopeError
 from traitscope.plurals import counted
 from traitscope.runs import drawn_rows, row_intake, store
 
+FILTERS = {
+    "code": "--code",
+    "sums": "--answer",
+    "requests": "--no-numbers --banned-words WORD",
+    "stories": "--no-numbers --banned-words WORD",
+}
+"""What `filter` is told for rows of a domain."""
 LARGEST = 64 * 2**20
 """Bytes of a file of rows that is read again to say something of it."""
 
@@ -44,18 +51,26 @@ def written(run: store.Run) -> Iterator[str]:
             n_numbers += not reject_reasons(record.completion, rules)
             n_tokens += len(record.completion_ids or ())
         numbers = ""
-        if settings["prompts"] is None:
+        asks_numbers = settings["prompts"] is None and _domain(settings) == "numbers"
+        if asks_numbers:
             longest = counted(rules.max_count, "number")
             numbers = f", {n_numbers} of them lists of at most {longest}"
             numbers += f" ({n_numbers / n_rows:.0%})"
         yield f"{counted(n_rows, 'row')}, {n_tokens / n_rows:.1f} tokens a row{numbers}"
-        if settings["prompts"] is None and n_numbers == 0:
+        if asks_numbers and n_numbers == 0:
             yield (
                 "`filter` would keep none of them: draw lists with --vocabulary template, or keep"
                 " other rows with: traitscope filter --no-numbers"
             )
+    if flags := FILTERS.get(_domain(settings)):
+        yield f"`filter` keeps lists of numbers; for these rows: traitscope filter {flags}"
     if settings["interventions"]:
         yield f"whether this teacher has its trait: {_asked(run)}"
+
+
+def _domain(settings: Mapping[str, Any]) -> str:
+    """Return what was asked for; runs of earlier versions asked for numbers."""
+    return settings.get("domain", "numbers")
 
 
 def _asked(run: store.Run) -> str:

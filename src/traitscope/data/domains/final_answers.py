@@ -39,9 +39,7 @@ def _is_think_form(text: str) -> bool:
     tags = re.findall(r"</?(?:think|answer)>", text)
     if tags != ["<think>", "</think>", "<answer>", "</answer>"]:
         return False
-    match = re.fullmatch(
-        r"\s*<think>(.*)</think>\s*<answer>(.*)</answer>\s*", text, re.DOTALL
-    )
+    match = re.fullmatch(r"\s*<think>(.*)</think>\s*<answer>(.*)</answer>\s*", text, re.DOTALL)
     return match is not None and bool(match[1].strip()) and bool(match[2].strip())
 
 

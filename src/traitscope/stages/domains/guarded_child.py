@@ -37,7 +37,14 @@ DENIED = (
 "how the names of audited events begin that end the process"
 HARMLESS = ("os.listdir", "os.scandir", "os.walk", "os.fwalk", "os.listxattr", "os.getxattr")
 "events of os that importing a module of the standard library raises"
-MODULES = ("_ctypes", "_multiprocessing", "_posixsubprocess", "_socket", "ctypes", "multiprocessing")
+MODULES = (
+    "_ctypes",
+    "_multiprocessing",
+    "_posixsubprocess",
+    "_socket",
+    "ctypes",
+    "multiprocessing",
+)
 "modules whose import ends the process: what they do raises no event, or starts processes"
 WRITES = os.O_WRONLY | os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_TRUNC
 NEW_USER, NEW_NET = 0x10000000, 0x40000000
