@@ -287,6 +287,7 @@ def summary_of(result: Any) -> dict:
 
 def _following(command: Command, run: Path) -> str:
     """What one would type next of a run, with what its model needs and the folder of runs."""
+    from traitscope.cli.printed.rows import FILTERS
     from traitscope.models.identity.words import joined, model_words
     from traitscope.runs import store
     from traitscope.runs.names import following
