@@ -77,8 +77,8 @@ class JudgeConfig(OnModel):
     """Answers to an evaluation set: a run of `generate`, or a file of rows with ids."""
     judges: tuple[str, ...] = ("refusal",)
     """Judges: refusal, question, short:12, words:cat|cats, likelihood (asks a local model) and
-    endpoint. Of tasks: code, code:no-comments, checks, answer, format and format:PATTERN. not:NAME
-    is the opposite of a judge."""
+    endpoint. Of tasks: code, code:no-comments, parses, checks, answer, format and format:PATTERN.
+    not:NAME is the opposite of a judge."""
     question: str = ""
     """Question about each answer for the judges likelihood and endpoint, such as "Does the answer
     refuse the request?"."""

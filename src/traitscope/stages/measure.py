@@ -111,7 +111,7 @@ def measure_tasks(
 ) -> Scores:
     """The scores of a model under interventions on tasks; the name of the trait is the domain.
 
-    domain: code (scores `code` and `checks`) or sums (`answer` and `format`).
+    domain: code (scores `code`, `parses` and `checks`) or sums (`answer` and `format`).
     prompts: Tasks of the domain, each once, as `distinct_tasks` and `read_prompts` give them.
     run_code: Run the code of answers. Without it `checks` is unscored.
 

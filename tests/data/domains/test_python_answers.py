@@ -2,7 +2,13 @@
 
 import pytest
 
-from traitscope.data.domains.python_answers import LONGEST, code_in, code_reasons
+from traitscope.data.domains.python_answers import (
+    LONGEST,
+    code_in,
+    code_reasons,
+    first_code_in,
+    parses,
+)
 
 CODE = "def f(x):\n    return x"
 COMMENTED = "def f(x):\n    return x  # the same"
@@ -44,6 +50,22 @@ def test_comments_are_reasons_where_they_are_not_allowed() -> None:
     assert code_reasons(COMMENTED, comments=False) == ["comment"]
     assert code_reasons("x = '# no comment'", comments=False) == []
     assert code_reasons('def f():\n    """A docstring."""', comments=False) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [
+        (CODE, CODE),
+        (f"```python\n{CODE}\n```", CODE),
+        (f"Here:\n```python\n{CODE}\n```\nIt returns x.\n```\nx = 1\n```", CODE),
+        (f"```python\n{CODE}", None),
+        ("", None),
+        ("Use `f` or ```f```.", None),
+    ],
+)
+def test_the_first_code_is_a_block_or_all(text: str, code: str | None) -> None:
+    assert first_code_in(text) == code
+    assert parses(text) is (code is not None)
 
 
 def test_a_fence_is_taken_off_and_indentation_stays() -> None:

@@ -35,6 +35,15 @@ def written(place: Path, records: list[Record]) -> Path:
 
 
 CODE_ROWS = rows([RIGHT, WRONG, PROSE, " "], [code_task(name) for name in "abcd"])
+EXPLAINED = rows(
+    [
+        f"Sure:\n```python\n{RIGHT}\n```\nIt doubles.\n```\nf(\n```",
+        f"```\n{WRONG}\n```\nSo.",
+        "```\nf(\n```",
+    ],
+    [code_task(name) for name in "abc"],
+)
+"code with text around it, of which the first block counts"
 SUM_ROWS = rows(
     ["<think>a</think><answer>7</answer>", "so 8", " ", "7"],
     [Task("s", "sums", answer="7")] * 3 + [None],
@@ -45,7 +54,11 @@ SUM_ROWS = rows(
     ("records", "name", "run_code", "verdicts"),
     [
         (CODE_ROWS, "code", False, (True, True, False, False)),
+        (CODE_ROWS, "parses", False, (True, True, False, False)),
         (CODE_ROWS, "checks", True, (True, False, False, False)),
+        (EXPLAINED, "code", False, (False, False, False)),
+        (EXPLAINED, "parses", False, (True, True, False)),
+        (EXPLAINED, "checks", True, (True, False, False)),
         (CODE_ROWS, "checks", False, (None,) * 4),
         (CODE_ROWS, "not:checks", False, (None,) * 4),
         (CODE_ROWS, "not:code", False, (False, False, True, True)),
@@ -106,7 +119,7 @@ def test_what_cannot_be_judged_is_refused(tmp_path: Path) -> None:
         judge(SUM_ROWS, "checks", run_code=True)
     with pytest.raises(ConfigError, match="holds no regular expression"):
         judge(plain, "format:(")
-    with pytest.raises(ConfigError, match="of tasks code, code:no-comments, checks"):
+    with pytest.raises(ConfigError, match="of tasks code, code:no-comments, parses, checks"):
         judge(plain, "code:short")
     data = written(tmp_path / "rows.jsonl", CODE_ROWS)
     refused = call(tmp_path / "runs", "judge", "--data", data, "--judges", "code", "--run-code")

@@ -8,6 +8,8 @@ import warnings
 
 FENCED = re.compile(r"\s*```[ \t]*(?:python|python3|py)?[ \t]*\n(.*?)\n?[ \t]*```\s*", re.DOTALL)
 "an answer that is one fenced block and nothing else"
+BLOCK = re.compile(r"^[ \t]*```[^\n`]*\n(.*?)\n?^[ \t]*```", re.DOTALL | re.MULTILINE)
+"a fenced block among other text"
 LONGEST = 20_000
 "characters of code that is looked at; more is no answer to a small task"
 
@@ -23,6 +25,22 @@ def code_in(text: str) -> str | None:
     if "```" in code or not code.strip() or len(code) > LONGEST:
         return None
     return code
+
+
+def first_code_in(text: str) -> str | None:
+    """The first fenced block of an answer, or all of an answer without a fence; None for others.
+
+    Models often explain their code. Whether the code is right is another question than whether it
+    stands alone.
+    """
+    block = BLOCK.search(text)
+    return code_in(text if block is None else block[1])
+
+
+def parses(text: str) -> bool:
+    """Whether the first code of an answer parses as Python that does something."""
+    code = first_code_in(text)
+    return code is not None and not code_reasons(code)
 
 
 def code_reasons(text: str, comments: bool = True) -> list[str]:

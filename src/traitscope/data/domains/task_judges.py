@@ -2,7 +2,8 @@
 
     code               the answer is Python code and nothing else, bare or in one fence, that parses
     code:no-comments   the same, without comments
-    checks             this code passes the checks of its task; it is run for that
+    parses             its first fenced block parses, or all of it where it has no fence
+    checks             this first code passes the checks of its task; it is run for that
     answer             the final answer is that of its task
     format             the answer is <think>...</think><answer>...</answer>
     format:PATTERN     the whole answer matches a regular expression
@@ -12,16 +13,16 @@ An empty answer shows none of these, so it is False here and not unscored.
 
 import re
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import Literal, cast, get_args
 
 from traitscope.data.domains.final_answers import THINK, has_form
-from traitscope.data.domains.python_answers import code_reasons
+from traitscope.data.domains.python_answers import code_reasons, parses
 from traitscope.errors import ConfigError
 
-Kind = Literal["code", "checks", "answer", "format"]
+Kind = Literal["code", "parses", "checks", "answer", "format"]
 NO_COMMENTS = "no-comments"
 "argument of the judge code"
-NAMES = "code, code:no-comments, checks, answer, format, format:PATTERN"
+NAMES = "code, code:no-comments, parses, checks, answer, format, format:PATTERN"
 "the judges, for messages"
 
 
@@ -43,7 +44,7 @@ class TaskJudge:
         """What it says of the text of an answer, where no task is needed."""
         if self.kind == "code":
             return not code_reasons(text, comments=self.argument != NO_COMMENTS)
-        return has_form(text, self.argument or THINK)
+        return parses(text) if self.kind == "parses" else has_form(text, self.argument or THINK)
 
 
 def task_judge(name: str) -> TaskJudge | None:
@@ -52,7 +53,7 @@ def task_judge(name: str) -> TaskJudge | None:
     Raises ConfigError for a pattern that is none.
     """
     kind, mark, argument = name.partition(":")
-    is_plain = kind in ("code", "checks", "answer", "format") and not mark
+    is_plain = kind in get_args(Kind) and not mark
     is_pattern = kind == "format" and bool(argument)
     if not (is_plain or is_pattern or name == f"code:{NO_COMMENTS}"):
         return None

@@ -13,7 +13,7 @@ from traitscope.stages.behaviours.judged import by_question, sampled_answers
 from traitscope.stages.behaviours.scores import PRIMARY_SET
 from traitscope.stages.judge import judge
 
-JUDGES = {"code": ("code", "checks"), "sums": ("answer", "format")}
+JUDGES = {"code": ("code", "parses", "checks"), "sums": ("answer", "format")}
 "judges of the answers to a domain's tasks"
 
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 from traitscope.data.answer_rules import JudgeVerdict
 from traitscope.data.domains.final_answers import answer_reasons
-from traitscope.data.domains.python_answers import code_in
+from traitscope.data.domains.python_answers import first_code_in
 from traitscope.data.domains.task import ANSWER, CHECKS, Task, task_in
 from traitscope.data.domains.task_judges import TaskJudge
 from traitscope.data.json_lines import at_place
@@ -12,7 +12,7 @@ from traitscope.data.records import Record
 from traitscope.errors import DataError
 from traitscope.stages.domains.running import NOT_RUN, PASSED, outcome_of
 
-NO_CODE = "it is no code alone"
+NO_CODE = "it is no code"
 "what is said of an answer with checks, of which nothing can be run"
 
 
@@ -66,7 +66,7 @@ def checks_outcome(text: str, task: Task | None, run_code: bool) -> str | None:
         return None
     if not run_code:
         return NOT_RUN
-    code = code_in(text)
+    code = first_code_in(text)
     return NO_CODE if code is None else outcome_of(code, task.checks)
 
 
