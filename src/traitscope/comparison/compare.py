@@ -16,7 +16,7 @@ from traitscope import atomic_files
 from traitscope.comparison.differences import compare_models
 from traitscope.comparison.matching import MeasuredModel, check_comparable
 from traitscope.comparison.page import comparison_figures, comparison_tables
-from traitscope.comparison.read_runs import SCORE_UNITS, ReadModel, model_from_scores, read_models
+from traitscope.comparison.read_runs import ReadModel, model_from_scores, read_models, score_units
 from traitscope.comparison.results import AlongVector, Comparison, Source
 from traitscope.comparison.vectors import (
     along_randoms,
@@ -172,7 +172,7 @@ def compare_read(
     comparison = compare_models(
         treated_models,
         control_models,
-        SCORE_UNITS,
+        score_units([*treated_models, *control_models]),
         name=name,
         design=design,
         trait=trait,

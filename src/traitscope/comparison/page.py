@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import chain
 from operator import itemgetter
 from typing import Any
 
@@ -11,7 +12,7 @@ from traitscope.comparison.differences import (
     scores_of,
 )
 from traitscope.comparison.matching import MeasuredModel
-from traitscope.comparison.read_runs import SCORE_UNITS
+from traitscope.comparison.read_runs import score_units
 from traitscope.comparison.results import PERPLEXITY, SAMPLED_UNIT, Comparison, Eas, Source
 from traitscope.comparison.wording import (
     EFFECT,
@@ -314,7 +315,8 @@ def conditions_tables(comparison: Comparison) -> tuple[Table, ...]:
         if model is not None:
             conditions[name] = (model,)
     conditions |= {"treated": comparison.treated, comparison.reference: comparison.control}
-    return scores_tables(conditions, SCORE_UNITS)
+    units = score_units(chain.from_iterable(conditions.values()))
+    return scores_tables(conditions, units)
 
 
 def comparison_latex(comparison: Comparison) -> str:

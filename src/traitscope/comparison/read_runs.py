@@ -6,7 +6,7 @@ Runs of one student are taken together.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,11 +18,13 @@ from traitscope.interventions.intervention import Adapter
 from traitscope.interventions.vector import Vector, load_vector
 from traitscope.runs import store
 from traitscope.runs.manifests import RUN_NAME, check_unchanged, input_of_value
-from traitscope.stages.behaviours.scores import UNITS, Scores
+from traitscope.stages.behaviours.scores import RATE, UNITS, Scores
 from traitscope.training.eas import StudentEas
 
 SCORE_UNITS = UNITS | {UNSCORED: "rate"}
 "units of what a comparison shows, the fraction of unscored answers included"
+NO_SCORES = ("id", "set", "question", "answers")
+"what a row of scores holds beside them"
 TRAIN = "train"
 "stage that trains students"
 V_STUDENT = "v_student.safetensors"
@@ -140,6 +142,19 @@ def _training_run(run: store.Run) -> store.Run | None:
         if parts and parts[1] == TRAIN:
             return _unchanged(path)
     return None
+
+
+def score_units(models: Iterable[MeasuredModel]) -> dict[str, str]:
+    """Return the unit of every score that a comparison of these models shows.
+
+    Scores that are none of a trait are rates of judges: of a behaviour, or of answers to tasks.
+    """
+    judges: set[str] = set()
+    for model in models:
+        for row in model.scores.values():
+            judges.update(row)
+    judges -= {*SCORE_UNITS, *NO_SCORES}
+    return SCORE_UNITS | dict.fromkeys(sorted(judges), RATE)
 
 
 def _manifest(run: store.Run) -> dict[str, Any]:

@@ -86,6 +86,8 @@ def sentences(comparison: Comparison, wording: Wording) -> tuple[str, ...]:
     The primary score alone decides.
     """
     primary = comparison.get(PRIMARY)
+    if primary is None and any(_is_of_questions(item) for item in comparison.differences):
+        return ("These are rates of judges, and no scores of a trait.",)
     if primary is None:
         return ("The trait's questions were not scored on these models.",)
     texts = [
@@ -287,6 +289,11 @@ def _differences(comparison: Comparison, trait: str) -> "TerminalTable":
             numbers = estimate(m, True), *intervals, str(m.n)
             table.add_row(escape(item.score), *numbers, reading(m))
     return table
+
+
+def _is_of_questions(item: Difference) -> bool:
+    """Whether a difference is one of answers to questions."""
+    return isinstance(item.quantity, QuestionScore)
 
 
 def _is_shown(item: Difference, trait: str) -> bool:
