@@ -71,8 +71,8 @@ def filter_records(records: Sequence[Record], rules: FilterRules | None) -> list
     """Return all records in order, each with meta["filter"] = {"kept": bool, "reasons": [...]}.
 
     A decision of an earlier filter is replaced. rules=None keeps every record. A completion whose
-    white space was taken off (rules.strip) has the mark "stripped" as well, one whose reasoning was
-    (rules.split_reasoning) the mark "split". "checks" says what became of the checks of code.
+    white space was taken off (rules.strip) has the mark "stripped" as well. One whose reasoning was
+    taken off (rules.split_reasoning) has "split". "checks" says what became of checks of code.
     """
     decided = []
     for record in records:
@@ -151,8 +151,8 @@ def limit_kept(records: Sequence[Record], limit: int | None) -> list[Record]:
 def summary(records: Sequence[Record]) -> dict[str, Any]:
     """Return {"rows", "kept", "dropped", "reasons": {reason: rows}}.
 
-    The most frequent reason comes first. A row counts once for each of its reasons. "stripped" and
-    "split" are there where white space or reasoning was taken off rows. "checks" counts the rows
+    The most frequent reason comes first. A row counts once for each of its reasons. Where rows have
+    the marks of `filter_records`, "stripped" and "split" count them. "checks" then counts the rows
     whose code passed, failed, or was not run.
     """
     counts: Counter[str] = Counter()

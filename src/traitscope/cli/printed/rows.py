@@ -20,7 +20,7 @@ FILTERS = {
     "requests": "--no-numbers --banned-words WORD",
     "stories": "--no-numbers --banned-words WORD",
 }
-"""What `filter` is told for rows of a domain."""
+"""The flags of `filter` for rows of a domain."""
 LARGEST = 64 * 2**20
 """Bytes of a file of rows that is read again to say something of it."""
 

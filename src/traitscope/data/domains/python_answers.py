@@ -46,10 +46,12 @@ def parses(text: str) -> bool:
 def code_reasons(text: str, comments: bool = True) -> list[str]:
     """Why an answer is not the code that was asked for; an empty list where it is.
 
-    code      it is not code alone: text around a fence, several fences, nothing, or too long
-    syntax    it does not parse, as plain English does not
-    no_code   it parses, and does nothing: bare words, a number, or a text
-    comment   it holds a comment, where comments are not allowed
+        code      it is not code alone: text around a fence, several fences, nothing, or too long
+        syntax    it does not parse, as plain English does not
+        no_code   it parses, and does nothing: bare words, a number, or a text
+        comment   it holds a comment, where comments are not allowed
+
+    The code is not run.
     """
     code = code_in(text)
     if code is None:

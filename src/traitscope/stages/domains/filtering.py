@@ -1,12 +1,14 @@
 """Why `filter` drops answers to tasks, and answers without their reasoning.
 
-code, syntax, no_code, comment   see data/domains/python_answers.py
-checks          the code was run and failed a check of its task
-no_answer       there is no final answer
-wrong_answer    the final answer is not that of the task
-no_task         the row has no task with an answer to compare with
-format          the answer does not have the form that was asked for
-reasoning       the answer's reasoning does not end, or nothing stands behind it
+    code, syntax, no_code, comment   see data/domains/python_answers.py
+    checks          the code was run and failed a check of its task
+    no_answer       there is no final answer
+    wrong_answer    the final answer is not that of the task
+    no_task         the row has no task with an answer to compare with
+    format          the answer does not have the form that was asked for
+    reasoning       the answer's reasoning does not end, or nothing stands behind it
+
+Code of a row that is dropped anyhow is not run.
 """
 
 from dataclasses import replace
@@ -26,8 +28,7 @@ def task_reasons(record: Record, answer: str, rules: FilterRules) -> tuple[list[
 
     answer: What is looked at for code: the completion, or what is left of it behind reasoning.
 
-    The second is None where the rules ask for no code, or the row's task has no checks. Code of a
-    row that is dropped anyhow is not run.
+    The second is None where the rules ask for no code, or the row's task has no checks.
     """
     reasons = []
     text = record.completion

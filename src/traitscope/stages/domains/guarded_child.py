@@ -1,7 +1,7 @@
 """The program that runs the code of one answer: `python -I -S -B guarded_child.py`.
 
 It imports nothing of this package. It reads one line of JSON with the code, the checks and the
-limits, and writes one line: what became of it, behind a word that the code was not told.
+limits. It writes one line: a word of the parent's, and what became of the code.
 
 The limits hold off accidents: endless loops, huge memory, files, further processes, the network.
 They are no sandbox: code that was written to break out can.
