@@ -1,14 +1,18 @@
 """Code of answers: what passes, and that everything that runs away ends as failed, in bounded time,
 with nothing left behind."""
 
+import json
 import os
+import signal
+import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
 
 import pytest
 
-from traitscope.stages.domains.running import LIMITS, PASSED, Limits, outcome_of
+from traitscope.stages.domains.running import CHILD, LIMITS, PASSED, Limits, outcome_of
 
 QUICK = Limits(cpu_seconds=1, wall_seconds=8.0, memory_bytes=256 * 2**20)
 CHECKS = ["assert f(2) == 4", "assert f(0) == 0"]
@@ -131,6 +135,16 @@ def test_the_code_runs_in_an_empty_folder_and_without_other_packages(temporary: 
     assert outcome_of(empty, CHECKS) == PASSED
     assert outcome_of("import numpy\n" + RIGHT, CHECKS) == "the code: ModuleNotFoundError"
     assert outcome_of("import traitscope\n" + RIGHT, CHECKS) == "the code: ModuleNotFoundError"
+
+
+def test_the_process_ends_by_itself_where_its_parent_was_killed(temporary: Path) -> None:
+    """A sleeping process uses no CPU seconds, so that no other limit would end it."""
+    job = {"word": "w", "code": "import time\ntime.sleep(3600)", "checks": [], "wall_seconds": -4}
+    job |= {"cpu_seconds": 2, "memory_bytes": LIMITS.memory_bytes}
+    command = [sys.executable, "-I", "-S", "-B", str(CHILD)]
+    line = json.dumps(job).encode() + b"\n"
+    done = subprocess.run(command, input=line, cwd=temporary, env={}, timeout=60, check=False)
+    assert done.returncode == -signal.SIGALRM
 
 
 def test_a_line_that_claims_to_have_passed_is_not_believed() -> None:

@@ -126,6 +126,17 @@ def test_what_cannot_be_judged_is_refused(tmp_path: Path) -> None:
     assert refused.code == 2 and "without the judge checks" in refused.summary["message"]
 
 
+@pytest.mark.parametrize("other", ["summary", 7, None, {"id": "x"}, {"domain": "poems", "id": 3}])
+def test_other_peoples_tasks_are_none(other: object, tmp_path: Path) -> None:
+    """Rows may hold another thing under the key: they are judged as ever."""
+    records = [Record(f"q{n}", "q", "I cannot.", (1,), meta={META: other}) for n in range(3)]
+    data = written(tmp_path / "rows.jsonl", records)
+    done = ok(tmp_path / "runs", "judge", "--data", data, "--judges", "refusal")
+    assert done.summary["summary"]["measurements"][0]["estimate"] == 1
+    with pytest.raises(DataError, match="no row has a task"):
+        judge(records, "answer")
+
+
 def test_a_behaviour_may_be_code_and_has_no_final_answer() -> None:
     def behaviour(judge_name: str) -> Trait:
         return Trait("coding", (), "Write code.", Questions(("q",), (), ()), judges=(judge_name,))

@@ -9,6 +9,8 @@ from traitscope.errors import DataError
 
 META = "task"
 "key of a row's meta that holds its task"
+DOMAINS = ("code", "sums", "requests", "stories")
+"the domains beside numbers"
 CHECKS, ANSWER = "checks", "answer"
 "keys of a task, in a file of tasks as in a row's meta"
 CHECKED = {"code": CHECKS, "sums": ANSWER}
@@ -22,7 +24,7 @@ class Task:
     id: str
     """Name of the task."""
     domain: str
-    """code, sums, requests or stories."""
+    """One of DOMAINS."""
     checks: tuple[str, ...] = ()
     """Statements of Python that raise nothing behind code that is right, such as
     `assert f(2) == 4`."""
@@ -45,16 +47,16 @@ def checked(domain: str | None) -> str | None:
 
 
 def task_in(meta: Mapping[str, Any]) -> Task | None:
-    """The task of a row, from its meta; None where it has none.
+    """The task of a row, from its meta; None where it has none of a domain.
 
-    Raises DataError for a task of another form.
+    Other people's rows may hold another thing under this key. Raises DataError for a task of a
+    domain whose other fields are broken.
     """
-    if META not in meta:
+    fields = meta.get(META)
+    if not isinstance(fields, dict) or fields.get("domain") not in DOMAINS:
         return None
-    fields = typed(meta[META], dict, f"meta.{META}")
     name = typed(fields.get("id"), str, f"meta.{META}.id")
-    domain = typed(fields.get("domain"), str, f"meta.{META}.domain")
-    return Task(name, domain, _checks_of(fields), _answer_of(fields))
+    return Task(name, fields["domain"], _checks_of(fields), _answer_of(fields))
 
 
 def task_of(row: Mapping[str, Any], name: str, domain: str) -> Task:
@@ -80,7 +82,7 @@ def _checks_of(row: Mapping[str, Any]) -> tuple[str, ...]:
         checks.append(typed(text, str, f"a text of {CHECKS!r}"))
         try:
             compile(text, "check", "exec")
-        except (SyntaxError, ValueError) as error:
+        except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
             raise DataError(
                 f"the check {quoted(text)} is no Python ({error}); expected a statement such as"
                 " assert f(2) == 4; correct it"

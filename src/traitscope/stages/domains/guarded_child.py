@@ -10,6 +10,7 @@ They are no sandbox: code that was written to break out can.
 import json
 import os
 import resource
+import signal
 import sys
 
 FORBIDDEN = 77
@@ -83,7 +84,8 @@ def _leave_network() -> None:
 
 
 def _limit(job: dict) -> None:
-    """Set the limits of the process."""
+    """Set the limits of the process, and end it some time after its parent should have."""
+    signal.alarm(int(job["wall_seconds"]) + 5)
     limits = {
         "RLIMIT_CPU": job["cpu_seconds"],
         "RLIMIT_AS": job["memory_bytes"],

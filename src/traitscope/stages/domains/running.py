@@ -70,6 +70,7 @@ def outcome_of(code: str, checks: Sequence[str], limits: Limits = LIMITS) -> str
         "code": code,
         "checks": list(checks),
         "cpu_seconds": limits.cpu_seconds,
+        "wall_seconds": limits.wall_seconds,
         "memory_bytes": limits.memory_bytes,
     }
     with tempfile.TemporaryDirectory(prefix="traitscope-", ignore_cleanup_errors=True) as folder:
