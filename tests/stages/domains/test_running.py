@@ -71,29 +71,40 @@ def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def children() -> set[str]:
-    """Processes of this machine that run the guarded program, or were started by such code."""
-    found = set()
-    for folder in Path("/proc").glob("[0-9]*"):
+def processes_in(folder: Path) -> list[str]:
+    """Processes that work in a folder or below it, also where it was deleted."""
+    inside = []
+    for process in Path("/proc").glob("[0-9]*"):
         try:
-            command = (folder / "cmdline").read_bytes().decode(errors="replace")
+            place = os.readlink(process / "cwd")
         except OSError:
             continue
-        if "guarded_child" in command or command == "sleep\x003600\x00":
-            found.add(folder.name)
-    return found
+        if place.startswith(str(folder)):
+            inside.append((process / "cmdline").read_text())
+    return inside
 
 
-@pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="needs /proc")
+@pytest.mark.skipif(not Path("/proc/self/cwd").exists(), reason="needs /proc")
+def test_a_process_that_is_left_would_be_seen(tmp_path: Path) -> None:
+    process = subprocess.Popen(["sleep", "60"], cwd=tmp_path)
+    try:
+        assert processes_in(tmp_path)
+    finally:
+        process.kill()
+        process.wait()
+    assert not processes_in(tmp_path)
+
+
+@pytest.mark.skipif(not Path("/proc/self/cwd").exists(), reason="needs /proc")
 @pytest.mark.parametrize("name", AWAY)
 def test_what_runs_away_fails_in_bounded_time(name: str, temporary: Path) -> None:
     code, expected = AWAY[name]
-    before, open_files = children(), len(os.listdir("/proc/self/fd"))
+    open_files = len(os.listdir("/proc/self/fd"))
     start = time.monotonic()
     outcome = outcome_of(code, CHECKS, QUICK)
     assert outcome == expected
     assert time.monotonic() - start < QUICK.wall_seconds + 5
-    assert children() <= before, "a process was left behind"
+    assert not processes_in(temporary), "a process was left behind"
     assert len(os.listdir("/proc/self/fd")) == open_files
     assert not list(temporary.iterdir()), "a file was left behind"
 
