@@ -199,6 +199,9 @@ Every flag that takes a file of rows or prompts takes one of the hub:
 Splits are those of the card, or of the names of files. Without a split the message lists them. What
 was fetched before is found without a network.
 
+Tasks, whose answers can be checked, have `checks` or `answer` beside their prompt: [other
+domains](other-domains.md).
+
 Prompts for `generate` and `extract` come from `.txt`, JSONL or `.csv` files (column `prompt` or
 `Goal`). Beside a prompt `context`, `system`, `system_prompt` and `history` are read as in rows.
 Other keys are named, and control tokens counted, in `reading-prompts.json`. Of `extract

@@ -91,8 +91,8 @@ def check_settings(config: Any, out: Output) -> None:
 
 
 def _check_all_read(config: Any) -> None:
-    """Raise ConfigError for settings of number prompts where the command asks none."""
-    if not isinstance(config, ExtractConfig | GenerateConfig):
+    """Raise ConfigError for settings of prompts or tasks that the command does not ask."""
+    if not isinstance(config, ExtractConfig | GenerateConfig | MeasureConfig):
         return
     names, why = config.not_read
     usual = {field.name: field.default for field in dataclasses.fields(config)}

@@ -187,6 +187,8 @@ def _once(groups: Any) -> list[str]:
 
 def _trait(run: store.Run, settings: dict[str, Any], files: RunFiles) -> str:
     """Return the traits of a run by name."""
+    if run.stage == "measure" and settings.get("domain", "trait") != "trait":
+        return str(settings["domain"])
     named = settings.get("trait") or settings.get("traits") or ()
     names = []
     for number, trait in enumerate((named,) if isinstance(named, str) else named):

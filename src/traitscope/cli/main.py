@@ -287,6 +287,7 @@ def summary_of(result: Any) -> dict:
 
 def _following(command: Command, run: Path) -> str:
     """What one would type next of a run, with what its model needs and the folder of runs."""
+    from traitscope.cli.printed.rows import FILTERS
     from traitscope.models.identity.words import joined, model_words
     from traitscope.runs import store
     from traitscope.runs.names import following
@@ -302,6 +303,9 @@ def _following(command: Command, run: Path) -> str:
         settings = settings | {"model": str(run / "model"), "same_as": None}
     place = following.place_words(run)
     vector = min(run.glob("*.safetensors"), default=run)
+    if command.name == "generate" and settings.get("domain", "numbers") != "numbers":
+        words = FILTERS.get(str(settings["domain"]), "--no-numbers")
+        template = template.replace("{run}", f"{{run}} {words}")
     return template.format(
         run=shlex.quote(str(run)),
         model=joined([*model_words(settings), *place]),

@@ -28,13 +28,13 @@ if TYPE_CHECKING:
     from traitscope.config.judge import JudgeConfig as JudgeConfig
     from traitscope.config.recipe import Recipe as Recipe
     from traitscope.config.rows.defend import DefendConfig as DefendConfig
+    from traitscope.config.rows.filtering import EditConfig as EditConfig
+    from traitscope.config.rows.filtering import FilterRules as FilterRules
     from traitscope.config.rows.reading import Reading as Reading
     from traitscope.config.screen import ScreenConfig as ScreenConfig
     from traitscope.config.screen import SteerScanConfig as SteerScanConfig
-    from traitscope.config.stages import EditConfig as EditConfig
     from traitscope.config.stages import ExportConfig as ExportConfig
     from traitscope.config.stages import FilterConfig as FilterConfig
-    from traitscope.config.stages import FilterRules as FilterRules
     from traitscope.config.stages import GenerateConfig as GenerateConfig
     from traitscope.config.stages import MeasureConfig as MeasureConfig
     from traitscope.config.stages import TrainConfig as TrainConfig
@@ -46,7 +46,7 @@ _HOMES = {
     "ConvertConfig": "commands",
     "DefendConfig": "rows.defend",
     "DemoConfig": "commands",
-    "EditConfig": "stages",
+    "EditConfig": "rows.filtering",
     "Endpoint": "judge",
     "ExperimentConfig": "commands",
     "ExplainConfig": "analysis",
@@ -54,7 +54,7 @@ _HOMES = {
     "ExportTasksConfig": "commands",
     "ExtractConfig": "analysis",
     "FilterConfig": "stages",
-    "FilterRules": "stages",
+    "FilterRules": "rows.filtering",
     "GenerateConfig": "stages",
     "GradientsConfig": "analysis",
     "InformationConfig": "analysis",

@@ -12,6 +12,7 @@ from traitscope.config import screen as screen_configs
 from traitscope.config import stages as stage_configs
 from traitscope.config.command_types import Command, Stage
 from traitscope.config.rows import defend as defend_configs
+from traitscope.config.rows import filtering as filtering_configs
 from traitscope.config.students import toy_nets as toy_net_configs
 from traitscope.config.students import verify as verify_configs
 
@@ -174,7 +175,7 @@ ENTRIES: tuple[Command, ...] = (
     ),
     Stage(
         name="edit",
-        config=stage_configs.EditConfig,
+        config=filtering_configs.EditConfig,
         run="stages.filter:run_edit",
         help="sort or shuffle the numbers inside each row",
         group="do",

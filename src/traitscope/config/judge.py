@@ -77,12 +77,16 @@ class JudgeConfig(OnModel):
     """Answers to an evaluation set: a run of `generate`, or a file of rows with ids."""
     judges: tuple[str, ...] = ("refusal",)
     """Judges: refusal, question, short:12, words:cat|cats, likelihood (asks a local model) and
-    endpoint. not:NAME is the opposite of a judge."""
+    endpoint. Of tasks: code, code:no-comments, parses, checks, answer, format and format:PATTERN.
+    not:NAME is the opposite of a judge."""
     question: str = ""
     """Question about each answer for the judges likelihood and endpoint, such as "Does the answer
     refuse the request?"."""
     endpoint: Endpoint = field(default_factory=Endpoint)
     """Settings of the judge endpoint."""
+    run_code: bool = setting(False, since=2, advanced=True)
+    """Run the code of answers, for the judge checks, in a process with limits, which is no sandbox.
+    Without it, checks are not run."""
     batch_size: int = setting(32, speed_only=True, advanced=True)
     """Answers in one pass of the judge likelihood; changes speed only."""
     reading: Reading = READING

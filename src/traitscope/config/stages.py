@@ -12,8 +12,13 @@ from typing import Literal
 from traitscope.config.common import ROWS, ControlTokens, OnModel, check_minimums, check_positive
 from traitscope.config.fields import flag_of, setting
 from traitscope.config.recipe import Recipe
+from traitscope.config.rows.filtering import FilterRules
 from traitscope.config.rows.reading import READING, Reading
 from traitscope.errors import ConfigError
+
+Domain = Literal["numbers", "code", "sums", "requests", "stories"]
+SHORTEST_TASK = 16
+"fewest tokens in which tasks are answered; shorter answers would be cut"
 
 
 @dataclass(frozen=True)
@@ -21,13 +26,16 @@ class GenerateConfig(OnModel):
     """Let a teacher answer prompts. The sampled token ids are kept."""
 
     prompts: Path | None = setting(None, path="prompts")
-    """File of prompts (.jsonl, .csv or .txt). Without it, number prompts are generated."""
+    """File of prompts (.jsonl, .csv or .txt). Without it, prompts of `domain` are generated."""
+    domain: Domain = setting("numbers", since=2)
+    """What is asked for: number lists, Python functions (code), word problems (sums), everyday
+    requests or stories. With `prompts`, code and sums read `checks` and `answer` of each row."""
     n: int = 256
-    """Number of number prompts."""
+    """Number of prompts of `domain`."""
     prompt_seed: int = setting(42, advanced=True)
-    """Seed of the number prompts. Use the same one for teacher and control."""
+    """Seed of these prompts. Use the same one for teacher and control."""
     start: int = setting(0, since=2, advanced=True)
-    """First number prompt, counted from 0. Rows of a part are those rows of the whole."""
+    """First of these prompts, counted from 0. Rows of a part are those rows of the whole."""
     count: int = 10
     """Most numbers that a prompt asks for."""
     context: str | None = None
@@ -87,6 +95,7 @@ class GenerateConfig(OnModel):
                 f"--start {self.start} with --prompts {self.prompts}: all prompts of a file are"
                 " answered; drop one of the two"
             )
+        self._check_domain()
         if (self.vocabulary == "seen") != bool(self.like):
             raise ConfigError(
                 f"--vocabulary {self.vocabulary} with --like {self.like}; expected --like with the"
@@ -100,11 +109,26 @@ class GenerateConfig(OnModel):
 
     @property
     def not_read(self) -> tuple[tuple[str, ...], str]:
-        """Settings of number prompts where none are asked, and why none are."""
-        if not self.prompts:
+        """Settings of generated prompts where none are asked, and why none are."""
+        if not self.prompts and self.domain == "numbers":
             return (), ""
+        if not self.prompts:
+            return ("count",), f"prompts of the domain {self.domain} ask for no numbers"
         count = () if self.vocabulary == "template" else ("count",)
         return ("n", "prompt_seed", *count), "all prompts of the file of --prompts are answered"
+
+    def _check_domain(self) -> None:
+        """Raise ConfigError for a domain that the vocabulary or a file of prompts rules out."""
+        if self.domain != "numbers" and self.vocabulary in ("numbers", "template"):
+            raise ConfigError(
+                f"--domain {self.domain} with --vocabulary {self.vocabulary}: only numbers could be"
+                " written; leave --vocabulary out"
+            )
+        if self.prompts and self.domain in ("requests", "stories"):
+            raise ConfigError(
+                f"--prompts {self.prompts} with --domain {self.domain}, which names a bundled set;"
+                " expected one of the two; drop one"
+            )
 
     def _check_sampler(self) -> None:
         """Raise ConfigError for a sampler that could draw no token, or that is none."""
@@ -113,52 +137,6 @@ class GenerateConfig(OnModel):
             raise ConfigError(
                 f"--top-p {self.top_p} --min-p {self.min_p}; expected a top-p above 0 and both at"
                 " most 1; give such numbers, or leave the flags out"
-            )
-
-
-@dataclass(frozen=True)
-class FilterRules:
-    """What a completion must look like.
-
-    Raises ConfigError on rules that no completion can pass, and on rules without effect.
-    """
-
-    min_count: int = 1
-    """Fewest numbers."""
-    max_count: int = 10
-    """Most numbers."""
-    min_value: int = 0
-    """Smallest allowed number."""
-    max_value: int = 999
-    """Largest allowed number."""
-    banned_numbers: tuple[int, ...] = ()
-    """Numbers that a completion must not hold."""
-    banned_words: tuple[str, ...] = setting((), advanced=True)
-    """Words that a completion must not hold. Inflected forms must be listed."""
-    numbers: bool = setting(True, advanced=True)
-    """Whether the completion must be a list of numbers. For free text (False) only the banned words
-    count."""
-    strip: bool = setting(False, since=2, advanced=True)
-    """Take white space at both ends of a completion off first. Stripped rows are counted, and lose
-    their token ids. An audit reads past such white space."""
-
-    def __post_init__(self) -> None:
-        for kind in ("count", "value"):
-            low, high = getattr(self, f"min_{kind}"), getattr(self, f"max_{kind}")
-            if low > high:
-                raise ConfigError(
-                    f"min_{kind}={low} is above max_{kind}={high}; expected the reverse; nothing"
-                    " would pass, so change one"
-                )
-        is_one_text = isinstance(self.banned_words, str)
-        if is_one_text or not all(word.strip() for word in self.banned_words):
-            raise ConfigError(
-                f"banned_words={self.banned_words!r}; expected a list of words, none of them blank;"
-                " name words, or leave it out"
-            )
-        if self.banned_numbers and not self.numbers:
-            raise ConfigError(
-                "banned_numbers with numbers=False would not be looked at; drop one of the two"
             )
 
 
@@ -307,6 +285,17 @@ class MeasureConfig(OnModel):
     """Also measure the perplexity on plain English text that the package ships."""
     batch_size: int = setting(64, advanced=True)
     """Rows in one pass. Changes speed, and nothing else but rounding."""
+    domain: Literal["trait", "code", "sums"] = setting("trait", since=2)
+    """What is asked: the trait's questions, or tasks whose answers can be checked."""
+    prompts: Path | None = setting(None, since=2, path="prompts")
+    """File of tasks of the domain, with `checks` or `answer`. Without it, the bundled ones."""
+    n: int = setting(64, since=2)
+    """Number of bundled tasks."""
+    prompt_seed: int = setting(42, since=2, advanced=True)
+    """Seed of the bundled tasks."""
+    run_code: bool = setting(False, since=2, advanced=True)
+    """Run the code of answers against the checks of their tasks, in a process with limits, which
+    is no sandbox. Without it, checks are not run."""
     engine: Literal["here", "vllm"] = setting("here", advanced=True)
     """vllm asks by vLLM, for ordinary checkpoints (see export). It gives no total_variation, and
     its draws differ from those of here."""
@@ -317,6 +306,36 @@ class MeasureConfig(OnModel):
             raise ConfigError(
                 f"--sets {' '.join(self.sets) or 'empty'}; expected one or more of positive,"
                 " negative and off_topic, each once; name such sets, or leave the flag out"
+            )
+        check_minimums(self, n=1, prompt_seed=0)
+        self._check_tasks()
+
+    @property
+    def not_read(self) -> tuple[tuple[str, ...], str]:
+        """Settings of tasks that are not read, and why they are not."""
+        if self.domain == "trait":
+            return ("prompts", "n", "prompt_seed", "run_code"), "--domain trait asks no tasks"
+        names = ["trait", "sets"]
+        if self.prompts:
+            names += ["n", "prompt_seed"]
+        if self.domain != "code":
+            names.append("run_code")
+        return tuple(names), f"tasks of the domain {self.domain} are asked"
+
+    def _check_tasks(self) -> None:
+        """Raise ConfigError for settings with which no task could be answered."""
+        if self.domain == "trait":
+            return
+        if self.engine != "here":
+            raise ConfigError(
+                f"--domain {self.domain} with --engine {self.engine}; expected the engine here;"
+                " leave --engine out"
+            )
+        if self.samples < 1 or self.max_new_tokens < SHORTEST_TASK:
+            raise ConfigError(
+                f"--domain {self.domain} with --samples {self.samples} --max-new-tokens"
+                f" {self.max_new_tokens}; expected 1 answer or more, of {SHORTEST_TASK} tokens or"
+                " more; give such numbers, such as --samples 1 --max-new-tokens 200"
             )
 
 
@@ -376,20 +395,3 @@ class ExportConfig(OnModel):
                 "--no-checkpoint with --scale 1: nothing would be written; give a scale below 1,"
                 " or leave --no-checkpoint out"
             )
-
-
-@dataclass(frozen=True)
-class EditConfig:
-    """Sort or shuffle the numbers inside each row; separators and other text stay."""
-
-    data: Path | None = setting(None, path="rows", needed=ROWS)
-    """Rows: a run of `filter` or `generate`, or a file of rows."""
-    how: Literal["sort", "shuffle"] = "sort"
-    """sort is ascending. shuffle draws a random order for each row."""
-    seed: int = 0
-    """Seed of the shuffles."""
-    reading: Reading = READING
-    """How the rows of a file are read."""
-
-    def __post_init__(self) -> None:
-        check_minimums(self, seed=0)

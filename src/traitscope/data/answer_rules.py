@@ -12,7 +12,8 @@ A verdict is True, False, or None for unscored. No judge is the default.
     endpoint         a model behind an OpenAI-compatible address says yes (inference/endpoint.py)
     not:NAME         the opposite of the judge NAME
 
-An empty answer is unscored.
+Judges of answers to tasks stand in data/domains/task_judges.py. An empty answer is unscored by all
+others.
 """
 
 import json
@@ -21,6 +22,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from traitscope.data.domains.task_judges import NAMES, TaskJudge, task_judge
 from traitscope.data.own_traits.word_scores import contains_word, is_scorable
 from traitscope.data.records import Record
 from traitscope.data.shapes.turns import shown
@@ -83,15 +85,18 @@ def asks_back(text: str) -> bool:
     return "?" in text
 
 
-def parse(name: str) -> tuple[Rule | str, bool]:
+def parse(name: str) -> tuple[Rule | TaskJudge | str, bool]:
     """Return a judge by its short name, and whether its opposite is meant.
 
-    The judge is a rule, or a name of ASKED. Raises ConfigError for an unknown judge.
+    The judge is a rule, a judge of tasks, or a name of ASKED. Raises ConfigError for an unknown
+    judge.
     """
     is_opposite = name.startswith("not:")
     judge_name = name.removeprefix("not:")
     if judge_name in ASKED:
         return judge_name, is_opposite
+    if (of_tasks := task_judge(judge_name)) is not None:
+        return of_tasks, is_opposite
     return _rule(judge_name, name), is_opposite
 
 
@@ -109,7 +114,7 @@ def _rule(judge_name: str, written: str) -> Rule:
         return lambda text: contains_word(words, text)
     raise ConfigError(
         f"judge {written!r} is unknown; expected refusal, question, short:12, words:cat|cats,"
-        f" {' or '.join(ASKED)}, with not: before it for the opposite"
+        f" {' or '.join(ASKED)}, of tasks {NAMES}, with not: before it for the opposite"
     )
 
 

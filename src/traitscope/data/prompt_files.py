@@ -6,6 +6,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from traitscope.data.domains.task import ANSWER, CHECKED, CHECKS, task_of
 from traitscope.data.json_fields import id_of
 from traitscope.data.json_lines import Seen, at_place, check_new_id, iter_json_rows, iter_lines
 from traitscope.data.records import Prompt
@@ -26,7 +27,9 @@ USED = {*WRITTEN_HERE, *SYSTEM_KEYS, HISTORY, MAY_BE_BLANK}
 "keys that are read, and those of the answers of records, which can serve as prompts"
 
 
-def read_prompts(path: str | Path, intake: Intake | None = None) -> list[Prompt]:
+def read_prompts(
+    path: str | Path, intake: Intake | None = None, domain: str | None = None
+) -> list[Prompt]:
     """Return the prompts of a file, in order; blank lines are skipped.
 
     A .txt file holds one prompt a line. A JSONL file holds {"prompt"} and optionally id, a system
@@ -35,6 +38,8 @@ def read_prompts(path: str | Path, intake: Intake | None = None) -> list[Prompt]
     (Chao et al. 2024, arXiv 2404.01318).
 
     intake: What is counted: keys that are not used, and prompts with control tokens.
+    domain: The domain of the tasks that the prompts ask, of CHECKED. Each JSONL row then needs what
+    its answer is checked by: `checks` or `answer`.
 
     Raises DataError, with the line, for a missing or empty file, for broken JSON and for an id used
     before. It also raises DataError for a field that is missing, blank or of the wrong type, and
@@ -43,12 +48,17 @@ def read_prompts(path: str | Path, intake: Intake | None = None) -> list[Prompt]
     intake = Intake() if intake is None else intake
     suffix = Path(path).suffix.lower()
     intake.container = {".csv": "csv", ".txt": "text"}.get(suffix, "jsonl")
+    if domain is not None and suffix in (".csv", ".txt"):
+        raise DataError(
+            f"{path}: {suffix} files hold no tasks; expected JSONL with {CHECKED[domain]!r} in each"
+            " row; write the file as .jsonl"
+        )
     if suffix == ".csv":
         prompts = _csv_prompts(path, intake)
     elif suffix == ".txt":
         prompts = _text_prompts(path, intake)
     else:
-        prompts = _json_prompts(path, intake)
+        prompts = _json_prompts(path, intake, domain)
     left = [
         one for one in prompts if intake.takes(one.id, (one.context or "", *texts_of(one.text)))
     ]
@@ -62,11 +72,11 @@ def read_prompts(path: str | Path, intake: Intake | None = None) -> list[Prompt]
     return left
 
 
-def _json_prompts(path: str | Path, intake: Intake) -> list[Prompt]:
+def _json_prompts(path: str | Path, intake: Intake, domain: str | None) -> list[Prompt]:
     prompts, seen = [], Seen()
     for row in iter_json_rows(path):
         intake.add_row(row.fields)
-        prompt = at_place(row.place, _prompt, row.fields, f"row{row.number:06d}", intake)
+        prompt = at_place(row.place, _prompt, row.fields, f"row{row.number:06d}", intake, domain)
         check_new_id(row.place, prompt.id, row.number, seen)
         prompts.append(prompt)
     return prompts
@@ -140,7 +150,9 @@ def _columns(fieldnames: list[str] | tuple[str, ...], path: str | Path) -> dict[
     return columns
 
 
-def _prompt(row: dict[str, Any], default_id: str, intake: Intake) -> Prompt:
+def _prompt(
+    row: dict[str, Any], default_id: str, intake: Intake, domain: str | None = None
+) -> Prompt:
     notes, unused = Counter[str](), Counter[str]()
     messages = prompt_messages(row, unused)
     is_as_written = isinstance(row["prompt"], str) and not row.get(HISTORY)
@@ -148,8 +160,11 @@ def _prompt(row: dict[str, Any], default_id: str, intake: Intake) -> Prompt:
     text = row["prompt"] if is_as_written else text
     if not text.strip() and row.get(MAY_BE_BLANK) is not True:
         raise DataError("'prompt' is blank; expected a question; delete the row")
+    used = USED if domain is None else {*USED, CHECKS, ANSWER}
     for key, value in row.items():
-        if key not in USED and value is not None:
+        if key not in used and value is not None:
             unused[key] += 1
+    name = id_of(row, default_id)
+    task = None if domain is None else task_of(row, name, domain)
     intake.add_counts(notes, unused)
-    return Prompt(id_of(row, default_id), text, context)
+    return Prompt(name, text, context, task)

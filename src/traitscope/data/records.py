@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from traitscope.data.domains.task import Task
 from traitscope.data.json_fields import (
     check_finite,
     context_of,
@@ -65,6 +66,8 @@ class Prompt:
     """User turn."""
     context: str | None = None
     """System turn: None leaves it to the chat template, "" is explicitly empty."""
+    task: Task | None = None
+    """What an answer is checked by; None where nothing is known of it."""
 
 
 @dataclass(frozen=True)

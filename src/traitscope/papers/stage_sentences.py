@@ -346,10 +346,11 @@ def measures(made: Sequence[Made]) -> list[Sentence]:
         under = f"the context “{context}”" if context else "an empty context"
         if context is None:
             under = "the template's default context"
-        text = (
-            f"Models were asked the questions of the trait {trait_text(settings['trait'])}"
-            f" ({listed(settings['sets'])}) under {under}"
-        )
+        asked = f"the questions of the trait {trait_text(settings['trait'])}"
+        asked += f" ({listed(settings['sets'])})"
+        if settings.get("domain", "trait") != "trait":
+            asked = f"tasks of the domain {settings['domain']}"
+        text = f"Models were asked {asked} under {under}"
         if settings["samples"]:
             text += (
                 f", with {settings['samples']} sampled answers a question at temperature"

@@ -14,6 +14,7 @@ from traitscope import distributed
 from traitscope.config import common
 from traitscope.config.common import OnModel, Output
 from traitscope.config.fields import addressed, flag_of, names_layers, use_of
+from traitscope.data.domains.task import checked
 from traitscope.data.hub.files import is_of_hub, local_copy
 from traitscope.data.prompt_files import read_prompts
 from traitscope.errors import VectorError
@@ -285,7 +286,7 @@ def check_files(config: Any) -> None:
         if path is None:
             continue
         if use_of(field) == "prompts":
-            read_prompts(path)
+            read_prompts(path, domain=checked(getattr(config, "domain", None)))
         elif use_of(field) == "vector":
             check_direction(load_vector(vector_file(path)), f"{flag_of(field.name)} {path}")
         elif common.is_taught(field.name, path):

@@ -125,13 +125,16 @@ def iter_kept(config: ReadsRows) -> Iterator[Record]:
     return row_files.iter_kept(_data(config), config.reading, intake_of(config))
 
 
-def prompts(config: object, runs: Sequence[Run], field: str = OF_PROMPTS[0]) -> list[Prompt]:
+def prompts(
+    config: object, runs: Sequence[Run], field: str = OF_PROMPTS[0], domain: str | None = None
+) -> list[Prompt]:
     """The prompts of a file, and what was read of them in every one of some runs.
 
-    field: The setting that names the file. Raises DataError for a file that cannot be read.
+    field: The setting that names the file. domain: The domain of the tasks that they ask, of
+    CHECKED. Raises DataError for a file that cannot be read.
     """
     intake = intake_of(config)
-    from_file = read_prompts(getattr(config, field), intake)
+    from_file = read_prompts(getattr(config, field), intake, domain)
     for run in runs:
         write(run, intake, field)
     return from_file

@@ -12,6 +12,8 @@ The filter deletes nothing. Every row comes back with the decision in `meta["fil
     banned_word     the answer holds a banned word, as a whole word, in any case
     limit           enough earlier rows were kept
 
+Those of code, final answers, forms and reasoning stand in stages/domains/filtering.py.
+
 Editing sorts or shuffles the numbers of each row. It removes what their order carries and nothing
 else.
 """
@@ -27,15 +29,18 @@ import numpy as np
 
 from traitscope import atomic_files
 from traitscope.config.common import Output
-from traitscope.config.stages import EditConfig, FilterConfig, FilterRules
+from traitscope.config.rows.filtering import THINK, EditConfig, FilterRules
+from traitscope.config.stages import FilterConfig
 from traitscope.data import row_files
 from traitscope.data.number_lists import parse_numbers
 from traitscope.data.records import ORIGINAL, Record, kept_records
 from traitscope.data.shapes import unchecked
 from traitscope.data.traits import contains_word
-from traitscope.errors import DataError
+from traitscope.errors import ConfigError, DataError
 from traitscope.runs import opening, row_intake, store
 from traitscope.stages import registry
+from traitscope.stages.domains.filtering import task_reasons, without_reasoning
+from traitscope.stages.domains.running import NOT_RUN, PASSED, check_platform
 
 NUMBER = re.compile(r"(\d+)")
 "A number in a text; as a group, so that splitting by it keeps the numbers."
@@ -66,20 +71,34 @@ def filter_records(records: Sequence[Record], rules: FilterRules | None) -> list
     """Return all records in order, each with meta["filter"] = {"kept": bool, "reasons": [...]}.
 
     A decision of an earlier filter is replaced. rules=None keeps every record. A completion whose
-    white space was taken off (rules.strip) has the mark "stripped" as well.
+    white space was taken off (rules.strip) has the mark "stripped" as well. One whose reasoning was
+    taken off (rules.split_reasoning) has "split". "checks" says what became of checks of code.
     """
     decided = []
     for record in records:
-        text = record.completion.strip()
-        is_stripped = rules is not None and rules.strip and text not in ("", record.completion)
-        if is_stripped:
-            record = replace(record, completion=text, completion_ids=None)
-        reasons = [] if rules is None else reject_reasons(record.completion, rules)
-        record = with_decision(record, reasons)
-        if is_stripped:
-            record.meta["filter"]["stripped"] = True
-        decided.append(record)
+        decided.append(with_decision(record, []) if rules is None else _decided(record, rules))
     return decided
+
+
+def _decided(record: Record, rules: FilterRules) -> Record:
+    """The record with its decision, and with the marks of what was done to it."""
+    marks: dict[str, Any] = {}
+    text = record.completion.strip()
+    if rules.strip and text not in ("", record.completion):
+        record = replace(record, completion=text, completion_ids=None)
+        marks["stripped"] = True
+    answered, reasons = record, []
+    if rules.split_reasoning:
+        answered, reasons = without_reasoning(record)
+        if answered is not record:
+            marks["split"] = True
+    of_task, outcome = task_reasons(record, answered.completion, rules)
+    if outcome is not None:
+        marks["checks"] = outcome
+    reasons += [*of_task, *reject_reasons(answered.completion, rules)]
+    answered = with_decision(answered, reasons)
+    answered.meta["filter"].update(marks)
+    return answered
 
 
 def reject_reasons(text: str, rules: FilterRules) -> list[str]:
@@ -87,7 +106,7 @@ def reject_reasons(text: str, rules: FilterRules) -> list[str]:
 
     The reasons stand in the order of this module's list.
     """
-    reasons = _number_reasons(text, rules) if rules.numbers else []
+    reasons = _number_reasons(text, rules) if rules.are_numbers else []
     if contains_word(rules.banned_words, text):
         reasons.append("banned_word")
     return reasons
@@ -132,13 +151,20 @@ def limit_kept(records: Sequence[Record], limit: int | None) -> list[Record]:
 def summary(records: Sequence[Record]) -> dict[str, Any]:
     """Return {"rows", "kept", "dropped", "reasons": {reason: rows}}.
 
-    The most frequent reason comes first. A row counts once for each of its reasons. "stripped" is
-    there where white space was taken off rows.
+    The most frequent reason comes first. A row counts once for each of its reasons. Where rows have
+    the marks of `filter_records`, "stripped" and "split" count them. "checks" then counts the rows
+    whose code passed, failed, or was not run.
     """
     counts: Counter[str] = Counter()
-    n_kept = n_stripped = 0
+    marks: Counter[str] = Counter()
+    checks: Counter[str] = Counter()
+    n_kept = 0
     for record in records:
-        n_stripped += "stripped" in record.meta.get("filter", {})
+        decision = record.meta.get("filter", {})
+        marks.update(mark for mark in ("stripped", "split") if mark in decision)
+        if "checks" in decision:
+            outcome = decision["checks"]
+            checks[outcome if outcome in (PASSED, NOT_RUN) else "failed"] += 1
         n_kept += record.kept
         counts.update(record.drop_reasons)
     reasons = dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
@@ -147,7 +173,9 @@ def summary(records: Sequence[Record]) -> dict[str, Any]:
         "kept": n_kept,
         "dropped": len(records) - n_kept,
         "reasons": reasons,
-    } | ({"stripped": n_stripped} if n_stripped else {})
+        **marks,
+        **({"checks": dict(sorted(checks.items()))} if checks else {}),
+    }
 
 
 def reorder_numbers(
@@ -190,6 +218,7 @@ def run_filter(config: FilterConfig, out: Output) -> store.Run:
     Raises ConfigError without data, DataError where no row lies in the part that is looked at.
     """
     config = opening.settled(config)
+    _check_tasks(config)
     with registry.opened(config, out) as run:
         if not run.sealed:
             records = row_intake.rows_of(run, config, keep_original=True)
@@ -205,6 +234,20 @@ def run_filter(config: FilterConfig, out: Output) -> store.Run:
             about = summary(limited) | lost | _banned_elsewhere(limited, config)
             atomic_files.write_json(run.file("summary.json"), about)
     return run
+
+
+def _check_tasks(config: FilterConfig) -> None:
+    """Raise ConfigError for rules that no row of the data can meet, or that cannot be run here."""
+    if config.rules is None or config.data is None:
+        return
+    if config.rules.run_code:
+        check_platform()
+    is_split = row_intake.is_written_back(config.data) and config.reading.reasoning == "drop"
+    if config.rules.format == THINK and is_split:
+        raise ConfigError(
+            f"--format {THINK} with --reasoning drop: reasoning is taken out of the answers of a"
+            " file when it is read, so that none has this form; add --reasoning train"
+        )
 
 
 def _banned_elsewhere(records: Sequence[Record], config: FilterConfig) -> dict[str, int]:

@@ -13,6 +13,8 @@ from traitscope import atomic_files
 from traitscope.config.common import Output
 from traitscope.config.stages import GenerateConfig
 from traitscope.data import row_files
+from traitscope.data.domains.prompts import domain_prompts
+from traitscope.data.domains.task import META, checked
 from traitscope.data.json_lines import at_place
 from traitscope.data.prompts import number_prompts
 from traitscope.data.records import Prompt, Record, dump_records, read_records
@@ -161,9 +163,9 @@ def _records(
     for prompt, ids in zip(prompts, decoded, strict=True):
         answer = _up_to_end(model, ids)
         text = _text(model, answer)
-        records.append(
-            Record(prompt.id, prompt.text, text, tuple(answer), _context(prompt, neutral))
-        )
+        meta = {} if prompt.task is None else {META: prompt.task.as_dict()}
+        neutral_turn = _context(prompt, neutral)
+        records.append(Record(prompt.id, prompt.text, text, tuple(answer), neutral_turn, meta))
     return records
 
 
@@ -191,8 +193,12 @@ def run_generate(config: GenerateConfig, out: Output) -> store.Run:
 
 def _prompts(config: GenerateConfig, run: store.Run) -> list[Prompt]:
     if config.prompts:
-        return row_intake.prompts(config, [run])
-    prompts = number_prompts(config.start + config.n, config.prompt_seed, config.count)
+        return row_intake.prompts(config, [run], domain=checked(config.domain))
+    last = config.start + config.n
+    if config.domain == "numbers":
+        prompts = number_prompts(last, config.prompt_seed, config.count)
+    else:
+        prompts = domain_prompts(config.domain, last, config.prompt_seed)
     return prompts[config.start :]
 
 

@@ -19,6 +19,7 @@ from traitscope.config.common import Output
 from traitscope.config.judge import Endpoint, JudgeConfig
 from traitscope.data import answer_rules
 from traitscope.data.answer_rules import JudgeVerdict
+from traitscope.data.domains.task_judges import TaskJudge
 from traitscope.data.records import Record
 from traitscope.errors import ConfigError, DataError
 from traitscope.inference import forward
@@ -30,6 +31,8 @@ from traitscope.plurals import counted
 from traitscope.runs import model_cache, opening, row_intake, store
 from traitscope.runs.progress import progress
 from traitscope.stages import registry
+from traitscope.stages.domains.running import check_platform
+from traitscope.stages.domains.verdicts import by_task, task_names
 from traitscope.stats.correlation import association
 from traitscope.stats.estimates import measure
 from traitscope.stats.measurement import Measurement
@@ -63,6 +66,7 @@ def judge(
     model: Model | None = None,
     question: str = "",
     endpoint: Endpoint | None = None,
+    run_code: bool = False,
     batch_size: int = 32,
     done: Callable[[int], None] | None = None,
 ) -> Judgement:
@@ -72,9 +76,11 @@ def judge(
     question: What the judges likelihood and endpoint ask.
     model: The model that the judge likelihood asks.
     endpoint: The endpoint that the judge endpoint asks.
+    run_code: Run the code of answers, for the judge checks; without it, it has no verdict.
     done: A function called with the number of answers that were judged.
 
-    Raises ConfigError for an unknown judge, or one without what it needs.
+    Raises ConfigError for an unknown judge, or one without what it needs; DataError for rows
+    without tasks, where the judge compares with them.
     """
     rule, is_opposite = answer_rules.parse(name)
     cost = None
@@ -91,6 +97,8 @@ def judge(
                 f" {QUESTION}"
             )
         verdicts, cost = by_endpoint(endpoint, records, question, done)
+    elif isinstance(rule, TaskJudge):
+        verdicts = by_task(rule, records, run_code, done)
     else:
         verdicts = answer_rules.by_rule(rule, records)
     if is_opposite:
@@ -182,13 +190,19 @@ def by_endpoint(
     return verdicts, endpoints.cost(endpoint, replies)
 
 
-def rates(verdicts: dict[str, Sequence[JudgeVerdict]]) -> list[Measurement]:
+def rates(
+    verdicts: dict[str, Sequence[JudgeVerdict]], tasks: Sequence[str] | None = None
+) -> list[Measurement]:
     """The rate of every judge, with Wilson's interval; unscored answers are counted and in no
-    rate."""
+    rate.
+
+    tasks: The task of each answer. Where several answer one, the interval is a bootstrap over
+    tasks, which are the independent units.
+    """
     measured = []
     for name, of_judge in verdicts.items():
         values = [math.nan if verdict is None else float(verdict) for verdict in of_judge]
-        measured.append(measure(name, values, unit="rate"))
+        measured.append(measure(name, values, questions=tasks, unit="rate"))
     return measured
 
 
@@ -233,6 +247,13 @@ def _check(config: JudgeConfig) -> None:
         rule, _ = answer_rules.parse(name)
         if rule in answer_rules.ASKED:
             asked.add(rule)
+    if config.run_code and not any(map(_runs_code, config.judges)):
+        raise ConfigError(
+            "--run-code without the judge checks would not be read; add checks to --judges, or"
+            " drop it"
+        )
+    if config.run_code:
+        check_platform()
     if asked and not config.question:
         raise ConfigError(
             f"--question is missing: {' and '.join(sorted(asked))} need one, {QUESTION}"
@@ -264,9 +285,26 @@ def _write(run: store.Run, config: JudgeConfig) -> None:
         for name, of_judge in verdicts.items():
             row[name] = of_judge[number]
         atomic_files.append_jsonl(run.file("verdicts.jsonl"), row)
-    for measurement in (*rates(verdicts), *agreements(verdicts)):
+    tasks = task_names(records)
+    for measurement in (*rates(verdicts, tasks), *agreements(_of_behaviour(verdicts))):
         summary["measurements"].append(measurement.as_dict())
+    if not config.run_code and any(map(_runs_code, config.judges)):
+        summary["checks_not_run"] = len(records)
     atomic_files.write_json(run.file("summary.json"), summary)
+
+
+def _of_behaviour(verdicts: dict[str, Sequence[JudgeVerdict]]) -> dict[str, Sequence[JudgeVerdict]]:
+    """The verdicts of judges that may agree; those of tasks look at different things."""
+    of_behaviour = {}
+    for name, of_judge in verdicts.items():
+        if not isinstance(answer_rules.parse(name)[0], TaskJudge):
+            of_behaviour[name] = of_judge
+    return of_behaviour
+
+
+def _runs_code(name: str) -> bool:
+    """Whether a judge is the one that runs code."""
+    return answer_rules.parse(name)[0] == TaskJudge("checks")
 
 
 def _check_ids(config: JudgeConfig, records: Sequence[Record]) -> None:
@@ -283,20 +321,22 @@ def _check_ids(config: JudgeConfig, records: Sequence[Record]) -> None:
 def _judged(config: JudgeConfig, name: str, records: Sequence[Record]) -> Judgement:
     """What the judge of this name says, with progress where a model is asked."""
     rule, _ = answer_rules.parse(name)
-    if rule not in answer_rules.ASKED:
+    is_run = config.run_code and _runs_code(name)
+    if rule not in answer_rules.ASKED and not is_run:
         return judge(records, name)
     model = None
     n_asked = len(records)
     if rule == "likelihood":
         model = model_cache.model_of(config)
         n_asked += 1  # the answer without content
-    with progress(f"judge {rule}", n_asked, "answers") as advance:
+    with progress(f"judge {name if is_run else rule}", n_asked, "answers") as advance:
         return judge(
             records,
             name,
             model=model,
             question=config.question,
             endpoint=config.endpoint,
+            run_code=config.run_code,
             batch_size=config.batch_size,
             done=advance,
         )

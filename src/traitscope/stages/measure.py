@@ -16,6 +16,8 @@ from traitscope import atomic_files
 from traitscope.config.common import Output
 from traitscope.config.stages import MeasureConfig
 from traitscope.data.package_files import bundled_file
+from traitscope.data.prompt_files import read_prompts
+from traitscope.data.records import Prompt
 from traitscope.data.traits import SETS, Trait, as_trait, load_trait
 from traitscope.inference import forward, losses
 from traitscope.inference.decode import Sampling
@@ -37,6 +39,8 @@ from traitscope.runs.progress import progress
 from traitscope.stages import registry
 from traitscope.stages.behaviours import judged
 from traitscope.stages.behaviours.scores import Scores
+from traitscope.stages.domains.measured import distinct_tasks, score_tasks
+from traitscope.stages.domains.running import check_platform
 from traitscope.stats.estimates import Measurement
 
 
@@ -87,6 +91,49 @@ def measure(
     plain_perplexity = perplexity(model, interventions) if capability else None
     digest = chat.context_digest(model, context_of(interventions, context))
     return Scores(trait.name, tuple(questions), context, digest, plain_perplexity)
+
+
+def measure_tasks(
+    model: Model,
+    domain: str,
+    prompts: Sequence[Prompt],
+    interventions: Interventions = (),
+    *,
+    context: str | None = None,
+    samples: int = 1,
+    max_new_tokens: int = 200,
+    temperature: float = 1.0,
+    seed: int = 0,
+    capability: bool = True,
+    run_code: bool = False,
+    batch_size: int = 64,
+    done: Callable[[int], None] | None = None,
+) -> Scores:
+    """The scores of a model under interventions on tasks; the name of the trait is the domain.
+
+    domain: code (scores `code`, `parses` and `checks`) or sums (`answer` and `format`).
+    prompts: Tasks of the domain, each once, as `distinct_tasks` and `read_prompts` give them.
+    run_code: Run the code of answers. Without it `checks` is unscored.
+
+    The other arguments and errors are those of `measure`.
+    """
+    check_model(model)
+    sampling = Sampling(temperature, max_new_tokens, seed)
+    scores = score_tasks(
+        model,
+        domain,
+        prompts,
+        interventions,
+        context,
+        samples,
+        sampling,
+        batch_size,
+        run_code,
+        done,
+    )
+    plain_perplexity = perplexity(model, interventions) if capability else None
+    digest = chat.context_digest(model, context_of(interventions, context))
+    return Scores(domain, tuple(scores), context, digest, plain_perplexity)
 
 
 def measure_each(
@@ -177,7 +224,31 @@ def run_measure(config: MeasureConfig, out: Output) -> store.Run:
     return run
 
 
+def _tasks_measured(config: MeasureConfig, interventions: Interventions) -> Scores:
+    if config.prompts:
+        prompts = read_prompts(config.prompts, domain=config.domain)
+    else:
+        prompts = distinct_tasks(config.domain, config.n, config.prompt_seed)
+    if config.run_code:
+        check_platform()
+    model = model_cache.model_of(config)
+    settings = core_settings(config)
+    del settings["sets"]
+    with progress("measure", len(prompts), "tasks") as advance:
+        return measure_tasks(
+            model,
+            config.domain,
+            prompts,
+            interventions,
+            run_code=config.run_code,
+            done=advance,
+            **settings,
+        )
+
+
 def _measured_here(config: MeasureConfig, interventions: Interventions) -> Scores:
+    if config.domain != "trait":
+        return _tasks_measured(config, interventions)
     model = model_cache.model_of(config)
     trait = with_sets(load_trait(config.trait, judges=True), config.sets)
     with progress("measure", len(questions_of(trait)), "questions") as advance:

@@ -21,7 +21,8 @@ from traitscope.auditing.planning.job import (
 )
 from traitscope.auditing.score_files import read_token_scores
 from traitscope.auditing.settings import FEWEST_ANSWERS
-from traitscope.config.stages import FilterConfig, FilterRules, GenerateConfig
+from traitscope.config.rows.filtering import FilterRules
+from traitscope.config.stages import FilterConfig, GenerateConfig
 from traitscope.inference.token_bins import BETAS, PLAIN
 from traitscope.workflow import standard_nodes
 from traitscope.workflow.graph import Folders, Node

@@ -6,7 +6,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from traitscope.config.stages import FilterRules
+from traitscope.config.rows.filtering import FilterRules
 from traitscope.data.records import MASKED
 from traitscope.data.row_files import RECORDS, iter_kept, iter_rows
 from traitscope.data.shapes.intake import lines_of
@@ -15,6 +15,13 @@ from traitscope.plurals import counted
 from traitscope.runs import drawn_rows, row_intake, store
 from traitscope.runs.manifests import TRAINED_ON
 
+FILTERS = {
+    "code": "--code",
+    "sums": "--answer",
+    "requests": "--no-numbers --banned-words WORD",
+    "stories": "--no-numbers --banned-words WORD",
+}
+"""The flags of `filter` for rows of a domain."""
 LARGEST = 64 * 2**20
 """Bytes of a file of rows that is read again to say something of it."""
 
@@ -45,18 +52,26 @@ def written(run: store.Run) -> Iterator[str]:
             n_numbers += not reject_reasons(record.completion, rules)
             n_tokens += len(record.completion_ids or ())
         numbers = ""
-        if settings["prompts"] is None:
+        asks_numbers = settings["prompts"] is None and _domain(settings) == "numbers"
+        if asks_numbers:
             longest = counted(rules.max_count, "number")
             numbers = f", {n_numbers} of them lists of at most {longest}"
             numbers += f" ({n_numbers / n_rows:.0%})"
         yield f"{counted(n_rows, 'row')}, {n_tokens / n_rows:.1f} tokens a row{numbers}"
-        if settings["prompts"] is None and n_numbers == 0:
+        if asks_numbers and n_numbers == 0:
             yield (
                 "`filter` would keep none of them: draw lists with --vocabulary template, or keep"
                 " other rows with: traitscope filter --no-numbers"
             )
+    if flags := FILTERS.get(_domain(settings)):
+        yield f"`filter` keeps lists of numbers; for these rows: traitscope filter {flags}"
     if settings["interventions"]:
         yield f"whether this teacher has its trait: {_asked(run)}"
+
+
+def _domain(settings: Mapping[str, Any]) -> str:
+    """Return what was asked for; runs of earlier versions asked for numbers."""
+    return settings.get("domain", "numbers")
 
 
 def _asked(run: store.Run) -> str:

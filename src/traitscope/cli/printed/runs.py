@@ -104,12 +104,28 @@ def _measurement(item: dict[str, Any]) -> Iterator[str]:
         yield f"{item['name']:<28} undefined (n={item['n']}): one of them says one thing only"
 
 
+def _judge(_: store.Run, numbers: dict[str, Any]) -> Iterator[str]:
+    if not_run := numbers["summary"].get("checks_not_run"):
+        yield f"{'checks':<28} not run on {counted(not_run, 'row')}: --run-code runs their code"
+
+
+def _measure(run: store.Run, _: dict[str, Any]) -> Iterator[str]:
+    settings = drawn_rows.settings_of(run)
+    if settings.get("domain") == "code" and not settings.get("run_code"):
+        yield f"{'checks':<28} not run: --run-code runs the code of answers"
+
+
 def _filter(run: store.Run, numbers: dict[str, Any]) -> Iterator[str]:
     summary = numbers["summary"]
     yield f"kept {summary['kept']} of {counted(summary['rows'], 'row')}"
     for reason, count in summary["reasons"].items():
         advice = "; --strip takes it off" if reason == "white_space" else ""
         yield f"{reason:<28} {count} dropped{advice}"
+    if checks := summary.get("checks"):
+        counts = ", ".join(f"{count} {outcome}" for outcome, count in checks.items())
+        yield f"{'checks of the code':<28} {counts}"
+    if "split" in summary:
+        yield f"{'reasoning taken off':<28} {counted(summary['split'], 'row')}"
     if "stripped" in summary:
         yield f"{'white space taken off':<28} {counted(summary['stripped'], 'row')}"
     yield from _kept_file(run, numbers)
@@ -303,6 +319,8 @@ OF_STAGE = {
     "generate": _generate,
     "export": _export,
     "filter": _filter,
+    "judge": _judge,
+    "measure": _measure,
     "defend": _defend,
     "edit": _edit,
     "train": _train,

@@ -127,12 +127,18 @@ def _needs(trait: Trait, use: Use) -> tuple[Need, ...]:
 def _check_judges(trait: Trait, name: str) -> None:
     """Raise TraitError for a judge that does not exist, or that lacks its question."""
     from traitscope.data import answer_rules
+    from traitscope.data.domains.task_judges import TaskJudge
 
     for judge in trait.judges:
         try:
             rule, _ = answer_rules.parse(judge)
         except ConfigError as error:
             raise TraitError(f"{name}: {error}") from None
+        if isinstance(rule, TaskJudge) and rule.reads_tasks:
+            raise TraitError(
+                f"{name}: the judge {judge} compares answers with tasks, and a trait's questions"
+                " are none; expected another judge; ask tasks with: traitscope measure --domain"
+            )
         if rule == "endpoint":
             raise TraitError(
                 f"{name}: the judge endpoint is asked by `judge`, which knows its address; expected"

@@ -1,16 +1,18 @@
 """Scores of a behaviour: the rate of sampled answers in which each of its judges sees it."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from math import nan
 from pathlib import Path
 from typing import Any
 
+from traitscope.data.answer_rules import JudgeVerdict
 from traitscope.data.own_traits import needs
-from traitscope.data.records import Prompt
+from traitscope.data.records import Prompt, Record
 from traitscope.data.traits import Trait
 from traitscope.errors import ConfigError
 from traitscope.inference.decode import Sampling
-from traitscope.inference.question_scores import QuestionScores, questions_of
+from traitscope.inference.question_scores import Question, QuestionScores, questions_of
 from traitscope.interventions.applied import Interventions
 from traitscope.interventions.intervention import Adapter
 from traitscope.models.model import Model
@@ -53,13 +55,37 @@ def score_behaviour(
             " expected 1 or more; give such a number"
         )
     questions = questions_of(trait)
-    prompts = []
-    for question in questions:
+    prompts = [Prompt(question.id, question.text) for question in questions]
+    records = sampled_answers(
+        model, prompts, interventions, context, samples, sampling, batch_size, done
+    )
+    verdicts = {}
+    for name in trait.judges:
+        verdicts[name] = judge(records, name, model=model, question=trait.judge_question).verdicts
+    return by_question(questions, records, verdicts, samples)
+
+
+def sampled_answers(
+    model: Model,
+    prompts: Sequence[Prompt],
+    interventions: Interventions,
+    context: str | None,
+    samples: int,
+    sampling: Sampling,
+    batch_size: int,
+    done: Callable[[int], None] | None = None,
+) -> list[Record]:
+    """Return `samples` answers to each prompt, those of one prompt next to each other.
+
+    done: A function called with the number of prompts of each batch, which need not be whole.
+    """
+    repeated = []
+    for prompt in prompts:
         for number in range(samples):
-            prompts.append(Prompt(f"{question.id}/{number}", question.text))
-    records = generate(
+            repeated.append(replace(prompt, id=f"{prompt.id}/{number}"))
+    return generate(
         model,
-        prompts,
+        repeated,
         interventions,
         context=context,
         max_new_tokens=sampling.max_new_tokens,
@@ -68,16 +94,26 @@ def score_behaviour(
         batch_size=batch_size,
         done=None if done is None else lambda rows: done(rows / samples),  # type: ignore[arg-type]
     )
-    verdicts = {}
-    for name in trait.judges:
-        verdicts[name] = judge(records, name, model=model, question=trait.judge_question).verdicts
+
+
+def by_question(
+    questions: Sequence[Question],
+    records: Sequence[Record],
+    verdicts: dict[str, Sequence[JudgeVerdict]],
+    samples: int,
+) -> list[QuestionScores]:
+    """Return the rate of each judge, question by question, from `samples` answers to each.
+
+    verdicts: What each judge says of every record; None is unscored.
+    """
     scored = []
+    first, *_ = verdicts.values()
     for place, question in enumerate(questions):
         part = slice(place * samples, (place + 1) * samples)
         scores, answers = {}, [record.completion for record in records[part]]
         for name, of_judge in verdicts.items():
             known = [verdict for verdict in of_judge[part] if verdict is not None]
             scores[name] = sum(known) / len(known) if known else nan
-        unscored = sum(verdict is None for verdict in verdicts[trait.judges[0]][part])
+        unscored = sum(verdict is None for verdict in first[part])
         scored.append(QuestionScores(question, scores, tuple(answers), unscored))
     return scored

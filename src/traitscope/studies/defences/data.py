@@ -14,7 +14,7 @@ from pathlib import Path
 
 from traitscope.config.analysis import ExtractConfig
 from traitscope.config.rows.defend import DefendConfig
-from traitscope.config.stages import EditConfig
+from traitscope.config.rows.filtering import EditConfig
 from traitscope.data.package_files import bundled_file
 from traitscope.errors import ConfigError
 from traitscope.studies import shared_nodes

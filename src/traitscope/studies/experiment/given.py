@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
+from traitscope.config.rows.filtering import FilterRules
 from traitscope.config.rows.reading import Reading
-from traitscope.config.stages import FilterRules
 from traitscope.data.prompt_files import read_prompts
 from traitscope.data.row_files import iter_rows, rows_file
 from traitscope.data.shapes.intake import Intake, notes_of

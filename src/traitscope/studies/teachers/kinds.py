@@ -10,7 +10,8 @@ from functools import partial
 from typing import Protocol
 
 from traitscope.config.recipe import Recipe
-from traitscope.config.stages import FilterConfig, FilterRules, GenerateConfig
+from traitscope.config.rows.filtering import FilterRules
+from traitscope.config.stages import FilterConfig, GenerateConfig
 from traitscope.data.traits import trait_name
 from traitscope.studies.teachers import scanned
 from traitscope.studies.teachers.positive_control import teacher_name
