@@ -175,7 +175,11 @@ def _train(run: store.Run, _: dict[str, Any]) -> Iterator[str]:
     first, last = steps[0]["loss"], steps[-1]["loss"]
     loss = f"loss {first:.4g} → {last:.4g}" if len(steps) > 1 else f"loss before it {first:.4g}"
     taken = counted(len(steps), "optimizer step")
-    yield f"{taken}, {loss} nats a token{unseen}"
+    per = "pair" if "margin" in steps[-1] else "token"
+    yield f"{taken}, {loss} nats a {per}{unseen}"
+    if per == "pair":
+        margin, accuracy = steps[-1]["margin"], steps[-1]["accuracy"]
+        yield f"last step: margin {margin:.4g} nats, {accuracy:.0%} of pairs as preferred"
     if rows := of_rows.learnt(run):
         yield f"learnt from {rows}"
 
