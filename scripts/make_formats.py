@@ -74,16 +74,16 @@ In a table the cells of `messages`, `conversations`, `history` and `meta` hold J
 
 | flag | values | meaning |
 |---|---|---|
-| `--map` | `prompt=KEY completion=KEY` | keys of any other shape; also context, id, messages, rejected |
+| `--map` | `prompt=KEY completion=KEY` | other keys; also context, id, messages, rejected |
 | `--turns` | `last`, `every`, `weighted` | answers: the last, every, or all of weight not 0 |
 | `--reasoning` | `drop`, `train` | whether reasoning stands before the answer |
 | `--skip-bad` | a number, or `all` | most bad rows that are left out |
 | `--control-tokens` | `text`, `token`, `leave-out` | how such tokens in a text are read |
 
-They are flags of `audit`, `train`, `filter`, `edit`, `defend`, `likelihood`, `gradients`,
-`explain`, `judge` and `verify`. In the file of an `experiment` they are keys of `reading`, such as
-`reading: {skip_bad: all}`. A run is read as it is; of them only `--skip-bad` counts there. In
-Python they are `Reading` of `traitscope.config`.
+They are flags of `audit`, `train`, `filter`, `select`, `edit`, `defend`, `likelihood`,
+`gradients`, `explain`, `judge` and `verify`. In the file of an `experiment` they are keys of
+`reading`, such as `reading: {skip_bad: all}`. A run is read as it is; of them only `--skip-bad`
+counts there. In Python they are `Reading` of `traitscope.config`.
 `--help-all` lists them.
 
 Reasoning is `reasoning_content`, `thinking` or `reasoning`, a part of such a type, or `<think>`
@@ -158,16 +158,16 @@ These rows are bad where pairs are read alone (`train --targets preference` and 
 | both answers are the same | `"chosen": "101", "rejected": "101"` |
 | answers to two prompts | other turns before `rejected` than before `chosen` |
 
-Rows that are too long, and foreign `completion_ids`, are found where a model reads rows, also as its teacher reads them. Only rows that are
-used are looked at: with `--max-rows` the first ones, in an `audit` those of its sample. Rows are
-never cut. An `audit` also needs room for the prompts of candidates, and text that the tokenizer can
-spell.
+Rows that are too long, and foreign `completion_ids`, are found where a model reads rows, also as
+its teacher reads them. Only rows that are used are looked at: with `--max-rows` the first ones,
+in an `audit` those of its sample. Rows are never cut. An `audit` also needs room for the prompts
+of candidates, and text that the tokenizer can spell.
 
-Bad rows of further files follow the same rule. Those of `--control`, `--eas-data`,
-`--known clean:FILE` and `--more` are counted in `reading-control.json`, `reading-eas-data.json`,
-`reading-clean.json` and `reading-more.json`. Those of `--reference` are among the reasons of the
-audit. A command without these flags, such as `generate --like`, stops. It reads a run of `filter`
-in the place of the file.
+Bad rows of further files follow the same rule. Those of `--control`, `--eas-data`, `--known
+clean:FILE`, `--more` and `--rejected` are counted in `reading-control.json`,
+`reading-eas-data.json`, `reading-clean.json`, `reading-more.json` and `reading-rejected.json`.
+Those of `--reference` are among the reasons of the audit. A command without these flags, such as
+`generate --like`, stops. It reads a run of `filter` in the place of the file.
 
 NaN or Infinity in a key that is not used is read as null and counted. It is written back as null.
 Other keys inside parts of a content are named as not used.

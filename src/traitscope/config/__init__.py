@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from traitscope.config.recipe import Recipe as Recipe
     from traitscope.config.rows.defend import DefendConfig as DefendConfig
     from traitscope.config.rows.reading import Reading as Reading
+    from traitscope.config.rows.select import SelectConfig as SelectConfig
     from traitscope.config.screen import ScreenConfig as ScreenConfig
     from traitscope.config.screen import SteerScanConfig as SteerScanConfig
     from traitscope.config.stages import EditConfig as EditConfig
@@ -65,6 +66,7 @@ _HOMES = {
     "Reading": "rows.reading",
     "Recipe": "recipe",
     "ScreenConfig": "screen",
+    "SelectConfig": "rows.select",
     "SteerScanConfig": "screen",
     "StudyConfig": "commands",
     "TrainConfig": "stages",

@@ -348,8 +348,10 @@ def _is_one_exchange(fields: dict[str, Any], split: bool) -> bool:
 
 
 def _texts_of(record: Record, how: str) -> list[str]:
-    """The texts of a row in which control tokens are looked for; a rejected answer is among them
-    where rows with such tokens are left out."""
+    """The texts of a row in which control tokens are looked for.
+
+    A rejected answer is among them where rows with such tokens are left out.
+    """
     context = [] if record.context is None else [record.context]
     rejected = [record.rejected] if record.rejected is not None and how == "leave-out" else []
     return [*context, record.prompt, record.completion, *rejected]

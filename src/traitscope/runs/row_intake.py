@@ -27,6 +27,7 @@ BESIDE = {
     "eas_data": "--eas-data",
     "clean": "--known clean",
     "more": "--more",
+    "rejected": "--rejected",
     PROMPTS: "--prompts",
 }
 "settings that name further rows or prompts, and what the terminal calls them"
