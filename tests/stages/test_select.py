@@ -10,6 +10,7 @@ import torch
 from command import call, ok, read_rows
 from tiny_models import eager_lm
 
+from traitscope.cli.run_files import RunFiles
 from traitscope.config.rows.select import SelectConfig
 from traitscope.data.records import Record, read_records
 from traitscope.data.shapes.pairs import NOT_A_PAIR
@@ -17,6 +18,9 @@ from traitscope.errors import ConfigError, DataError
 from traitscope.interventions.intervention import SystemPrompt
 from traitscope.models import chat
 from traitscope.models.model import Model
+from traitscope.papers import sealed
+from traitscope.papers.lineage import Made
+from traitscope.runs import store
 from traitscope.stages.preference import select
 from traitscope.stages.preference.scores import pair_scores
 
@@ -124,6 +128,20 @@ def test_chance_keeps_as_many_and_forgets_the_order() -> None:
     assert not any(select.chosen_at_random(40, 0.5).swapped)
 
 
+def test_a_list_of_runs_names_the_teacher_that_chose(tmp_path: Path, tiny_folder: Path) -> None:
+    file, root = written(tmp_path, ROWS), tmp_path / "runs"
+    on = ("--model", tiny_folder)
+    recipe = "--targets preference --rank 2 --epochs 1"
+    students = []
+    for words in (("--interventions", PROMPTED), ("--by random",)):
+        pairs = ok(root, "select", *on, "--data", file, "--keep 0.5", *words).run
+        students.append(ok(root, "train", recipe, *on, "--data", pairs).run)
+    teachers = [RunFiles().teacher_of(student)[1] for student in students]
+    assert [OWL in item["text"] for item in teachers[0]] == [True] and teachers[1] == []
+    conditions = [sealed.condition_of(Made(store.load_run(student))) for student in students]
+    assert conditions == ["treated", "control"]
+
+
 def test_the_command_keeps_the_top_and_scores_every_pair(tmp_path: Path, tiny_folder: Path) -> None:
     file, root = written(tmp_path, ROWS), tmp_path / "runs"
     words = ("select", "--model", tiny_folder, "--data", file, "--keep 0.25")
@@ -144,6 +162,10 @@ def test_the_command_keeps_the_top_and_scores_every_pair(tmp_path: Path, tiny_fo
     recipe = "--targets preference --rank 2 --epochs 1"
     student = ok(root, "train", recipe, "--model", tiny_folder, "--data", run)
     assert len(read_rows(student.run / "metrics.jsonl")) == 1
+    ok(root, "report", student.run, "--for-paper", tmp_path / "paper")
+    methods = (tmp_path / "paper" / "methods.md").read_text()
+    assert "Pairs of answers were kept by how far the model under" in methods
+    assert "moved the log-odds of the chosen answer over the rejected one (kept: 2 of 8)" in methods
 
 
 def test_a_relabelled_file_has_the_other_answer_where_the_first_stood(
