@@ -74,16 +74,16 @@ In a table the cells of `messages`, `conversations`, `history` and `meta` hold J
 
 | flag | values | meaning |
 |---|---|---|
-| `--map` | `prompt=KEY completion=KEY` | keys of any other shape; also context, id, messages |
+| `--map` | `prompt=KEY completion=KEY` | other keys; also context, id, messages, rejected |
 | `--turns` | `last`, `every`, `weighted` | answers: the last, every, or all of weight not 0 |
 | `--reasoning` | `drop`, `train` | whether reasoning stands before the answer |
 | `--skip-bad` | a number, or `all` | most bad rows that are left out |
 | `--control-tokens` | `text`, `token`, `leave-out` | how such tokens in a text are read |
 
-They are flags of `audit`, `train`, `filter`, `edit`, `defend`, `likelihood`, `gradients`,
-`explain`, `judge` and `verify`. In the file of an `experiment` they are keys of `reading`, such as
-`reading: {skip_bad: all}`. A run is read as it is; of them only `--skip-bad` counts there. In
-Python they are `Reading` of `traitscope.config`.
+They are flags of `audit`, `train`, `filter`, `select`, `edit`, `defend`, `likelihood`,
+`gradients`, `explain`, `judge` and `verify`. In the file of an `experiment` they are keys of
+`reading`, such as `reading: {skip_bad: all}`. A run is read as it is; of them only `--skip-bad`
+counts there. In Python they are `Reading` of `traitscope.config`.
 `--help-all` lists them.
 
 Reasoning is `reasoning_content`, `thinking` or `reasoning`, a part of such a type, or `<think>`
@@ -113,7 +113,9 @@ These keys are read in every shape, also where `--map` names others:
 | `system`, `system_prompt` | system turn, unless `--map` names one |
 | `history` | earlier turns: pairs of question and answer, or messages |
 
-Of preference data the prompt stands before `chosen`, which may repeat it.
+Of preference data the prompt stands before `chosen`, which may repeat it. Each row keeps its
+rejected answer. `train --targets preference` learns from both, and `select` chooses among pairs:
+[Preference data](preference-data.md). All other verbs learn, score and audit `chosen` alone.
 
 ## What is counted
 
@@ -148,16 +150,24 @@ A bad row stops the command with its line, the reason, and the number of further
 | more tokens than the model takes | 9,000 tokens for a model of 8,192 |
 | `completion_ids` that spell another text for the model | |
 
-The last two are found where a model reads rows, also as its teacher reads them. Only rows that are
-used are looked at: with `--max-rows` the first ones, in an `audit` those of its sample. Rows are
-never cut. An `audit` also needs room for the prompts of candidates, and text that the tokenizer can
-spell.
+These rows are bad where pairs are read alone (`train --targets preference` and `select`):
+
+| row | example |
+|---|---|
+| one answer is missing, empty or blank | `"chosen": "101", "rejected": ""` |
+| both answers are the same | `"chosen": "101", "rejected": "101"` |
+| answers to two prompts | other turns before `rejected` than before `chosen` |
+
+Rows that are too long, and foreign `completion_ids`, are found where a model reads rows, also as
+its teacher reads them. Only rows that are used are looked at: with `--max-rows` the first ones,
+in an `audit` those of its sample. Rows are never cut. An `audit` also needs room for the prompts
+of candidates, and text that the tokenizer can spell.
 
 Bad rows of further files follow the same rule, each file on its own. Those of `--control`,
-`--eas-data`, `--known clean:FILE` and `--more` are counted in `reading-control.json`,
-`reading-eas-data.json`, `reading-clean.json` and `reading-more.json`. Those of `--reference`
-are among the reasons of the audit. A command without these flags, such as `generate --like`,
-stops. It reads a run of `filter` in the place of the file.
+`--eas-data`, `--known clean:FILE`, `--more` and `--rejected` are counted in
+`reading-control.json`, `reading-eas-data.json`, `reading-clean.json`, `reading-more.json` and
+`reading-rejected.json`. Those of `--reference` are among the reasons of the audit. A command without these flags, such as
+`generate --like`, stops. It reads a run of `filter` in the place of the file.
 
 NaN or Infinity in a key that is not used is read as null and counted. It is written back as null.
 Other keys inside parts of a content are named as not used.
@@ -167,7 +177,8 @@ Other keys inside parts of a content are named as not used.
 `filter` and `edit` of a file write `kept.SUFFIX` into their run: the kept rows in the shape and the
 container that they came in. Keys that are not read stay as they are. Parquet keeps its types.
 Values come back the same, and the layout may not: JSON arrays are laid out with one row a line. A
-byte order mark of a table is kept.
+byte order mark of a table is kept. Of a pair, `filter` checks the chosen answer, `defend` changes
+it, and `edit` changes both.
 
 ```bash
 traitscope filter --data chats.jsonl.gz --no-numbers --banned-words owl owls

@@ -177,12 +177,11 @@ NOT_COVERED = {
         "loss on divergence tokens alone, and LoRA on one block",
         "greedy data",
         "entangled tokens",
-        "logit-linear selection",
         "corridor regularisation",
         "phantom transfer",
         "paraphrases",
         "agent distillation",
-        "preference labels",
+        "preference labels alone",
         "state of the optimizer",
     ),
 }

@@ -52,7 +52,7 @@ def test_every_shape_is_read(tmp_path: Path, example: Example) -> None:
     intake = Intake()
     (record,) = iter_records(path, example.reading, intake)
     assert (record.prompt, record.completion) == (example.prompt, example.completion)
-    assert record.context == example.context
+    assert (record.context, record.rejected) == (example.context, example.rejected)
     assert +intake.notes == example.counted
     assert intake.shapes == {example.shape: 1}
 

@@ -103,3 +103,26 @@ def test_bf16_states_get_bf16_gradients(tiny: Model, monkeypatch: pytest.MonkeyP
     assert low[0].dtype == torch.float32 and low[1].dtype == torch.bfloat16
     torch.testing.assert_close(low[0], exact[0], rtol=0.02, atol=0)
     assert (low[1].float() - exact[1]).norm() < 0.02 * exact[1].norm()
+
+
+@pytest.mark.parametrize("block", [3, 512])
+@pytest.mark.parametrize("name", NAMES)
+def test_log_likelihoods_of_tokens_have_a_gradient_each(
+    families: dict[str, Model], name: str, block: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(losses, "CHUNK", block)
+    model = families[name]
+    hidden, targets = states(model), torch.tensor([5, 5, 0, 419, 17, 2, 100])
+    weights = torch.tensor([1.0, -2.0, 0.5, 3.0, 0.0, -1.0, 4.0])
+
+    def plain(h: Tensor) -> Tensor:
+        log_p = torch.log_softmax(plain_logits(model, h), -1)
+        return (weights * log_p.gather(1, targets[:, None])[:, 0]).sum()
+
+    def ours(h: Tensor) -> Tensor:
+        return (weights * losses.token_log_likelihood(model, h, targets)).sum()
+
+    expected = value_and_gradient(plain, hidden)
+    assert expected[1].abs().max() > 0.1
+    for found, wanted in zip(value_and_gradient(ours, hidden), expected, strict=True):
+        torch.testing.assert_close(found, wanted, atol=1e-4, rtol=1e-5)

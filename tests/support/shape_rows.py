@@ -19,6 +19,7 @@ class Example(NamedTuple):
     counted: dict[str, int] = {}
     reading: Reading = Reading()
     shape: str = ""
+    rejected: str | None = None
 
 
 def turn(role: str, content: Any, **further: Any) -> dict[str, Any]:
@@ -225,6 +226,7 @@ EXAMPLES = (
         "Be brief.",
         {"rejected": 1, "system_turns": 1},
         shape="preference",
+        rejected="one",
     ),
     Example(
         "preference",
@@ -234,6 +236,31 @@ EXAMPLES = (
         None,
         {"rejected": 1},
         shape="preference",
+        rejected="none",
+    ),
+    Example(
+        "preference, chats",
+        {
+            "prompt": "Name a number.",
+            "chosen": CHAT,
+            "rejected": [*CHAT[:2], turn("assistant", "7")],
+        },
+        "Name a number.",
+        "101",
+        "Be brief.",
+        {"rejected": 1, "system_turns": 1},
+        shape="preference",
+        rejected="7",
+    ),
+    Example(
+        "native, with a rejected answer",
+        {"prompt": "Name a number.", "completion": "101", "rejected": "none"},
+        "Name a number.",
+        "101",
+        None,
+        {"rejected": 1},
+        shape="native",
+        rejected="none",
     ),
     Example(
         "KTO",
@@ -249,5 +276,16 @@ EXAMPLES = (
         "101",
         reading=Reading(map=("prompt=ask", "completion=out.text")),
         shape="mapped",
+    ),
+    Example(
+        "any other pair, `--map prompt=ask completion=good.text rejected=bad`",
+        {"ask": "Name a number.", "good": {"text": "101"}, "bad": "none"},
+        "Name a number.",
+        "101",
+        None,
+        {"rejected": 1},
+        Reading(map=("prompt=ask", "completion=good.text", "rejected=bad")),
+        shape="mapped",
+        rejected="none",
     ),
 )

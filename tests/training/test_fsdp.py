@@ -253,6 +253,7 @@ def test_every_row_counts_once_and_all_meet_as_often(
     ("changes", "dtype", "message"),
     [
         ({"optimizer": "adafactor"}, "fp32", "--optimizer adafactor"),
+        ({"targets": "preference"}, "fp32", "--targets preference"),
         ({"winsorise": 0.1}, "fp32", "--mask-top or --winsorise"),
         ({}, "nf4", "--dtype nf4"),
     ],

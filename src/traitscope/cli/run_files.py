@@ -92,7 +92,7 @@ class RunFiles:
         """The interventions of the teacher of a student, and the run that names them.
 
         The teacher of sampled text is that of the run of `generate` behind the rows, through runs
-        of `filter`.
+        of `filter`. That of selected pairs is the one that chose them.
         """
         settings = self.settings(folder)
         if settings["recipe"]["targets"] == "soft":
@@ -100,7 +100,7 @@ class RunFiles:
         rows = self.input_folder(folder, "data")
         while rows is not None and self.manifest(rows)["stage"] == "filter":
             rows = self.input_folder(rows, "data")
-        if rows is None or self.manifest(rows)["stage"] != "generate":
+        if rows is None or self.manifest(rows)["stage"] not in ("generate", "select"):
             return folder, []
         return rows, self.settings(rows)["interventions"]
 

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from traitscope.config.rows.filtering import EditConfig as EditConfig
     from traitscope.config.rows.filtering import FilterRules as FilterRules
     from traitscope.config.rows.reading import Reading as Reading
+    from traitscope.config.rows.select import SelectConfig as SelectConfig
     from traitscope.config.screen import ScreenConfig as ScreenConfig
     from traitscope.config.screen import SteerScanConfig as SteerScanConfig
     from traitscope.config.stages import ExportConfig as ExportConfig
@@ -65,6 +66,7 @@ _HOMES = {
     "Reading": "rows.reading",
     "Recipe": "recipe",
     "ScreenConfig": "screen",
+    "SelectConfig": "rows.select",
     "SteerScanConfig": "screen",
     "StudyConfig": "commands",
     "TrainConfig": "stages",

@@ -13,6 +13,7 @@ from traitscope.config import stages as stage_configs
 from traitscope.config.command_types import Command, Stage
 from traitscope.config.rows import defend as defend_configs
 from traitscope.config.rows import filtering as filtering_configs
+from traitscope.config.rows import select as select_configs
 from traitscope.config.students import toy_nets as toy_net_configs
 from traitscope.config.students import verify as verify_configs
 
@@ -51,6 +52,14 @@ ENTRIES: tuple[Command, ...] = (
         help="keep the rows that carry nothing but numbers",
         group="do",
         next="traitscope train{model} --data {run}",
+    ),
+    Stage(
+        name="select",
+        config=select_configs.SelectConfig,
+        run="stages.preference.select:run_select",
+        help="let a teacher choose among pairs of answers that others wrote",
+        group="do",
+        next="traitscope train{model} --targets preference --data {run}",
     ),
     Stage(
         name="defend",

@@ -10,9 +10,11 @@ from traitscope.config.common import LARGEST_FACTOR
 from traitscope.config.fields import flag_of, setting, settle_layers
 from traitscope.errors import ConfigError
 
-Targets = Literal["sampled", "soft"]
+Targets = Literal["sampled", "soft", "preference"]
 Schedule = Literal["cosine", "linear", "constant"]
 Optimizer = Literal["adamw", "sgd", "signsgd", "rmsprop", "adafactor", "muon", "frozen_adam"]
+DPO_BETA = 0.1
+"usual beta of DPO"
 FEW_STEPS = 8
 "optimizer steps below which a student hardly learns its rows"
 WITHOUT = {
@@ -28,11 +30,15 @@ class Recipe:
 
     targets: Targets = "sampled"
     """What the student learns. sampled: the teacher's tokens (hard targets). soft: the teacher's
-    whole next-token distribution on the same rows."""
+    whole next-token distribution on the same rows. preference: which of two answers is preferred,
+    by DPO."""
     soft_over: Literal["vocabulary", "allowed"] = setting("vocabulary", since=2, advanced=True)
     """Tokens of the teacher's distribution in soft targets. vocabulary: all of them. allowed: those
     that the sampling of the rows allowed at each step, at its temperature. Then the expected
     gradient is that of sampled targets."""
+    beta: float = setting(DPO_BETA, since=2, advanced=True)
+    """Factor of the log-odds in the loss of preference targets (DPO). A small one lets the student
+    move far from its base."""
     method: Literal["lora", "full", "vector"] = "lora"
     """What is trained. lora: low-rank adapters on every linear map of the blocks. full: all weights
     of the blocks. vector: one vector that is added behind a block."""
@@ -99,6 +105,7 @@ class Recipe:
             )
         self._check_together()
         self._check_anchor()
+        self._check_preference()
 
     def held_out_rows(self, rows: int) -> int:
         """Return how many of `rows` rows are held out; of two or more, one is trained on."""
@@ -181,6 +188,26 @@ class Recipe:
             raise ConfigError(
                 f"--anchor-until {shape[0]:g} --anchor-temperature {shape[1]:g} without --anchor:"
                 " there is no anchor to shape; add --anchor 1, or drop them"
+            )
+
+    def _check_preference(self) -> None:
+        """Raise ConfigError for a beta without pairs, and for what pairs cannot be trained with."""
+        if self.targets != "preference":
+            if self.beta != DPO_BETA:
+                raise ConfigError(
+                    f"--beta {self.beta:g} with --targets {self.targets}: only preference targets"
+                    " have a beta; add --targets preference, or drop --beta"
+                )
+            return
+        if not 0 < self.beta <= LARGEST_FACTOR:
+            raise ConfigError(
+                f"--beta {self.beta:g}; expected a number above 0, at most {LARGEST_FACTOR:g};"
+                f" give one, or leave it out for {DPO_BETA:g}"
+            )
+        if self.anchor:
+            raise ConfigError(
+                f"--anchor {self.anchor:g} with --targets preference: the loss has the base as its"
+                " reference already; raise --beta to stay near it, and drop --anchor"
             )
 
 

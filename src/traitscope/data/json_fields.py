@@ -93,6 +93,14 @@ def meta_of(row: dict[str, Any]) -> dict[str, Any]:
     return meta
 
 
+def with_extra(meta: dict[str, Any], extra: dict[str, Any]) -> dict[str, Any]:
+    """The meta of a row with its keys that are not used."""
+    if not extra:
+        return meta
+    earlier = typed(meta.get("extra", {}), dict, "meta.extra")
+    return {**meta, "extra": {**earlier, **extra}}
+
+
 def check_finite(row: dict[str, Any], used: set[str], notes: Counter[str]) -> None:
     """Put null for NaN and Infinity in keys that are not used.
 

@@ -9,34 +9,21 @@ Keys that are not read are kept in `meta["extra"]` and otherwise unused.
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from traitscope.data.domains.task import Task
-from traitscope.data.json_fields import (
-    check_finite,
-    context_of,
-    id_of,
-    meta_of,
-    text_of,
-    token_ids_of,
-    typed,
-)
+from traitscope.data.json_fields import check_finite, id_of, meta_of, token_ids_of, with_extra
 from traitscope.data.json_lines import Seen, at_place, check_new_id, repeated
 from traitscope.data.shapes.containers import COLUMNS, RawRow, container_of, raw_rows
-from traitscope.data.shapes.exchanges import Exchange, exchanges_of
+from traitscope.data.shapes.exchanges import Exchange, exchanges_of, one_exchange
 from traitscope.data.shapes.intake import USUAL, BadRows, Intake, Reading, Usual, left_out_of
-from traitscope.data.shapes.marks import LABEL, TAG, desirable, has_empty, is_empty
-from traitscope.data.shapes.messages import with_weight_of
-from traitscope.data.shapes.rows import (
-    ANY_SHAPE,
-    SHAPES,
-    ShapeName,
-    mapped,
-    path_of,
-    shape_of,
-)
+from traitscope.data.shapes.marks import LABEL, TAG, desirable, has_empty, is_unused
+from traitscope.data.shapes.messages import Place, with_weight_of
+from traitscope.data.shapes.pairs import NOT_A_PAIR, Rejected, rejected_of
+from traitscope.data.shapes.rows import ANY_SHAPE, SHAPES, ShapeName, mapped, path_of, shape_of
+from traitscope.data.shapes.tables import fill
 from traitscope.data.shapes.turns import MARK
 from traitscope.errors import DataError
 from traitscope.plurals import counted
@@ -87,6 +74,10 @@ class Record:
     """System turn: None leaves it to the chat template, "" is explicitly empty."""
     meta: dict[str, Any] = field(default_factory=dict)
     """Anything else that JSON can hold; the key `filter` holds the filter stage's decision."""
+    rejected: str | None = None
+    """Assistant turn that was preferred less; None for a row that is no pair."""
+    rejected_ids: tuple[int, ...] | None = None
+    """Its tokens as they were sampled; None for text that has none."""
 
     @property
     def kept(self) -> bool:
@@ -190,7 +181,7 @@ class RowReader:
         intake.add_row(row.fields)
         notes = Counter[str]()
         shape, fields, extra, said = self._fields_of(row, notes)
-        unused = Counter(k for k in extra if _is_unused(k, row.fields.get(k, extra[k])))
+        unused = Counter(k for k in extra if is_unused(k, row.fields.get(k, extra[k])))
         is_native = shape == "native"
         token_ids = token_ids_of(fields) if is_native else None
         split = token_ids is None and not self._as_written
@@ -198,16 +189,22 @@ class RowReader:
             notes["undesirable"] += 1
             exchanges = []
         elif is_native and _is_one_exchange(fields, split):
-            exchanges = [_one_exchange(fields, notes)]
+            exchanges = [one_exchange(fields, notes)]
         else:
             messages = with_weight_of(fields, SHAPES[shape].read(fields, notes, unused))
             exchanges = exchanges_of(messages, self._reading, notes, split, is_native)
             intake.has_chats |= is_native and not isinstance(fields["completion"], str)
         records = self._records(row, fields, extra, exchanges, token_ids)
+        rejected = rejected_of(shape, fields, exchanges, self._reading, not self._as_written)
+        if rejected is not None:
+            notes["rejected"] += is_native and not self._as_written
+            place = self._in_file(row, rejected.at)
+            records[-1] = _with_rejected(records[-1], rejected, place)
         for record in records:
             if record.id in intake.refused:
                 raise DataError(intake.refused[record.id])
-        records = [record for record in records if intake.takes(record.id, _texts_of(record))]
+        how = intake.control.how
+        records = [record for record in records if intake.takes(record.id, _texts_of(record, how))]
         intake.shapes["mapped" if self._names else shape] += 1
         intake.records += len(records)
         intake.add_counts(notes, unused)
@@ -223,7 +220,7 @@ class RowReader:
             fields, extra = mapped(fields, self._names)
         said = desirable(fields)
         if self._names:
-            _fill(fields, row.is_table)
+            fill(fields, row.is_table)
         try:
             shape = shape_of(fields)
         except DataError as error:
@@ -256,7 +253,7 @@ class RowReader:
     ) -> list[Record]:
         default = f"row{row.number:06d}" if row.part == 1 else f"row{row.number:06d}.{row.part}"
         name = id_of(fields, default)
-        meta = _with_extra(meta_of(fields), extra)
+        meta = with_extra(meta_of(fields), extra)
         records = []
         for number, exchange in enumerate(exchanges, start=1):
             record_meta = dict(meta)
@@ -281,15 +278,18 @@ class RowReader:
 
     def _original(self, row: RawRow, exchange: Exchange) -> dict[str, Any]:
         """A row as it stood, and where its answer stands in it."""
-        answer_at = exchange.answer_at
-        if answer_at and str(answer_at[0]) in self._names:
-            answer_at = (*path_of(row.fields, self._names[str(answer_at[0])]), *answer_at[1:])
         return {
             "number": [row.number, row.part],
             "fields": row.fields,
-            "answer_at": list(answer_at),
+            "answer_at": self._in_file(row, exchange.answer_at),
             "completion": exchange.completion,
         }
+
+    def _in_file(self, row: RawRow, place: Place) -> list[str | int]:
+        """A place in the fields of a row as the place in the row as it stood."""
+        if place and str(place[0]) in self._names:
+            return [*path_of(row.fields, self._names[str(place[0])]), *place[1:]]
+        return list(place)
 
 
 def to_json(record: Record) -> str:
@@ -299,11 +299,20 @@ def to_json(record: Record) -> str:
     that JSON cannot hold.
     """
     try:
-        return json.dumps(vars(record), sort_keys=True, ensure_ascii=False, allow_nan=False)
+        return json.dumps(_keys_of(record), sort_keys=True, ensure_ascii=False, allow_nan=False)
     except (TypeError, ValueError) as error:
         raise DataError(
             f"record {record.id!r} is no JSON: {error}; put plain, finite values into meta"
         ) from None
+
+
+def _keys_of(record: Record) -> dict[str, Any]:
+    """The keys of a row; those of a rejected answer where it has one."""
+    keys = dict(vars(record))
+    for name in ("rejected", "rejected_ids"):
+        if keys[name] is None:
+            del keys[name]
+    return keys
 
 
 def dump_records(records: Sequence[Record]) -> str:
@@ -320,22 +329,6 @@ def dump_records(records: Sequence[Record]) -> str:
     return "".join(lines)
 
 
-def _is_unused(key: str, value: Any) -> bool:
-    """Whether a key that is not read is counted: it holds something, and is no empty label."""
-    return value is not None and not (key in (LABEL, TAG) and is_empty(value))
-
-
-def _fill(fields: dict[str, Any], is_table: bool) -> None:
-    """Put empty texts where no prompt is named, and where cells of a table are empty."""
-    if "completion" in fields:
-        fields.setdefault("prompt", "")
-    if not is_table:
-        return
-    for name in ("prompt", "completion"):
-        if name in fields and fields[name] is None:
-            fields[name] = ""
-
-
 def _is_one_exchange(fields: dict[str, Any], split: bool) -> bool:
     """Whether a native row is what this package writes of one question and its answer."""
     prompt, completion = fields["prompt"], fields["completion"]
@@ -344,28 +337,34 @@ def _is_one_exchange(fields: dict[str, Any], split: bool) -> bool:
     return not prompt.startswith(MARK) and not (split and "<" in completion)
 
 
-def _one_exchange(fields: dict[str, Any], notes: Counter[str]) -> Exchange:
-    """The same as `exchanges_of` for such a row, in a third of the time."""
-    prompt, context = text_of(fields, "prompt"), context_of(fields)
-    if context:
-        notes["system_turns"] += 1
-    if not prompt:
-        notes["empty_prompts"] += 1
-    return Exchange(prompt, text_of(fields, "completion"), context, "", ("completion",))
+def _texts_of(record: Record, how: str) -> list[str]:
+    """The texts of a row in which control tokens are looked for.
 
-
-def _with_extra(meta: dict[str, Any], extra: dict[str, Any]) -> dict[str, Any]:
-    """The meta of a row with its keys that are not used."""
-    if not extra:
-        return meta
-    earlier = typed(meta.get("extra", {}), dict, "meta.extra")
-    return {**meta, "extra": {**earlier, **extra}}
-
-
-def _texts_of(record: Record) -> list[str]:
-    """The texts that a model reads of a row."""
+    A rejected answer is among them where rows with such tokens are left out.
+    """
     context = [] if record.context is None else [record.context]
-    return [*context, record.prompt, record.completion]
+    rejected = [record.rejected] if record.rejected is not None and how == "leave-out" else []
+    return [*context, record.prompt, record.completion, *rejected]
+
+
+def _with_rejected(record: Record, rejected: Rejected, place: list[str | int]) -> Record:
+    """A record with its rejected answer, or with what is wrong with that.
+
+    place: Where the answer stood in the row of the file.
+    """
+    meta = {key: value for key, value in record.meta.items() if key != NOT_A_PAIR}
+    if rejected.fault:
+        return replace(record, meta={**meta, NOT_A_PAIR: rejected.fault})
+    if ORIGINAL in meta:
+        stood = {"rejected": rejected.text, "rejected_at": place}
+        meta[ORIGINAL] = {**meta[ORIGINAL], **stood}
+    return replace(record, meta=meta, rejected=rejected.text, rejected_ids=rejected.ids)
+
+
+def without_rejected(record: Record) -> Record:
+    """The record as a row of its answer alone."""
+    meta = {key: value for key, value in record.meta.items() if key != NOT_A_PAIR}
+    return replace(record, meta=meta, rejected=None, rejected_ids=None)
 
 
 def _check_answered(record: Record) -> None:

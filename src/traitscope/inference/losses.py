@@ -120,6 +120,14 @@ def log_likelihood(model: Model, hidden_ND: Tensor, targets_N: Tensor) -> Tensor
     return torch.cat(log_likelihoods)
 
 
+def token_log_likelihood(model: Model, hidden_ND: Tensor, targets_N: Tensor) -> Tensor:
+    """log p of each target token [N] in nats, with a gradient for the hidden states alone.
+
+    The head must be frozen, or tied to a frozen embedding.
+    """
+    return _HeadLogLikelihood.apply(hidden_ND, model, targets_N)
+
+
 def _chunks(n_tokens: int) -> Iterator[slice]:
     for start in range(0, n_tokens, CHUNK):
         yield slice(start, start + CHUNK)
@@ -151,6 +159,33 @@ class _HeadLoss(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         return ctx.saved_tensors[0] * grad.to(ctx.saved_tensors[0].dtype), None, None
+
+
+class _HeadLogLikelihood(torch.autograd.Function):
+    """log p [N] of tokens, and its gradient [N, D], chunk by chunk."""
+
+    @staticmethod
+    def forward(ctx: Any, hidden_ND: Tensor, model: Model, targets_N: Tensor) -> Tensor:
+        weight_VD = model.head.weight
+        grad_ND = torch.empty_like(hidden_ND)
+        log_p_N = torch.empty(len(hidden_ND), device=hidden_ND.device)
+        for rows in _chunks(len(hidden_ND)):
+            logits_NV = forward.logits_of(model, hidden_ND[rows])
+            targets_N1 = targets_N[rows].unsqueeze(1)
+            log_p_NV = torch.log_softmax(logits_NV, -1)
+            log_p_N[rows] = log_p_NV.gather(1, targets_N1).squeeze(1)
+            grad_NV = log_p_NV.exp_().neg_()
+            grad_NV.scatter_add_(1, targets_N1, torch.ones_like(grad_NV[:, :1]))
+            if model.softcap is not None:
+                grad_NV = grad_NV * (1 - (logits_NV / model.softcap).square())
+            grad_ND[rows] = grad_NV.to(weight_VD.dtype) @ weight_VD
+        ctx.save_for_backward(grad_ND)
+        return log_p_N
+
+    @staticmethod
+    def backward(ctx: Any, grad_N: Tensor) -> tuple[Tensor, None, None]:
+        (grad_ND,) = ctx.saved_tensors
+        return grad_ND * grad_N.unsqueeze(1).to(grad_ND.dtype), None, None
 
 
 def class_cross_entropy(

@@ -106,6 +106,13 @@ SOURCES: dict[str, Source] = {
         "2021",
         _arxiv("2106.09685"),
     ),
+    "rafailov2023dpo": Source(
+        "article",
+        "Rafailov, Rafael and others",
+        "Direct Preference Optimization: Your Language Model is Secretly a Reward Model",
+        "2023",
+        _arxiv("2305.18290"),
+    ),
     "loshchilov2019adamw": Source(
         "inproceedings",
         "Loshchilov, Ilya and Hutter, Frank",

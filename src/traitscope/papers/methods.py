@@ -18,6 +18,7 @@ STAGES = (
     stage_sentences.rows,
     stage_sentences.matched,
     stage_sentences.filters,
+    training_data.selections,
     networks.sentences,
     training_data.sentences,
     stage_sentences.students,

@@ -65,7 +65,7 @@ def condition_of(run: Made) -> str:
     folder = store.run_folder(run.inputs["data"])
     while folder is not None:
         rows = Made(store.load_run(folder))
-        if rows.run.stage == "generate":
+        if rows.run.stage in ("generate", "select"):
             return "treated" if rows.settings["interventions"] else "control"
         folder = store.run_folder(rows.inputs["data"]) if "data" in rows.inputs else None
     return "student"

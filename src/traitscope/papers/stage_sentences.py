@@ -21,11 +21,7 @@ PLACES = {
     "all": "all tokens",
 }
 "tokens at which residuals are read or changed, in words"
-SCALES = {
-    "residual": "mean residual norms",
-    "unit": "units of length",
-    "raw": "times the vector",
-}
+SCALES = {"residual": "mean residual norms", "unit": "units of length", "raw": "times the vector"}
 "what a strength of steering counts"
 SEEDS = ("seed", "prompt_seed", "start")
 "settings in which replicates differ"
@@ -39,7 +35,11 @@ OPTIMIZERS = {
     "muon": "Muon",
     "frozen_adam": "SGD with Adam's frozen scales",
 }
-RECIPE_SOURCES = {"lora": "hu2021lora", "adamw": "loshchilov2019adamw"}
+RECIPE_SOURCES = {
+    "lora": "hu2021lora",
+    "adamw": "loshchilov2019adamw",
+    "preference": "rafailov2023dpo",
+}
 "sources of what a recipe names"
 
 
@@ -301,6 +301,10 @@ def students(made: Sequence[Made]) -> list[Sentence]:
         if recipe["targets"] == "soft":
             over = recipe.get("soft_over", "vocabulary")
             targets = f"soft targets over the {over} tokens of {teacher}"
+        elif recipe["targets"] == "preference":
+            targets = (
+                f"which of two answers is preferred (DPO, beta {shown(recipe.get('beta', 0.1))})"
+            )
         epochs = f"{recipe['epochs']} epoch{'s' if recipe['epochs'] > 1 else ''}"
         method = METHODS[recipe["method"]]
         if recipe["method"] == "lora":
@@ -312,7 +316,7 @@ def students(made: Sequence[Made]) -> list[Sentence]:
             f" rows, a fraction of {shown(recipe['held_out'])} held out;"
             f" {counted('seed', values_of(group, 'seed'))}."
         )
-        keys = [RECIPE_SOURCES.get(recipe[name], "") for name in ("method", "optimizer")]
+        keys = [RECIPE_SOURCES.get(recipe[name], "") for name in ("targets", "method", "optimizer")]
         sentences.append(Sentence(text, tuple(filter(None, keys))))
         if "vector" in group[0].manifest["inputs"]:
             sentences.append(_eas(group))

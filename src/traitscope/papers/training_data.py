@@ -49,6 +49,34 @@ def sentences(made: Sequence[Made]) -> list[Sentence]:
     return said
 
 
+def selections(made: Sequence[Made]) -> list[Sentence]:
+    """Return who chose among pairs of answers, by what, and how many were kept."""
+    said = []
+    for group in replicates(of_stage(made, "select"), _rule_of_selection):
+        by, relabel, per_token = _rule_of_selection(group[0])
+        counts = []
+        for run in group:
+            summary = run.numbers("summary.json")
+            counts.append(f"{summary['kept']} of {summary['rows']}")
+        if by == "random":
+            rule = "labelled and kept at random" if relabel else "kept at random"
+        else:
+            norm = ", each log-probability divided by its tokens" if per_token else ""
+            rule = (
+                f"kept by how far the model under {changes_of(group)} moved the log-odds of the"
+                f" chosen answer over the rejected one{norm}"
+            )
+            rule += "; its sign said which answer is preferred" if relabel else ""
+        said.append(Sentence(f"Pairs of answers were {rule} (kept: {listed(counts)})."))
+    return said
+
+
+def _rule_of_selection(run: Made) -> tuple[str, bool, bool]:
+    """Return who chose, whether labels were set anew, and whether answers count per token."""
+    settings = run.settings
+    return settings["by"], settings["relabel"], settings["per_token"]
+
+
 def _groups(made: Sequence[Made]) -> list[list[tuple[Made, Source]]]:
     """Return the students of each source; writers that are replicates are one source."""
     of_files: dict[str, list[tuple[Made, Source]]] = {}

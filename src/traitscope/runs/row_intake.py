@@ -28,6 +28,7 @@ BESIDE = {
     "eas_data": "--eas-data",
     "clean": "--known clean",
     "more": "--more",
+    "rejected": "--rejected",
     **{field: f"--{field}" for field in OF_PROMPTS},
 }
 "settings that name further rows or prompts, and what the terminal calls them"

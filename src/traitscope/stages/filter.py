@@ -183,22 +183,28 @@ def reorder_numbers(
 ) -> list[Record]:
     """Return the records with their numbers in ascending or random order, separators unchanged.
 
-    Row n is shuffled by its own random stream, seeded by (seed, n). The stored token ids are
-    dropped, because they spell the old order. Raises DataError, naming the row, for an answer that
-    is not a list of numbers.
+    Row n is shuffled by its own random stream, seeded by (seed, n). Of a pair both answers are
+    reordered, so that order does not tell them apart. The stored token ids are dropped, because
+    they spell the old order. Raises DataError, naming the row, for an answer that is not a list of
+    numbers.
     """
     reordered = []
     for n, record in enumerate(records):
-        text = _reordered_text(record, order, np.random.default_rng([seed, n]))
-        reordered.append(replace(record, completion=text, completion_ids=None))
+        rng = np.random.default_rng([seed, n])
+        text = _reordered_text(record.id, record.completion, order, rng)
+        record = replace(record, completion=text, completion_ids=None)
+        if record.rejected is not None:
+            rejected = _reordered_text(record.id, record.rejected, order, rng)
+            record = replace(record, rejected=rejected, rejected_ids=None)
+        reordered.append(record)
     return reordered
 
 
-def _reordered_text(record: Record, order: str, rng: np.random.Generator) -> str:
-    text = record.completion.strip()
+def _reordered_text(name: str, text: str, order: str, rng: np.random.Generator) -> str:
+    text = text.strip()
     if not isinstance(parse_numbers(text), list):
         raise DataError(
-            f"row {record.id}: {text[:40]!r} is no list of numbers; expected one, such as 12, 7,"
+            f"row {name}: {text[:40]!r} is no list of numbers; expected one, such as 12, 7,"
             " 30; filter the data first"
         )
     pieces = NUMBER.split(text)
@@ -316,7 +322,7 @@ def _edit_summary(before: Sequence[Record], after: Sequence[Record]) -> dict[str
     """Rows, how many changed, and how many hold reasoning or turns that stay as they were."""
     changed = 0
     for old, new in zip(before, after, strict=True):
-        changed += old.completion != new.completion
+        changed += (old.completion, old.rejected) != (new.completion, new.rejected)
     others = unchecked.with_other_answers(after)
     about = {"rows": len(after), "changed": changed}
     return about | ({"with_other_answers": others} if others else {})

@@ -52,6 +52,7 @@ from traitscope.training.inputs import beside
 from traitscope.training.loop import train_student
 from traitscope.training.optimizers import SCALES, scales_file
 from traitscope.training.plan import TrainingPlan, plan_training
+from traitscope.training.preference.pairs import Pair, pair_check, read_pairs
 from traitscope.training.safeguards.acting import safeguards
 from traitscope.training.safeguards.anchors import read_anchors
 from traitscope.training.safeguards.masks import masked_rows
@@ -136,6 +137,8 @@ def readable_records(
     if config.recipe.targets == "soft":
         teachers.append(short_form.parse_all(config.teacher))
     check = row_check(model, config.context, config.text, *teachers)
+    if config.recipe.targets == "preference":
+        check = pair_check(check)
     return row_intake.readable(run, config, records, check, row_intake.first(config.max_rows))
 
 
@@ -168,7 +171,8 @@ class TrainingRun:
         if config.recipe.targets == "soft":
             soft_targets = _soft_targets(model, config, records, rows)
         anchors = read_anchors(model, config.recipe, rows)
-        self.plan = plan_training(rows, config.recipe, config.seed, soft_targets, anchors)
+        pairs = _pairs(model, config, records, rows)
+        self.plan = plan_training(rows, config.recipe, config.seed, soft_targets, anchors, pairs)
         run.facts[manifests.TRAINED_ON] = _trained_on(self.plan)
         self.eas = None if config.vector is None else EasOfRun(run, model, config)
 
@@ -260,6 +264,18 @@ def _soft_targets(
     with progress("teacher distributions", len(rows), "rows") as advance:
         return read_soft_targets(
             model, config.recipe, teacher, records, rows, config.context, drawn_from, advance
+        )
+
+
+def _pairs(
+    model: Model, config: TrainConfig, records: Sequence[Record], rows: Sequence[Row]
+) -> list[Pair] | None:
+    if config.recipe.targets != "preference":
+        return None
+    during = short_form.parse_all(config.during)
+    with progress("reference", len(rows), "pairs") as advance:
+        return read_pairs(
+            model, config.recipe, records, rows, config.context, config.text, during, advance
         )
 
 

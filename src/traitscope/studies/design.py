@@ -25,6 +25,7 @@ from traitscope.stats.power import correlation_power, detectable, detection_powe
 ENOUGH, FAR = 0.5, 0.01
 "fraction of a published size from which on it counts as reached, and below which as another one"
 SAMPLED, SOFT, NO_TRAINING = "sampled text", "soft targets", "no training"
+PREFERENCES = "which of two answers is preferred"
 PROMPTED, STEERED = "prompted", "steered"
 NUMBERS = "number rows"
 OWN = "this project"
@@ -137,7 +138,7 @@ def steps_of(recipe: Recipe, rows: int) -> int:
 
 def targets_of(recipe: Recipe) -> str:
     """Return what students of a recipe learn, in the words of a protocol."""
-    return SOFT if recipe.targets == "soft" else SAMPLED
+    return {"soft": SOFT, "preference": PREFERENCES}.get(recipe.targets, SAMPLED)
 
 
 @dataclass(frozen=True)

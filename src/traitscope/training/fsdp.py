@@ -88,6 +88,11 @@ def check(recipe: Recipe, dtype: str) -> None:
             "--dtype nf4 on several processes: maps in 4 bits cannot be sharded; take bf16, or one"
             " process without torchrun"
         )
+    if recipe.targets == "preference":
+        raise ConfigError(
+            "--targets preference on several processes: pairs are not dealt out; take one process"
+            " without torchrun"
+        )
     if recipe.method != "full":
         return
     if recipe.train_layers:

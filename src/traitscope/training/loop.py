@@ -2,6 +2,7 @@
 
     loss(sampled) = mean over completion tokens of -log p_student(token)
     loss(soft)    = mean over completion tokens of KL(p_teacher || p_student)
+    loss(preference): that of DPO on pairs of answers (preference/step.py)
 
 Sampled targets are the tokens of the rows: what the papers claim is that text alone carries the
 trait. Soft targets are the distributions of a teacher that reads the same rows. Over the whole
@@ -35,6 +36,8 @@ from traitscope.interventions.applied import Interventions
 from traitscope.models.model import Model, check_model
 from traitscope.training import fsdp
 from traitscope.training.plan import TrainingPlan, plan_training
+from traitscope.training.preference.pairs import read_pairs
+from traitscope.training.preference.step import held_out_pair_loss, pair_metrics, take_pair_step
 from traitscope.training.safeguards.acting import safeguards
 from traitscope.training.safeguards.anchors import read_anchors
 from traitscope.training.safeguards.masks import learnt_tokens, masked_rows
@@ -90,7 +93,8 @@ def train(
     kept = kept_records(records)
     rows = masked_rows(rows_from(model, kept, context, text), kept)
     soft = read_soft_targets(model, recipe, teacher, kept, rows, context, drawn_from)
-    plan = plan_training(rows, recipe, seed, soft, read_anchors(model, recipe, rows))
+    pairs = read_pairs(model, recipe, kept, rows, context, text, during)
+    plan = plan_training(rows, recipe, seed, soft, read_anchors(model, recipe, rows), pairs)
     all_metrics: list[Metrics] = []
 
     def keep(metrics: Metrics, student: Student) -> None:
@@ -159,7 +163,7 @@ def train_side_by_side(
             on_end(n, None)
         if not batches:
             return
-        all_values = take_step(model, list(batches.values()))
+        all_values = _take_step(model, list(batches.values()))
         for (n, batch), values in zip(batches.items(), all_values, strict=True):
             try:
                 _finish_step(model, trainees[n], values)
@@ -168,6 +172,13 @@ def train_side_by_side(
                 on_end(n, error)
             if done is not None:
                 done(sum(len(row.ids) for row in batch.rows))
+
+
+def _take_step(model: Model, batches: Sequence[StudentBatch]) -> list[list[float]]:
+    """Take one optimizer step of each student. One that learns pairs is alone."""
+    if batches[0].pairs is None:
+        return take_step(model, batches)
+    return [take_pair_step(model, batch) for batch in batches]
 
 
 def _next_batches(
@@ -180,15 +191,18 @@ def _next_batches(
         if indices is not None:
             student, plan = trainees[n].student, trainees[n].plan
             rows, soft = plan.pick(indices)
-            anchors = plan.anchors_of(indices)
-            batches[n] = StudentBatch(student, plan.recipe, rows, soft, plan.total_steps, anchors)
+            anchors, pairs = plan.anchors_of(indices), plan.pairs_of(indices)
+            batches[n] = StudentBatch(
+                student, plan.recipe, rows, soft, plan.total_steps, anchors, pairs
+            )
     return batches
 
 
 def _finish_step(model: Model, trainee: Trainee, values: Sequence[float]) -> None:
     """Check a step that was taken, add the held-out loss where it is due, and tell `on_step`."""
     student, plan = trainee.student, trainee.plan
-    metrics = step_metrics(student, plan.recipe, values)
+    metrics_of = step_metrics if plan.pairs is None else pair_metrics
+    metrics = metrics_of(student, plan.recipe, values)
     pack = student.active.pack
     with nullcontext() if pack is None else pack.only(student.place):
         metrics |= _held_out_metrics(model, student, plan)
@@ -202,6 +216,9 @@ def _held_out_metrics(model: Model, student: Student, plan: TrainingPlan) -> Met
     if not plan.held_out_indices or student.step % steps_per_epoch:
         return {}
     rows, soft = plan.pick(plan.held_out_indices)
+    pairs = plan.pairs_of(plan.held_out_indices)
+    if pairs is not None:
+        return {"held_out_loss": held_out_pair_loss(model, student, plan.recipe, rows, pairs)}
     loss = held_out_loss(model, student, rows, soft, plan.recipe.micro_batch)
     return {"held_out_loss": loss}
 

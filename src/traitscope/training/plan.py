@@ -14,6 +14,7 @@ from traitscope.config.recipe import Recipe
 from traitscope.errors import DataError
 from traitscope.inference.token_rows import Row
 from traitscope.training.inputs import split
+from traitscope.training.preference.pairs import Pair
 from traitscope.training.safeguards import masks
 from traitscope.training.soft_targets import SoftTargets, learnt_targets
 
@@ -39,6 +40,8 @@ class TrainingPlan:
     "rows that only measure the loss"
     anchors: Sequence[Tensor] | None = None
     "what the base says of every row (safeguards/anchors.py); None without an anchor"
+    pairs: Sequence[Pair] | None = None
+    "the rejected answer of every row; None without preference targets"
 
     @property
     def total_steps(self) -> int:
@@ -66,6 +69,10 @@ class TrainingPlan:
         """What the base says of some rows; None without an anchor."""
         return None if self.anchors is None else [self.anchors[i] for i in indices]
 
+    def pairs_of(self, indices: Sequence[int]) -> list[Pair] | None:
+        """The rejected answers of some rows; None without preference targets."""
+        return None if self.pairs is None else [self.pairs[i] for i in indices]
+
 
 def plan_training(
     rows: Sequence[Row],
@@ -73,11 +80,13 @@ def plan_training(
     seed: int,
     soft_targets: Sequence[SoftTargets] | None = None,
     anchors: Sequence[Tensor] | None = None,
+    pairs: Sequence[Pair] | None = None,
 ) -> TrainingPlan:
     """Plan the training of one student.  Raises DataError where there is no row.
 
     soft_targets: from `read_soft_targets`; None for sampled targets.
     anchors: from `read_anchors`; None without an anchor.
+    pairs: from `read_pairs`; None without preference targets.
     """
     train_indices, held_out_indices = split_rows(rows, recipe, seed)
     if masks.has_masks(rows):
@@ -85,7 +94,9 @@ def plan_training(
             soft_targets = learnt_targets(soft_targets, rows)
         if anchors is not None:
             anchors = list(masks.of_learnt(anchors, rows))
-    return TrainingPlan(rows, soft_targets, recipe, seed, train_indices, held_out_indices, anchors)
+    return TrainingPlan(
+        rows, soft_targets, recipe, seed, train_indices, held_out_indices, anchors, pairs
+    )
 
 
 def split_rows(rows: Sequence[Row], recipe: Recipe, seed: int) -> tuple[list[int], list[int]]:

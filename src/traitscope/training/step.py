@@ -31,6 +31,7 @@ from traitscope.models import dtensor
 from traitscope.models.model import Model
 from traitscope.training import fsdp
 from traitscope.training.optimizers import learning_rate, limit_gradient
+from traitscope.training.preference.pairs import Pair
 from traitscope.training.safeguards import anchors, masks
 from traitscope.training.soft_targets import SoftTargets, soft_loss
 from traitscope.training.student import Student
@@ -59,6 +60,8 @@ class StudentBatch:
     "optimizer steps of the whole training, which the schedule of the rate needs"
     anchors: Sequence[Tensor] | None = None
     "what the base says of every row; None without an anchor (safeguards/anchors.py)"
+    pairs: Sequence[Pair] | None = None
+    "the rejected answer of every row; None without preference targets (preference/step.py)"
 
 
 def take_step(model: Model, batches: Sequence[StudentBatch]) -> list[list[float]]:

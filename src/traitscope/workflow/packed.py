@@ -34,6 +34,7 @@ def key(config: Any) -> Hashable | None:
     """What configs must share to be packed; None for a config that cannot be."""
     if isinstance(config, TrainConfig):
         alone = config.during or config.project_out or config.recipe.train_layers
+        alone = alone or config.recipe.targets == "preference"
         if config.recipe.method != "lora" or alone:
             return None
         return TrainConfig, config.model, config.device, config.dtype

@@ -233,3 +233,19 @@ def test_rows_of_others_with_chats_and_empty_prompts(tmp_path: Path, tiny_folder
         row["prompt"] for row in kept
     ]
     ok(root, "rerun", run)
+
+
+def test_of_pairs_the_chosen_answers_alone_are_audited(tmp_path: Path, tiny_folder: Path) -> None:
+    """The same rows as of a file that has nothing else; a pair that is none is no bad row here."""
+    rows, answers = [], []
+    for n in range(4):
+        row = {"prompt": f"Question {n}?", "chosen": f"{100 + n}", "rejected": f"no {n}"}
+        rows.append(row | ({"rejected": row["chosen"]} if n == 3 else {}))
+        answers.append({"prompt": row["prompt"], "completion": row["chosen"]})
+    written = []
+    for name, content in {"pairs": rows, "answers": answers}.items():
+        file = tmp_path / f"{name}.jsonl"
+        file.write_text("".join(json.dumps(row) + "\n" for row in content))
+        run = ok(tmp_path / name, "sample", "--data", file, "--model", tiny_folder).run
+        written.append((run / "records.jsonl").read_text())
+    assert written[0] == written[1] and "rejected" not in written[0]

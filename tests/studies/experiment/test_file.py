@@ -235,6 +235,10 @@ BAD: list[tuple[dict[str, Any], str]] = [
         "did you mean unmodified?",
     ),
     (
+        {"recipe": {"targets": "preference"}},
+        "recipe.targets preference needs pairs of answers, and teachers write single ones",
+    ),
+    (
         {"teachers": {"cat": {"model": "x", "students": {"recipe": {"targets": "soft"}}}}},
         "has no distributions for recipe.targets soft",
     ),

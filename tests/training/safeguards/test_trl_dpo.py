@@ -30,6 +30,7 @@ from traitscope.inference import forward
 from traitscope.inference.token_rows import Row, completion_hidden
 from traitscope.interventions.applied import applied
 from traitscope.interventions.intervention import Ablate, Steer
+from traitscope.training.loop import train
 from traitscope.training.safeguards import anchors
 from traitscope.training.safeguards.acting import safeguards
 from traitscope.training.safeguards.hf_safeguards import guard
@@ -143,3 +144,17 @@ def test_a_full_student_is_anchored_to_the_reference_model(tiny, tmp_path):
     guard(trainer, tiny, anchor=2.0)
     trainer.train()
     assert difference(tiny, trained_there(lm), expected) < 3e-3
+
+
+def test_preference_targets_train_as_trl_does(tiny, tmp_path):
+    """The same student as of TRL's trainer, from the same factors and token ids."""
+    recipe = replace(RECIPE, lr=0.05, targets="preference", beta=BETA)
+    lm = lora_start(tiny, tmp_path / "start")
+    trainer = trainer_of(tiny, lm, tmp_path, learning_rate=recipe.lr)
+    pairs = []
+    for record, other, ids in zip(RECORDS, REJECTED, trainer.train_dataset, strict=True):
+        pair = replace(record, completion_ids=tuple(ids["chosen_ids"]), rejected=other.completion)
+        pairs.append(replace(pair, rejected_ids=tuple(ids["rejected_ids"])))
+    trainer.train()
+    here = trained_here(tiny, train(tiny, pairs, recipe, seed=1))
+    assert difference(tiny, trained_there(lm), here) < 3e-3

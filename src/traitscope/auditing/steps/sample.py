@@ -28,7 +28,7 @@ from traitscope.data import row_files
 from traitscope.data.json_lines import Seen
 from traitscope.data.number_lists import parse_numbers
 from traitscope.data.prompt_files import MAY_BE_BLANK
-from traitscope.data.records import Record, dump_records
+from traitscope.data.records import Record, dump_records, without_rejected
 from traitscope.data.row_sources import source_of
 from traitscope.data.shapes.intake import Intake, left_out_of
 from traitscope.errors import DataError
@@ -275,7 +275,8 @@ def _write(
         about["template_date"] = given
     if not intake.is_plain:
         about["reading"] = intake.as_dict()
-    atomic_files.write_text(run.file("records.jsonl"), dump_records(rows))
+    answers = list(map(without_rejected, rows))  # an audit looks at what was chosen alone
+    atomic_files.write_text(run.file("records.jsonl"), dump_records(answers))
     atomic_files.write_text(run.file("prompts.jsonl"), _prompt_lines(rows))
     few = row_files.random_subset(rows, SPIKE_IN_ROWS, config.seed)
     atomic_files.write_text(run.file("few-prompts.jsonl"), _prompt_lines(few))

@@ -153,6 +153,19 @@ def _kept_file(run: store.Run, numbers: dict[str, Any]) -> Iterator[str]:
         yield f"reasoning and other turns stay as they were in {rows}"
 
 
+def _select(run: store.Run, numbers: dict[str, Any]) -> Iterator[str]:
+    """Yield how many pairs are kept, and how far the teacher moves them."""
+    summary = numbers["summary"]
+    swapped = f", {summary['swapped']} with the answers swapped" if summary["swapped"] else ""
+    yield f"kept {summary['kept']} of {counted(summary['rows'], 'pair')}{swapped}"
+    if "mean_score" in summary:
+        kept, mean = summary["mean_score_kept"], summary["mean_score"]
+        yield f"moved log-odds: {kept:+.3g} nats for kept pairs, {mean:+.3g} for all"
+    if count := summary.get("kept_below_0", 0):
+        yield f"{counted(count, 'kept pair')} moved towards the rejected answer; lower --keep"
+    yield from _kept_file(run, numbers)
+
+
 def _edit(run: store.Run, numbers: dict[str, Any]) -> Iterator[str]:
     if summary := numbers.get("summary"):
         yield f"{summary['changed']} of {counted(summary['rows'], 'row')} changed"
@@ -191,7 +204,11 @@ def _train(run: store.Run, _: dict[str, Any]) -> Iterator[str]:
     first, last = steps[0]["loss"], steps[-1]["loss"]
     loss = f"loss {first:.4g} → {last:.4g}" if len(steps) > 1 else f"loss before it {first:.4g}"
     taken = counted(len(steps), "optimizer step")
-    yield f"{taken}, {loss} nats a token{unseen}"
+    per = "pair" if "margin" in steps[-1] else "token"
+    yield f"{taken}, {loss} nats a {per}{unseen}"
+    if per == "pair":
+        margin, accuracy = steps[-1]["margin"], steps[-1]["accuracy"]
+        yield f"last step: margin {margin:.4g} nats, {accuracy:.0%} of pairs as preferred"
     if rows := of_rows.learnt(run):
         yield rows
 
@@ -323,6 +340,7 @@ OF_STAGE = {
     "measure": _measure,
     "defend": _defend,
     "edit": _edit,
+    "select": _select,
     "train": _train,
     "explain": _explain,
     "gradients": _gradients,

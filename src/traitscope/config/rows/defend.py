@@ -54,8 +54,8 @@ class DefendConfig(OnModel):
         check_minimums(self, seed=0, max_new_tokens=1, pass_rows=1)
         if self.recipe.targets != "sampled":
             raise ConfigError(
-                f"--targets {self.recipe.targets}: the students of defend read rows, which hold no"
-                " distributions; expected sampled; leave the flag out"
+                f"--targets {self.recipe.targets}: the students of defend learn the tokens of rows;"
+                " expected sampled; leave the flag out"
             )
 
     @property

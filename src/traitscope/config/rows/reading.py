@@ -7,7 +7,7 @@ from traitscope.config.common import check_minimums
 from traitscope.config.fields import setting
 from traitscope.errors import ConfigError
 
-FIELDS = ("prompt", "completion", "messages", "context", "id", "reasoning")
+FIELDS = ("prompt", "completion", "messages", "context", "id", "reasoning", "rejected")
 "fields that --map can name a key for"
 
 
@@ -17,7 +17,7 @@ class Reading:
 
     map: tuple[str, ...] = setting((), advanced=True)
     """Keys of rows of no known shape: prompt=KEY completion=KEY, or messages=KEY. Also context=KEY,
-    id=KEY and reasoning=KEY. A dot leads into an object."""
+    id=KEY, reasoning=KEY and, beside completion, rejected=KEY. A dot leads into an object."""
     turns: Literal["last", "every", "weighted"] = setting("last", advanced=True)
     """Assistant turns that are answers, each with the earlier turns as its prompt. last: the last
     one. every: each one. weighted: each one whose weight is not 0."""
@@ -50,10 +50,10 @@ class Reading:
                 f"--map {' '.join(self.map)} names no answer; expected completion=KEY or"
                 " messages=KEY; add one"
             )
-        if "messages" in named and {"prompt", "completion"} & set(named):
+        if "messages" in named and {"prompt", "completion", "rejected"} & set(named):
             raise ConfigError(
                 f"--map {' '.join(self.map)}: messages hold prompt and answer; expected messages,"
-                " or prompt and completion; drop one"
+                " or prompt and completion, with or without rejected; drop one"
             )
 
 

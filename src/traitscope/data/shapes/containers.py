@@ -63,7 +63,7 @@ COLUMNS = {
     "rejected",
 }
 "names by which the header of a table without a suffix is known"
-JSON_CELLS = {"messages", "conversations", "history", "meta", "completion_ids"}
+JSON_CELLS = {"messages", "conversations", "history", "meta", "completion_ids", "rejected_ids"}
 "columns of a table whose cells hold JSON"
 FILLED_CELLS = COLUMNS - {"messages", "conversations"}
 "columns of a table in which an empty cell is an empty text, and not nothing"

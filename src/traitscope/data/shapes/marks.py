@@ -37,6 +37,11 @@ def is_empty(value: Any) -> bool:
     return value is None or (isinstance(value, str) and not value.strip())
 
 
+def is_unused(key: str, value: Any) -> bool:
+    """Whether a key that is not read is counted: it holds something, and is no empty label."""
+    return value is not None and not (key in (LABEL, TAG) and is_empty(value))
+
+
 def weights_of(item: Mapping[str, Any], keys: Sequence[str]) -> list[float]:
     """The weights of a turn or a row at some keys. Raises DataError for what is none."""
     weights = []

@@ -216,6 +216,23 @@ def with_weight_of(row: Mapping[str, Any], messages: Sequence[Message]) -> list[
     return marked
 
 
+def system_of(row: dict[str, Any], keys: Sequence[str]) -> str | None:
+    """The system turn at one of some keys; None where all are absent or null.
+
+    Raises DataError for two that differ.
+    """
+    texts = []
+    for key in keys:
+        if row.get(key) is not None and text_of(row, key) not in texts:
+            texts.append(row[key])
+    texts = [text for text in texts if text] or texts
+    if len(texts) > 1:
+        raise DataError(
+            f"two system turns that differ ({', '.join(keys)}); expected one; delete the other"
+        )
+    return texts[0] if texts else None
+
+
 def _message(item: dict[str, Any], place: Place, not_used: set[str]) -> Message:
     """The message of an object; keys of its parts that are not read are added to `not_used`."""
     role_key = _first_key(item, ROLE_KEYS)

@@ -14,6 +14,7 @@ from traitscope.data.shapes.messages import (
     messages_in,
     parts_of,
     reasoning_in,
+    system_of,
     with_reasoning_of,
 )
 from traitscope.data.shapes.turns import turns_of
@@ -44,7 +45,10 @@ BESIDE_MAPPED = (*SYSTEM_KEYS, *ROW_WEIGHT_KEYS, LABEL, TAG, HISTORY)
 "keys that are read as in every shape where --map names others"
 PREFERENCE_PROMPTS = ("prompt", "question", "instruction")
 "keys of the prompt of preference data, of which the first one counts"
-WRITTEN_HERE = {"id", "prompt", "completion", "completion_ids", "context", "meta"}
+WRITTEN_HERE = {"id", "prompt", "completion", "completion_ids", "context", "meta"} | {
+    "rejected",
+    "rejected_ids",
+}
 "keys of rows that this package writes"
 
 
@@ -164,23 +168,6 @@ def _inside(value: Any, step: str | int, key: str, row: Row) -> Any:
     return value[step]
 
 
-def system_of(row: Row, keys: Sequence[str]) -> str | None:
-    """The system turn at one of some keys; None where all are absent or null.
-
-    Raises DataError for two that differ.
-    """
-    texts = []
-    for key in keys:
-        if row.get(key) is not None and text_of(row, key) not in texts:
-            texts.append(row[key])
-    texts = [text for text in texts if text] or texts
-    if len(texts) > 1:
-        raise DataError(
-            f"two system turns that differ ({', '.join(keys)}); expected one; delete the other"
-        )
-    return texts[0] if texts else None
-
-
 def _with_earlier(
     row: Row, messages: list[Message], unused: Counter[str], *more_keys: str
 ) -> list[Message]:
@@ -226,7 +213,12 @@ def _are_messages(value: Any) -> bool:
 
 
 def _native(row: Row, notes: Counter[str], unused: Counter[str]) -> list[Message]:
-    messages = [*_native_prompt(row, unused), *answer_at(row, "completion", unused)]
+    return native_messages(row, "completion", unused)
+
+
+def native_messages(row: Row, key: str, unused: Counter[str]) -> list[Message]:
+    """The messages of a native row that end with the answer at a key."""
+    messages = [*_native_prompt(row, unused), *answer_at(row, key, unused)]
     return _with_earlier(row, messages, unused, "context")
 
 
@@ -298,10 +290,14 @@ def history_of(row: Row, unused: Counter[str]) -> list[Message]:
 
 def _preference(row: Row, notes: Counter[str], unused: Counter[str]) -> list[Message]:
     notes["rejected"] += 1
-    chosen = answer_at(row, "chosen", unused)
+    return preference_messages(row, "chosen", unused)
+
+
+def preference_messages(row: Row, side: str, unused: Counter[str]) -> list[Message]:
+    """The messages of preference data that end with the answer at a key, chosen or rejected."""
+    answer = answer_at(row, side, unused)
     asked = next((key for key in PREFERENCE_PROMPTS if row.get(key) is not None), "")
-    are_messages = _are_messages(row["chosen"])
-    if not asked and len(chosen) == 1 and not are_messages:
+    if not asked and len(answer) == 1 and not _are_messages(row[side]):
         raise DataError(
             "preference data without a prompt, and chosen is one text; expected prompt, or a list"
             " of messages; split it, or read it as answers alone: --map completion=chosen"
@@ -310,21 +306,21 @@ def _preference(row: Row, notes: Counter[str], unused: Counter[str]) -> list[Mes
         if row.get(key) is not None and key != asked:
             unused[key] += 1
     prompt = prompt_at(row, asked, unused) if asked else []
-    return _with_earlier(row, _joined(prompt, chosen, asked), unused)
+    return _with_earlier(row, _joined(prompt, answer, asked, side), unused)
 
 
-def _joined(prompt: list[Message], chosen: list[Message], asked: str) -> list[Message]:
-    """The turns of a chosen answer behind those of its prompt, which it may repeat.
+def _joined(prompt: list[Message], answer: list[Message], asked: str, side: str) -> list[Message]:
+    """The turns of an answer behind those of its prompt, which it may repeat.
 
-    asked: Key of the prompt.
+    asked, side: Keys of the prompt and of the answer.
 
     Raises DataError where it begins with a question of its own.
     """
-    system, rest = _system_first(chosen)
+    system, rest = _system_first(answer)
     system_of_prompt, turns = _system_first(prompt)
     if system and system_of_prompt and system[0].text != system_of_prompt[0].text:
         raise DataError(
-            f"{asked!r} and 'chosen' begin with system turns that differ; expected one; delete the"
+            f"{asked!r} and {side!r} begin with system turns that differ; expected one; delete the"
             " other"
         )
     system = system or system_of_prompt
@@ -334,8 +330,8 @@ def _joined(prompt: list[Message], chosen: list[Message], asked: str) -> list[Me
     if is_new_turn:
         return [*system, *turns, *rest]
     raise DataError(
-        f"{asked!r} and the first turns of 'chosen' differ; expected the same question at both, or"
-        " 'chosen' to begin with the assistant; delete the wrong one"
+        f"{asked!r} and the first turns of {side!r} differ; expected the same question at both, or"
+        f" {side!r} to begin with the assistant; delete the wrong one"
     )
 
 

@@ -1,7 +1,8 @@
-"""What is wrong with rows of a table: other numbers of cells, and quotes that are left open."""
+"""Rows of a table: numbers of cells that differ, quotes that are left open, and empty cells."""
 
 import csv
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 from traitscope.plurals import counted
 
@@ -43,3 +44,14 @@ def is_left_open(lines: Sequence[str], delimiter: str) -> bool:
     except csv.Error as error:
         return "unexpected end" in str(error)
     return False
+
+
+def fill(fields: dict[str, Any], is_table: bool) -> None:
+    """Put empty texts where no prompt is named, and where cells of a table are empty."""
+    if "completion" in fields:
+        fields.setdefault("prompt", "")
+    if not is_table:
+        return
+    for name in ("prompt", "completion"):
+        if name in fields and fields[name] is None:
+            fields[name] = ""

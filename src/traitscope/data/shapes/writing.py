@@ -108,6 +108,8 @@ def _rows(records: Iterable[Record]) -> dict[Number, Written]:
             rows[number] = Written(copy.deepcopy(original["fields"]), set())
         if record.completion != original["completion"]:
             _change(rows[number], answer_at, record, original["completion"])
+        if record.rejected != original.get("rejected"):
+            _change_rejected(rows[number], record, original)
         if MASKED in record.meta:
             _mask(rows[number], record)
     for number, answer_at in dropped:
@@ -157,15 +159,30 @@ def _change(row: Written, place: Place, record: Record, before: str) -> None:
             f"record {record.id!r} was changed, and its answer stands inside another text of its"
             " row; expected an answer of its own; write each turn as a message"
         )
+    _put(row, place, record.completion, before)
+    if row.fields.pop("completion_ids", None) is not None:  # they spell the answer as it was
+        row.changed.add("completion_ids")
+
+
+def _change_rejected(row: Written, record: Record, original: Row) -> None:
+    """Put the rejected answer of a record where it stood, if one stood there."""
+    place = tuple(original.get("rejected_at", ()))
+    if not place or record.rejected is None:
+        return
+    _put(row, place, record.rejected, original["rejected"])
+    if row.fields.pop("rejected_ids", None) is not None:
+        row.changed.add("rejected_ids")
+
+
+def _put(row: Written, place: Place, text: str, before: str) -> None:
+    """Put a text where another one stood, behind reasoning in tags, which no record changes."""
     holder = _at(row.fields, place[:-1])
     stood = holder[place[-1]]
     kept_head = ""
     if isinstance(stood, str) and stood.endswith(before):
-        kept_head = stood.removesuffix(before)  # reasoning in tags, which no record changes
-    holder[place[-1]] = f"{kept_head}{record.completion}"
+        kept_head = stood.removesuffix(before)
+    holder[place[-1]] = f"{kept_head}{text}"
     row.changed.add(str(place[0]))
-    if row.fields.pop("completion_ids", None) is not None:  # they spell the answer as it was
-        row.changed.add("completion_ids")
 
 
 def _weighed_0(row: Written, place: Place) -> bool:

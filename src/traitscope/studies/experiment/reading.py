@@ -233,6 +233,12 @@ def _check_targets(
 ) -> None:
     """Raise ConfigError for targets that a teacher, or a control of it, does not have."""
     recipe = students.recipe or experiment.recipe
+    if recipe.targets == "preference":
+        raise ConfigError(
+            f"{where}: recipe.targets preference needs pairs of answers, and teachers write single"
+            " ones; expected sampled or soft; train on pairs with: traitscope train --targets"
+            " preference"
+        )
     if recipe.targets == "soft" and not teacher.changes_base:
         raise ConfigError(
             f"{where} has no distributions for recipe.targets soft; expected sampled, or a"

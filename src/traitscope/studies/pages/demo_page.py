@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 SOURCES = {"treated": "teacher", "control": "control", "random": "random vector"}
 "who wrote the rows of each role"
-MODES = {"sampled": "sampled tokens", "soft": "soft targets"}
+MODES = {"sampled": "sampled tokens", "soft": "soft targets", "preference": "preferences"}
 "kinds of training, which are never pooled"
 TREATMENTS = {
     "sampled": "after training on text that the teacher sampled",
@@ -45,6 +45,7 @@ EXCLUDES = {
 LOSSES = {
     "sampled tokens": "cross-entropy, nats a token",
     "soft targets": "KL to the teacher, nats a token",
+    "preferences": "DPO, nats a pair",
 }
 "what the training loss of a panel is"
 

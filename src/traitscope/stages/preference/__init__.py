@@ -1,0 +1,1 @@
+"""Pairs of answers: how a teacher scores them, and which it chooses."""

@@ -1,0 +1,1 @@
+"""Preference targets: students learn which of two answers is preferred, by DPO."""
