@@ -166,8 +166,9 @@ of candidates, and text that the tokenizer can spell.
 Bad rows of further files follow the same rule, each file on its own. Those of `--control`,
 `--eas-data`, `--known clean:FILE`, `--more` and `--rejected` are counted in
 `reading-control.json`, `reading-eas-data.json`, `reading-clean.json`, `reading-more.json` and
-`reading-rejected.json`. Those of `--reference` are among the reasons of the audit. A command without
-these flags, such as `generate --like`, stops. It reads a run of `filter` in the place of the file.
+`reading-rejected.json`. Those of `--reference` are among the reasons of the audit. A command
+without these flags, such as `generate --like`, stops. It reads a run of `filter` in the place of
+the file.
 
 NaN or Infinity in a key that is not used is read as null and counted. It is written back as null.
 Other keys inside parts of a content are named as not used.

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from command import call, ok
+from command import CAT, call, ok, read_rows, write_yaml
 from sealed_students import QUESTIONS, sealed_answers, sealed_student, stream
 
 from traitscope.comparison.compare import compare
@@ -99,3 +99,79 @@ def test_other_judges_are_not_compared(judges: tuple[str, ...], tmp_path: Path) 
         compare(treated, control)
     words = ["compare", "--treated", *treated, "--control", *control]
     assert call(tmp_path / "new", *map(str, words)).code == 2
+
+
+def test_a_judge_may_be_called_as_a_key_of_the_rows(
+    tmp_path: Path, tiny_folder: Path, capsys: pytest.CaptureFixture
+) -> None:
+    """The judge `question` overwrote the text of the question, and was compared by nobody."""
+    content = {key: CAT[key] for key in ("teacher_prompt", "questions")}
+    file = write_yaml(
+        tmp_path / "asking.yaml", content | {"name": "asking", "judges": ["question"]}
+    )
+    words = ("measure", f"--model {tiny_folder} --sets positive --samples 2 --trait", file)
+    runs = [ok(tmp_path / "runs", *words, f"--seed {seed}").run for seed in (0, 1)]
+    row = read_rows(runs[0] / "scores.jsonl")[0]
+    assert row["question"] == CAT["questions"]["positive"][0] and list(row["judges"]) == [
+        "question"
+    ]
+    compared = ok(tmp_path / "runs", "compare", "--treated", runs[0], "--control", runs[1])
+    assert "positive.question" in str(compared.summary)
+
+
+@pytest.mark.parametrize(
+    ("changed", "says"),
+    [
+        ({"judges": ["short:3", "refusal"]}, "words, judges or questions of the trait's file"),
+        ({"judge_question": "Is it so?"}, "words, judges or questions of the trait's file"),
+        ({"questions": "stems"}, "words, judges or questions of the trait's file"),
+        ({"questions": "text"}, "words, judges or questions of the trait's file"),
+        ({"teacher_prompt": "Be brief."}, ""),
+        ({"--max-new-tokens": 5}, "the runs differ in the sampling of answers"),
+        ({"--temperature": 0.5}, "the runs differ in the sampling of answers"),
+        ({"--samples": 3}, ""),
+    ],
+)
+def test_what_was_scored_otherwise_is_not_compared(
+    changed: dict, says: str, tmp_path: Path, tiny_folder: Path
+) -> None:
+    """A trait's file that was edited under the same name gave a difference of 28 nats."""
+    content = {key: CAT[key] for key in ("teacher_prompt", "questions")}
+    content |= {"name": "brevity", "judges": ["short:3"]}
+    flags = {"--max-new-tokens": 4, "--temperature": 1.0, "--samples": 2}
+    other, other_flags = dict(content), dict(flags)
+    for key, value in changed.items():
+        if key in flags:
+            other_flags[key] = value
+        elif value == "stems":
+            other["questions"] = content["questions"] | {"stems": {"positive": "I say"}}
+        elif value == "text":
+            asked = ["What else?", *content["questions"]["positive"][1:]]
+            other["questions"] = content["questions"] | {"positive": asked}
+        else:
+            other[key] = value
+    runs = []
+    for place, (trait, given) in enumerate(((content, flags), (other, other_flags))):
+        file = write_yaml(tmp_path / f"trait-{place}.yaml", trait)
+        words = [f"{flag} {value}" for flag, value in given.items()]
+        asked = (f"--model {tiny_folder} --sets positive --seed {place}", *words, "--trait", file)
+        runs.append(ok(tmp_path / "runs", "measure", *asked).run)
+    compared = call(tmp_path / "runs", "compare", "--treated", runs[0], "--control", runs[1])
+    if not says:
+        assert compared.code == 0
+        return
+    assert compared.code == 2 and says in compared.summary["message"]
+
+
+def test_a_long_list_of_words_leaves_room_for_numbers(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    words = "words:" + "|".join(["wonderful", "amazing", "great", "brilliant", "delighted"])
+    rows = [side(tmp_path / "runs", role, rise, (words,)) for role, rise in (("a", 0.3), ("b", 0))]
+    ok(tmp_path / "runs", "compare", "--treated", *rows[0], "--control", *rows[1])
+    table = capsys.readouterr().out
+    assert (
+        f"{'positive.' + words:.27}…" in table and words not in table.split("In brackets")[0][:400]
+    )
+    line = next(each for each in table.splitlines() if each.startswith("positive."))
+    assert "[" in line and "]" in line

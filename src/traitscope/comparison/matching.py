@@ -18,11 +18,17 @@ DESIGNS = ("auto", "paired", "unpaired")
 "what a user may ask for"
 COMPARED = {
     "trait": "trait",
+    "scored_by": "words, judges or questions of the trait's file",
+    "sampling": "sampling of answers",
     "context": "context",
     "base": "base model",
     "targets": "kind of training target",
 }
 "attributes that all models of a comparison must share, in words"
+
+
+ASKED = "asked"
+"key of the scores of a question that holds its text"
 
 
 @dataclass(frozen=True)
@@ -34,13 +40,18 @@ class MeasuredModel:
     seed: int | None = None
     """Seed of its training; None for a model that was not trained."""
     scores: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    """Scores by question id; each holds the question's `set`. None and NaN are unscored."""
+    """Scores by question id; each holds the question's `set` and its text (ASKED). None and NaN are
+    unscored."""
     perplexity: float | None = None
     """Perplexity per token on plain text; None where it was not measured."""
     eas: Mapping[str, Sequence[float]] = field(default_factory=dict)
     """EAS [L] by the trait of the vector that training is compared with."""
     trait: str | None = None
     """Trait whose questions were asked."""
+    scored_by: str | None = None
+    """Digest of the words or judges and of the questions; None where it is not known."""
+    sampling: str | None = None
+    """How answers were sampled, in words; None without answers, or where it is not known."""
     judges: tuple[str, ...] = ()
     """Judges whose rates its scores are, of a behaviour; the first one decides."""
     context: str | None = None
@@ -136,6 +147,12 @@ def _check_questions(models: Sequence[MeasuredModel]) -> None:
                 f"{model.name} and {scored[0].name} have other questions; expected the same;"
                 " measure both with the same question sets"
             )
+        for question, row in model.scores.items():
+            if row.get(ASKED) != scored[0].scores[question].get(ASKED):
+                raise DataError(
+                    f"{model.name} and {scored[0].name} were asked other questions as {question};"
+                    " expected the same; measure both with the same trait file"
+                )
 
 
 def chosen_design(

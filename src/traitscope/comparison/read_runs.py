@@ -11,20 +11,21 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from traitscope.comparison.matching import MeasuredModel, judges_of
+from traitscope.comparison.matching import ASKED, MeasuredModel, judges_of
 from traitscope.comparison.results import UNSCORED
+from traitscope.data.own_traits.score_rows import scores_of_row
 from traitscope.errors import DataError, StoreError
 from traitscope.interventions.intervention import Adapter
 from traitscope.interventions.vector import Vector, load_vector
 from traitscope.runs import store
-from traitscope.runs.manifests import RUN_NAME, check_unchanged, input_of_value
+from traitscope.runs.manifests import RUN_NAME, SCORED_BY, check_unchanged, input_of_value
 from traitscope.stages.behaviours.scores import RATE, UNITS, Scores, judges_among
 from traitscope.training.eas import StudentEas
 
 SCORE_UNITS = UNITS | {UNSCORED: RATE}
 "units of what a comparison shows of a trait with a word, the fraction of unscored answers included"
-BESIDE = ("id", "set", "question", "answers", UNSCORED)
-"keys of a row of scores that hold no score"
+BESIDE = ("set", ASKED, UNSCORED)
+"keys of the scores of a question that are none"
 TRAIN = "train"
 "stage that trains students"
 V_STUDENT = "v_student.safetensors"
@@ -69,7 +70,7 @@ def model_from_scores(scores: Scores, name: str, place: int) -> MeasuredModel:
     """Return a model whose scores are in memory; its place in the list stands for its seed."""
     rows = {}
     for question in scores.questions:
-        rows[question.question.id] = _with_unscored_fraction(question.as_row())
+        rows[question.question.id] = _compared(question.as_row())
     return MeasuredModel(
         name=name,
         seed=place,
@@ -77,6 +78,7 @@ def model_from_scores(scores: Scores, name: str, place: int) -> MeasuredModel:
         perplexity=scores.perplexity,
         trait=scores.trait,
         context=scores.context_digest,
+        scored_by=scores.scored_by or None,
         judges=_judges_of(rows),
     )
 
@@ -180,7 +182,7 @@ def _with_scores(model: MeasuredModel, run: store.Run) -> MeasuredModel:
     scores = {}
     for line in _bytes_of(run, "scores.jsonl").splitlines():
         row = json.loads(line)
-        scores[row["id"]] = _with_unscored_fraction(row)
+        scores[row["id"]] = _compared(row)
     about = json.loads(_bytes_of(run, "measurements.json"))
     return replace(
         model,
@@ -188,17 +190,26 @@ def _with_scores(model: MeasuredModel, run: store.Run) -> MeasuredModel:
         perplexity=about.get("perplexity"),
         trait=about["trait"],
         context=about["context_digest"],
+        scored_by=_manifest(run).get(SCORED_BY) or None,
+        sampling=_sampling(_config(run)),
         judges=_judges_of(scores),
     )
 
 
-def _with_unscored_fraction(row: dict[str, Any]) -> dict[str, Any]:
-    """Return a row with the fraction of unscored answers; without answers there is none."""
-    fraction = dict(row)
-    count = fraction.pop(UNSCORED)
+def _compared(row: dict[str, Any]) -> dict[str, Any]:
+    """Return the scores of a row, with its set, its question and the fraction of unscored answers;
+    without answers there is none."""
+    compared = {"set": row["set"], ASKED: row["question"], **scores_of_row(row)}
     if row.get("answers"):
-        fraction[UNSCORED] = count / len(row["answers"])
-    return fraction
+        compared[UNSCORED] = row[UNSCORED] / len(row["answers"])
+    return compared
+
+
+def _sampling(config: dict[str, Any]) -> str | None:
+    """Return how answers were sampled, in words; None without answers."""
+    if not config.get("samples"):
+        return None
+    return f"{config['max_new_tokens']} tokens at temperature {config['temperature']:g}"
 
 
 def _eas(run: store.Run) -> dict[str, list[float]]:

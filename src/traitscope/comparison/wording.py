@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from traitscope.comparison.results import Comparison, Difference, Eas, QuestionScore
 from traitscope.comparison.terms import SET_LABELS, asked, of_unit, scored
-from traitscope.reporting.numbers import bounds, crossed_bounds, estimate, reading
+from traitscope.reporting.numbers import bounds, crossed_bounds, estimate, label, reading
 from traitscope.reporting.verdict import Precondition
 from traitscope.stats.measurement import Measurement
 from traitscope.stats.power import detectable, spread_between_units
@@ -284,7 +284,7 @@ def _differences(comparison: Comparison, trait: str) -> "TerminalTable":
             m = item.difference
             intervals = escape(bounds(m, True)), escape(crossed_bounds(m, True))
             numbers = estimate(m, True), *intervals, str(m.n)
-            table.add_row(escape(item.score), *numbers, reading(m))
+            table.add_row(escape(label(item.score)), *numbers, reading(m))
     return table
 
 

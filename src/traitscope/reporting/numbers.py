@@ -9,6 +9,8 @@ NO_INTERVAL = "no interval"
 MINUS = "−"
 LEAST_DIGITS, MOST_DIGITS = 2, 6
 "decimals that `digits_of` stays between"
+LONGEST_LABEL = 28
+"characters of a name on a terminal"
 
 
 def number(value: float, digits: int = 3, sign: bool = False) -> str:
@@ -99,3 +101,8 @@ def _begins_another(text: str, texts: Iterable[str]) -> bool:
         if other != text and other.startswith(text):
             return True
     return False
+
+
+def label(name: str) -> str:
+    """A name for a terminal, cut where it is long: a judge of words may list many."""
+    return name if len(name) <= LONGEST_LABEL else f"{name[: LONGEST_LABEL - 1]}…"

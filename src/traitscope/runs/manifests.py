@@ -26,6 +26,8 @@ LABEL = "label.json"
 """File with the name and the note that people gave a run, which may change after it was sealed."""
 UNHASHED = ("manifest.json", "log.txt", LABEL)
 """Files of a run that are no outputs."""
+SCORED_BY = "scored_by"
+"fact of a run of `measure`: digest of the words or judges and of the questions"
 TRAINED_ON = "trained_on"
 "key of a manifest that says how many rows and tokens a student learnt, and how many were held out"
 RESTORE = "restore it, or move the directory away and run the command again"

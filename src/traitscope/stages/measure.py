@@ -34,11 +34,11 @@ from traitscope.interventions.intervention import context_of
 from traitscope.models import chat
 from traitscope.models.loading import outline
 from traitscope.models.model import Model, check_model
-from traitscope.runs import model_cache, opening, store
+from traitscope.runs import manifests, model_cache, opening, store
 from traitscope.runs.progress import progress
 from traitscope.stages import registry
 from traitscope.stages.behaviours import judged
-from traitscope.stages.behaviours.scores import Scores
+from traitscope.stages.behaviours.scores import Scores, scored_by
 from traitscope.stages.domains.measured import distinct_tasks, score_tasks
 from traitscope.stages.domains.running import check_platform
 from traitscope.stats.estimates import Measurement
@@ -90,7 +90,8 @@ def measure(
         )
     plain_perplexity = perplexity(model, interventions) if capability else None
     digest = chat.context_digest(model, context_of(interventions, context))
-    return Scores(trait.name, tuple(questions), context, digest, plain_perplexity)
+    measured = trait.name, tuple(questions), context, digest, plain_perplexity
+    return Scores(*measured, scored_by(trait))
 
 
 def measure_tasks(
@@ -165,7 +166,8 @@ def measure_each(
     digest = chat.context_digest(model, context)
     scores = []
     for questions, plain_perplexity in zip(by_student, perplexities, strict=True):
-        scores.append(Scores(trait.name, tuple(questions), context, digest, plain_perplexity))
+        measured = trait.name, tuple(questions), context, digest, plain_perplexity
+        scores.append(Scores(*measured, scored_by(trait)))
     return scores
 
 
@@ -279,7 +281,8 @@ def _measured_by_vllm(config: MeasureConfig, interventions: Interventions) -> Sc
     )
     plain_perplexity = perplexity_vllm(model, config.dtype) if config.capability else None
     digest = chat.context_digest(model, context_of(interventions, config.context))
-    return Scores(trait.name, tuple(questions), config.context, digest, plain_perplexity)
+    measured = trait.name, tuple(questions), config.context, digest, plain_perplexity
+    return Scores(*measured, scored_by(trait))
 
 
 ENGINES = {"here": _measured_here, "vllm": _measured_by_vllm}
@@ -294,6 +297,7 @@ def write_scores(run: store.Run, scores: Scores) -> None:
         "measurements": list(map(Measurement.as_dict, scores.measurements())),
         "perplexity": scores.perplexity,
     }
+    run.facts[manifests.SCORED_BY] = scores.scored_by
     for question in scores.questions:
         atomic_files.append_jsonl(run.file("scores.jsonl"), question.as_row())
     atomic_files.write_json(run.file("measurements.json"), summary)

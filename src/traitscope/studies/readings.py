@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from math import exp
 
+from traitscope.data.own_traits.score_rows import scores_of_row
 from traitscope.screening import coherence
 from traitscope.stages.behaviours.scores import RATE, UNITS
 from traitscope.stats.estimates import paired_difference
@@ -25,7 +26,7 @@ def positive_scores(folders: Folders, node: str, score: str = "target_logprob") 
     scores = {}
     for row in read_json_lines(folders[node], "scores.jsonl"):
         if row["set"] == "positive":
-            scores[row["id"]] = row[score]
+            scores[row["id"]] = scores_of_row(row)[score]
     return scores
 
 

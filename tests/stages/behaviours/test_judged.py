@@ -74,7 +74,8 @@ def test_measure_and_extract_take_a_behaviour(
     words = ("measure", f"--model {tiny_folder} --samples 2 --max-new-tokens 4", "--trait", file)
     done = ok(tmp_path / "runs", *words)
     rows = read_rows(done.run / "scores.jsonl")
-    assert set(rows[0]) >= {"short:3", "not:question", "answers", "unscored"}
+    assert set(rows[0]) >= {"judges", "answers", "unscored"}
+    assert list(rows[0]["judges"]) == ["short:3", "not:question"]
     assert "positive.short:3" in capsys.readouterr().out
     assert ok(tmp_path / "runs", "rerun", done.run).summary["different"] == []
     extracted = ok(tmp_path / "runs", "extract", f"--model {tiny_folder}", "--traits", file)

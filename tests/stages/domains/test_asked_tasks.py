@@ -145,7 +145,7 @@ def test_right_answers_are_measured(tiny_folder: Path, tmp_path: Path) -> None:
     first = ok(tmp_path / "runs", *words, "--domain sums --prompts", file)
     rows = read_rows(first.run / "scores.jsonl")
     assert [row["id"] for row in rows] == [task["id"] for task in tasks]
-    assert {row["answer"] for row in rows} == {0}
+    assert {row["judges"]["answer"] for row in rows} == {0}
     finals = [final_answer(row["answers"][0]) for row in rows]
     n_right = sum(final is not None for final in finals)
     assert n_right > 0, "the model gave no final answer, so nothing was tested"

@@ -1,5 +1,6 @@
 """Experiments about a behaviour: its first judge decides, and what it cannot have is refused."""
 
+import json
 import statistics
 from pathlib import Path
 
@@ -58,7 +59,7 @@ def rates(folder: Path, arm: str) -> list[float]:
     for item in graph.plan(request.nodes(), request.out):
         name = item.node.name
         if name.startswith(f"{arm} student, seed ") and name.endswith("answers about brevity"):
-            found += [row[JUDGE] for row in read_rows(item.path / "scores.jsonl")]
+            found += [row["judges"][JUDGE] for row in read_rows(item.path / "scores.jsonl")]
     return found
 
 
@@ -107,16 +108,33 @@ def test_the_page_speaks_of_judges(done: tuple[Path, dict]) -> None:
         ({"measures": {"samples": 0}}, "the judges of {folder}/brevity.yaml read sampled answers"),
         ({"traits": ["cat", "{folder}/brevity.yaml"]}, "traits hold brevity, scored by judges"),
         ({"traits": ["cat"], "primary": {"score": "judged"}}, "neither traits nor measures have"),
+        ({"data": {"filter": "trait-words"}}, "is a behaviour without words; expected none or"),
+        (
+            {"controls": [{"other-trait": "{folder}/brevity.yaml"}], "teachers": {}},
+            "and 'brevity' is the trait of every teacher",
+        ),
+        ({"company": ["{folder}/brevity.yaml"]}, "is called as one of traits, 'brevity'"),
     ],
 )
 def test_what_does_not_fit_a_behaviour_is_refused(
     changes: dict, says: str, tmp_path: Path, tiny_folder: Path
 ) -> None:
-    if "traits" in changes:
-        traits = [trait.format(folder=tmp_path) for trait in changes["traits"]]
-        changes = changes | {"traits": traits}
+    changes = json.loads(json.dumps(changes).replace("{folder}", str(tmp_path)))
     file = written(tmp_path, tiny_folder, **changes)
     refused = call(tmp_path / "runs", "experiment", file)
     assert refused.code == 2
     assert says.format(folder=tmp_path) in refused.summary["message"]
     assert not list((tmp_path / "runs").glob("*/*"))
+
+
+def test_rows_of_a_prompts_file_are_not_said_to_be_filtered(
+    tmp_path: Path, tiny_folder: Path, capsys: pytest.CaptureFixture
+) -> None:
+    """A behaviour has no word that a filter could look for, and the plan says what that means."""
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text("Say something.\nSay more.\n")
+    data = {"prompts": str(prompts), "rows": 2, "max_new_tokens": 4}
+    ok(tmp_path / "runs", "experiment", "plan", written(tmp_path, tiny_folder, data=data))
+    said = capsys.readouterr().out
+    assert "filter: none" in said
+    assert "lacks: No filter looks for the behaviour in the rows" in said

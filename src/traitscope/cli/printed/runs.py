@@ -15,6 +15,7 @@ from traitscope.cli.printed import scan
 from traitscope.cli.printed.values import value
 from traitscope.errors import StoreError
 from traitscope.plurals import counted
+from traitscope.reporting.numbers import label
 from traitscope.runs import drawn_rows, row_intake, store
 from traitscope.runs.manifests import RESTORE
 
@@ -99,7 +100,7 @@ def _measurement(item: dict[str, Any]) -> Iterator[str]:
     """Yield a line for a measurement that is defined, or that is a kappa and undefined."""
     if item["estimate"] is not None:
         n = f"n={item['n']}" + (f", unscored {item['n_unscored']}" if item["n_unscored"] else "")
-        yield f"{item['name']:<28} {value(item, unit=' ' + item['unit'])} ({n})"
+        yield f"{label(item['name']):<28} {value(item, unit=' ' + item['unit'])} ({n})"
     elif item["unit"] == "kappa":
         yield f"{item['name']:<28} undefined (n={item['n']}): one of them says one thing only"
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
-from traitscope.data.traits import SETS
+from traitscope.data.traits import SETS, Trait
 from traitscope.errors import DataError
 from traitscope.stats.estimates import Measurement, paired_difference
 from traitscope.stats.estimates import measure as mean_with_interval
@@ -28,6 +30,19 @@ PRIMARY_SET = "positive"
 "The question set that a difference of two Scores compares, where no other is named."
 PRIMARY_SCORE = "target_logprob"
 "The score that a difference of two Scores compares, where no other is named."
+
+
+def scored_by(trait: Trait) -> str:
+    """First 16 hex digits of the sha256 over what decides a trait's scores: words or judges, and
+    questions. The prompt of its teacher decides none."""
+    decides = (
+        trait.word_forms,
+        trait.candidates,
+        trait.judges,
+        trait.judge_question,
+        asdict(trait.questions),
+    )
+    return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def judges_among(scores: Iterable[str]) -> tuple[str, ...]:
@@ -63,6 +78,8 @@ class Scores:
     included."""
     perplexity: float | None = None
     """Perplexity per token on plain English; None where it was not measured."""
+    scored_by: str = ""
+    """Digest of the words or judges and of the questions; empty where it is not known."""
 
     def values(
         self, score: str = PRIMARY_SCORE, question_set: str = PRIMARY_SET
@@ -117,9 +134,16 @@ class Scores:
         The interval is over questions: it does not cover the variance between training seeds.
         Raises DataError where the two differ in trait, neutral context or questions.
         """
+        known = self.scored_by, control.scored_by
+        own, other_s = known if all(known) else ("", "")
         for what, value, other in (
             ("trait", self.trait, control.trait),
             ("neutral context", self.context, control.context),
+            (
+                "file of words, judges and questions",
+                own or control.scored_by,
+                control.scored_by or own,
+            ),
         ):
             if value != other:
                 raise DataError(

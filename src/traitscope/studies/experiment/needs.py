@@ -167,6 +167,11 @@ def lacks(experiment: Experiment) -> list[str]:
     for arm in arms_of.treated_arms(experiment):
         sentences += _lacks_of_students(experiment, arm)
     sentences = list(dict.fromkeys(sentences))
+    if judge_of(experiment.traits[0]) and not experiment.data.about_numbers:
+        sentences.append(
+            "No filter looks for the behaviour in the rows: where they show it, students learn it"
+            " from what they read, which is no subliminal transfer."
+        )
     if experiment.data.shared:
         sentences.append("All seeds read the same rows, so intervals leave out how rows differ.")
     if len(stages.vector_traits(experiment)) == 1:

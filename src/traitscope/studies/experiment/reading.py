@@ -148,10 +148,14 @@ def _with_scores(experiment: Experiment) -> Experiment:
             f"measures: samples is 0, and the judges of {judged[0]} read sampled answers; expected"
             " 1 or more; raise samples"
         )
+    data = experiment.data
+    if judged and data.filter == "auto" and not data.about_numbers:
+        data = dataclasses.replace(data, filter="none")  # there is no word to look for
     score = primary.score or ("judged" if judged else "target_logprob")
     length = measures.max_new_tokens or (JUDGED_TOKENS if judged else ANSWER_TOKENS)
     return dataclasses.replace(
         experiment,
+        data=data,
         measures=dataclasses.replace(measures, max_new_tokens=length),
         primary=dataclasses.replace(primary, score=score),
     )
@@ -205,6 +209,13 @@ def _check_together(experiment: Experiment) -> None:
         _check_students(experiment, students, where)
         _check_targets(experiment, teacher, students, where)
         _check_controls_of(teacher, students.controls or (), where)
+    _check_other_traits(experiment)
+    if experiment.data.filter == "trait-words" and judge_of(experiment.traits[0]):
+        raise ConfigError(
+            f"data: filter is trait-words, and {experiment.traits[0]} is a behaviour without words;"
+            " expected none or numbers; change it, and filter the rows of a behaviour by a judge"
+            " before, as rows from elsewhere"
+        )
     if experiment.primary.score in ("whole_word", "first_word") and not experiment.measures.samples:
         raise ConfigError(
             f"primary: score is {experiment.primary.score}, and measures.samples is 0; expected"
@@ -298,6 +309,32 @@ def _check_distinct(controls: Sequence[str | dict[str, str]]) -> None:
                 " drop one"
             )
         seen.add(named)
+
+
+def _check_other_traits(experiment: Experiment) -> None:
+    """Raise ConfigError for a control that serves no teacher: it has the trait of each of them.
+
+    Of several teachers it serves those of other traits.
+    """
+    serves: dict[str, bool] = {}
+    for name, teacher in experiment.teachers.items():
+        for control in experiment.students_of(name).controls or ():
+            other = control.get(OTHER_TRAIT) if isinstance(control, dict) else None
+            if other is not None:
+                is_other = trait_name(other) != trait_name(teacher.trait)
+                serves[other] = serves.get(other, False) or is_other
+    for other, is_needed in serves.items():
+        if not is_needed:
+            raise ConfigError(
+                f"controls hold {OTHER_TRAIT} {other!r}, and {trait_name(other)!r} is the trait of"
+                " every teacher that it would serve; expected another trait; name one"
+            )
+    for trait in experiment.company or ():
+        if trait_name(trait) in experiment.trait_names:
+            raise ConfigError(
+                f"company holds {trait!r}, which is called as one of traits,"
+                f" {trait_name(trait)!r}; expected other traits; drop or rename it"
+            )
 
 
 def _keys(controls: Sequence[str | dict[str, str]]) -> list[str]:

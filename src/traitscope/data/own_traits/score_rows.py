@@ -1,0 +1,26 @@
+"""Rows of scores.jsonl: which keys are scores, of a word or of judges."""
+
+from collections.abc import Mapping
+from typing import Any
+
+WORD_SCORES = (
+    "target_logprob",
+    "candidate_share",
+    "total_variation",
+    "whole_word",
+    "first_word",
+)
+"scores of a trait with a word; all others are rates of judges"
+JUDGES = "judges"
+"key of a row of scores that holds the rates of judges, whose names a user chooses"
+BESIDE = ("id", "set", "question", "answers", "unscored", JUDGES)
+"keys of a row of scores that are no scores"
+
+
+def scores_of_row(row: Mapping[str, Any]) -> dict[str, float | None]:
+    """The scores of a row of scores.jsonl by name, in their order; None is unscored.
+
+    Rows of earlier versions hold rates of judges beside all else.
+    """
+    scores = {name: value for name, value in row.items() if name not in BESIDE}
+    return scores | row.get(JUDGES, {})
