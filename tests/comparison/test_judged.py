@@ -1,6 +1,7 @@
 """Comparisons of a behaviour: the rate of its first judge decides, and words say so."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -174,4 +175,4 @@ def test_a_long_list_of_words_leaves_room_for_numbers(
         f"{'positive.' + words:.27}…" in table and words not in table.split("In brackets")[0][:400]
     )
     line = next(each for each in table.splitlines() if each.startswith("positive."))
-    assert "[" in line and "]" in line
+    assert re.search(r"\[.?\d\.\d\d,", line), "an interval was torn apart"

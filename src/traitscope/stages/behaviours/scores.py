@@ -135,7 +135,7 @@ class Scores:
         Raises DataError where the two differ in trait, neutral context or questions.
         """
         known = self.scored_by, control.scored_by
-        own, other_s = known if all(known) else ("", "")
+        digest, other_digest = known if all(known) else ("", "")
         for what, value, other in (
             ("trait", self.trait, control.trait),
             ("neutral context", self.context, control.context),
