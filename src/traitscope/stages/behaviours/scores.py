@@ -139,11 +139,7 @@ class Scores:
         for what, value, other in (
             ("trait", self.trait, control.trait),
             ("neutral context", self.context, control.context),
-            (
-                "file of words, judges and questions",
-                own or control.scored_by,
-                control.scored_by or own,
-            ),
+            ("file of words, judges and questions", digest, other_digest),
         ):
             if value != other:
                 raise DataError(
