@@ -760,8 +760,8 @@ def test_a_chat_or_rows_at_another_key_are_named(tmp_path: Path, row: dict, says
         (b"ARROW1\x00\x00", "an Arrow file"),
         ("\ufeff{}".encode("utf-16-le"), "UTF-16 text"),
         (b"version https://git-lfs.github.com/spec/v1\n", "git lfs pull"),
-        (gzip.compress(b"BZh9rest"), "bunzip2"),
-        (gzip.compress(gzip.compress(b"{}")), "gzipped twice"),
+        (gzip.compress(b"BZh9rest", mtime=0), "bunzip2"),
+        (gzip.compress(gzip.compress(b"{}", mtime=0), mtime=0), "gzipped twice"),
     ],
 )
 def test_files_of_other_kinds_say_what_they_are(tmp_path: Path, content: bytes, says: str) -> None:
