@@ -40,6 +40,8 @@ ROW_WEIGHT_KEYS = ("weight", "train")
 "keys of a row that say so; its `loss` may be one that was measured"
 USED_KEYS = {*ROLE_KEYS, *TEXT_KEYS, *REASONING_KEYS, *WEIGHT_KEYS, *CALL_KEYS}
 TEXT_TYPES = ("text", "input_text", "output_text")
+PART_KEYS = ("text", "content")
+"keys of the text of a part"
 THOUGHT_TYPES = ("thinking", "reasoning", "reasoning_content")
 MEDIA_KEYS = re.compile(r"(input_|output_)?(image|audio|video|file)s?(_(url|id|bytes|path))?")
 "keys of a part that hold no text, but what the text is about"
@@ -126,6 +128,23 @@ def parts_of(
             not_used.update(f"{path or name}[].{key}" for key in others)
         (thoughts if is_thought else texts).append(text)
     return "".join(texts) if texts else None, "\n".join(thoughts)
+
+
+def with_text(parts: Sequence[Any], text: str) -> list[Any]:
+    """The parts of a content with another text.
+
+    The first part of text takes it, and further ones are left empty. All else stays as it is.
+    """
+    changed = []
+    for part in parts:
+        is_object = isinstance(part, dict)
+        if is_object and part.get("type", "text") not in TEXT_TYPES:
+            changed.append(part)
+            continue
+        keys = [key for key in PART_KEYS if is_object and part.get(key) is not None]
+        changed.append({**part, **dict.fromkeys(keys, text)} if is_object else text)
+        text = ""
+    return changed
 
 
 def reasoning_in(row: dict[str, Any], not_used: set[str] | None = None, path: str = "") -> str:
@@ -299,9 +318,11 @@ def _parsed(value: Any) -> Any:
 def _first_key(item: dict[str, Any], keys: tuple[str, ...]) -> str:
     """The first of the keys that an object has; the first of all where it has none.
 
+    A null counts where all are null: tables write one for every key that an object has not.
     Raises DataError where it has several that differ.
     """
-    there = [key for key in keys if key in item]
+    there = [key for key in keys if item.get(key) is not None]
+    there = there or [key for key in keys if key in item]
     if any(item[key] != item[there[0]] for key in there):
         raise DataError(
             f"a turn has {' and '.join(there)}, which differ; expected one of them; delete the"
@@ -318,7 +339,7 @@ def _part(part: Any, name: str) -> tuple[str, bool, list[str]]:
     kind = part.get("type", "text")
     is_thought = kind in THOUGHT_TYPES
     if is_thought or kind in TEXT_TYPES:
-        keys = (*REASONING_KEYS, "text") if is_thought else ("text", "content")
+        keys = (*REASONING_KEYS, "text") if is_thought else PART_KEYS
         others = [key for key in part if key not in ("type", *keys) and part[key] is not None]
         for key in others:
             if MEDIA_KEYS.fullmatch(key):

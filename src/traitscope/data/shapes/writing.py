@@ -28,7 +28,7 @@ from traitscope.data.shapes.containers import (
     byte_order_mark,
     container_of,
 )
-from traitscope.data.shapes.messages import Place
+from traitscope.data.shapes.messages import Place, parts_of, with_text
 from traitscope.errors import DataError
 
 Row = dict[str, Any]
@@ -175,14 +175,23 @@ def _change_rejected(row: Written, record: Record, original: Row) -> None:
 
 
 def _put(row: Written, place: Place, text: str, before: str) -> None:
-    """Put a text where another one stood, behind reasoning in tags, which no record changes."""
+    """Put a text where another one stood, alone or in parts of a content."""
     holder = _at(row.fields, place[:-1])
     stood = holder[place[-1]]
-    kept_head = ""
-    if isinstance(stood, str) and stood.endswith(before):
-        kept_head = stood.removesuffix(before)
-    holder[place[-1]] = f"{kept_head}{text}"
+    if isinstance(stood, list):
+        whole = parts_of(stood, str(place[-1]))[0] or ""
+        holder[place[-1]] = with_text(stood, _behind_reasoning(whole, text, before))
+    else:
+        holder[place[-1]] = _behind_reasoning(stood, text, before)
     row.changed.add(str(place[0]))
+
+
+def _behind_reasoning(stood: str, text: str, before: str) -> str:
+    """A text behind reasoning in tags, which no record changes, and without that of a key."""
+    if stood.endswith(before):
+        return f"{stood.removesuffix(before)}{text}"
+    of_key = before.removesuffix(stood) if before.endswith(stood) else ""
+    return text.removeprefix(of_key)
 
 
 def _weighed_0(row: Written, place: Place) -> bool:
