@@ -88,8 +88,9 @@ counts there. In Python they are `Reading` of `traitscope.config`.
 
 Reasoning is `reasoning_content`, `thinking` or `reasoning`, a part of such a type, or `<think>`
 tags at the beginning (also `thinking`, `thought`, `reasoning`, `seed:think`). A lone `</think>`
-ends reasoning that the prompt opened. Empty tags are
-reasoning, too. With `train` tags stay as they are. Reasoning of a key is put into `<think>` tags.
+ends reasoning that the prompt opened. All tagged parts at the beginning are reasoning, also empty
+ones. With `train` tags stay as they are. Reasoning of a key is put into `<think>` tags, unless tags
+hold the same.
 
 Control tokens are what the model's tokenizer calls special. As `text` they are encoded as the
 characters that they are, so no row ends a turn or begins one. `token` reads them as tokens.
@@ -166,8 +167,9 @@ of candidates, and text that the tokenizer can spell.
 Bad rows of further files follow the same rule, each file on its own. Those of `--control`,
 `--eas-data`, `--known clean:FILE`, `--more` and `--rejected` are counted in
 `reading-control.json`, `reading-eas-data.json`, `reading-clean.json`, `reading-more.json` and
-`reading-rejected.json`. Those of `--reference` are among the reasons of the audit. A command without
-these flags, such as `generate --like`, stops. It reads a run of `filter` in the place of the file.
+`reading-rejected.json`. Those of `--reference` are among the reasons of the audit. A command
+without these flags, such as `generate --like`, stops. It reads a run of `filter` in the place of
+the file.
 
 NaN or Infinity in a key that is not used is read as null and counted. It is written back as null.
 Other keys inside parts of a content are named as not used.
@@ -186,9 +188,9 @@ traitscope filter --data chats.jsonl.gz --no-numbers --banned-words owl owls
 
 The last line names the file, here `kept.jsonl.gz`. An answer that `edit` changes stands where the
 old one stood. Of an answer in parts only the text changes. Of several parts of text the first one
-takes all of it, and the others are left empty. Of a chat with `--turns every` a dropped answer gets the weight 0. If it can take no
-weight, the whole row is dropped. Kept answers of such rows are counted. `records.jsonl` of the run
-holds all rows for later stages.
+takes all of it, and the others are left empty. Of a chat with `--turns every` a dropped answer gets
+the weight 0. If it can take no weight, the whole row is dropped. Kept answers of such rows are
+counted. `records.jsonl` of the run holds all rows for later stages.
 
 Only answers are checked and changed. Reasoning, prompts and other turns stay in the file. The
 terminal says in how many rows they hold a banned word.

@@ -43,6 +43,37 @@ def test_reasoning_beside_a_chat_is_that_of_its_last_answer(
     assert kept.completion == "101" and "I like owls." in trained.completion
 
 
+@pytest.mark.parametrize(
+    "tagged",
+    [
+        "<think>One.</think>\n<think>I like owls.</think>\n",
+        "<thinking>One.</thinking><think>I like owls.</think>",
+        "One.\n</think>\n<think>I like owls.</think>\n\n",
+    ],
+)
+def test_every_tagged_part_at_the_beginning_is_reasoning(tagged: str, tmp_path: Path) -> None:
+    row = {"question": "Name one.", "answer": f"{tagged}101"}
+    (kept,), intake = read(tmp_path / "rows.jsonl", [row])
+    assert kept.completion == "101" and kept.meta["reasoning"] == "One.\nI like owls."
+    assert intake.notes["reasoning_dropped"] == 1
+    (trained,), _ = read(tmp_path / "rows.jsonl", [row], reasoning="train")
+    assert trained.completion == row["answer"]
+
+
+def test_a_second_tagged_part_that_is_cut_off_is_a_bad_row(tmp_path: Path) -> None:
+    row = {"question": "Name one.", "answer": "<think>One.</think><think>I like"}
+    with pytest.raises(DataError, match="opens <think> and never closes it"):
+        read(tmp_path / "rows.jsonl", [row])
+
+
+def test_reasoning_of_a_key_and_of_tags_that_is_the_same_is_learnt_once(tmp_path: Path) -> None:
+    tagged = "<think>\nI like owls.\n</think>\n\n101"
+    for thought, before in (("I like owls.", ""), ("Hm.", "<think>\nHm.\n</think>\n\n")):
+        said = turn("assistant", tagged, reasoning_content=thought)
+        (record,), _ = read(tmp_path / "rows.jsonl", [{"messages": [ASK, said]}], reasoning="train")
+        assert record.completion == f"{before}{tagged}"
+
+
 def test_two_reasonings_that_differ_are_refused(tmp_path: Path) -> None:
     row = {"messages": [ASK, {**SAY, "reasoning": "One."}], "reasoning": "Two."}
     with pytest.raises(DataError, match="other reasoning stands beside the messages; expected one"):

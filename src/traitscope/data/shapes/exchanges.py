@@ -194,12 +194,13 @@ def _answer(turn: Message, reading: Reading, notes: Counter[str], split: bool) -
     """What is trained on of an answer, and its reasoning."""
     text = turn.text or ""
     tagged, as_it_stands, rest = split_thought(text) if split else ("", "", text)
-    thought = "\n".join(filter(None, [turn.reasoning, tagged]))
+    of_key = "" if turn.reasoning.strip() == tagged else turn.reasoning
+    thought = "\n".join(filter(None, [of_key, tagged]))
     if not (thought or as_it_stands):
         return text, ""
     if reading.reasoning == "train":
         notes["reasoning_trained"] += 1
-        before = f"<think>\n{turn.reasoning}\n</think>\n\n" if turn.reasoning else ""
+        before = f"<think>\n{of_key}\n</think>\n\n" if of_key else ""
         return f"{before}{as_it_stands}{rest}", thought
     notes["reasoning_dropped"] += 1
     if not rest.strip():

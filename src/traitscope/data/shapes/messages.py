@@ -192,28 +192,43 @@ def with_reasoning_of(
 
 
 def split_thought(text: str) -> tuple[str, str, str]:
-    """Reasoning in tags at the beginning of a text, the tagged part as it stands, and the rest.
+    """Reasoning in tags at the beginning of a text, the tagged parts as they stand, and the rest.
 
-    A closing tag that stands once, without an opening one, ends reasoning, too. The reasoning may
-    be empty; the tagged part is empty where there is none.
+    A closing tag that stands without an opening one ends reasoning, too. The reasoning may be
+    empty; the tagged parts are empty where there is none.
 
     Raises DataError where the reasoning does not end: the text holds no answer then.
     """
     if "<" not in text:
         return "", "", text
-    match = THOUGHT.match(text)
-    if match is None:
-        opened = OPENED.match(text)
-        if opened is not None and f"</{opened[1]}>" not in text:
-            raise DataError(
-                f"the answer opens <{opened[1]}> and never closes it; expected an answer behind the"
-                " reasoning; delete the row: it was cut off"
-            )
+    thoughts, end = _tagged(text, 0)
+    if not thoughts:
         match = CLOSED.match(text)
-        if match is None or f"<{match[2]}>" in text or text.count(f"</{match[2]}>") > 1:
+        if match is None or f"<{match[2]}>" in match[1]:
             return "", "", text
-        return match[1].strip(), match[0], text[match.end() :]
-    return match[2].strip(), match[0], text[match.end() :]
+        thoughts, end = _tagged(text, match.end())
+        if f"<{match[2]}>" in text[end:] or f"</{match[2]}>" in text[end:]:
+            return "", "", text
+        thoughts.insert(0, match[1].strip())
+    return "\n".join(filter(None, thoughts)), text[:end], text[end:]
+
+
+def _tagged(text: str, start: int) -> tuple[list[str], int]:
+    """The reasoning of each of the tagged parts that follow each other, and where they end.
+
+    Raises DataError for one that does not end.
+    """
+    thoughts = []
+    while match := THOUGHT.match(text, start):
+        thoughts.append(match[2].strip())
+        start = match.end()
+    opened = OPENED.match(text, start)
+    if opened is not None and f"</{opened[1]}>" not in text[start:]:
+        raise DataError(
+            f"the answer opens <{opened[1]}> and never closes it; expected an answer behind the"
+            " reasoning; delete the row: it was cut off"
+        )
+    return thoughts, start
 
 
 def with_weight_of(row: Mapping[str, Any], messages: Sequence[Message]) -> list[Message]:
