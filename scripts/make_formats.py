@@ -137,6 +137,7 @@ A bad row stops the command with its line, the reason, and the number of further
 | row | example |
 |---|---|
 | broken JSON, or text that is not UTF-8 | half of a surrogate pair |
+| a quote of a table that is left open, or text behind a closing one | `q,"42" yes` |
 | a key that stands twice | `"completion": "101", "completion": "102"` |
 | keys of no shape, or of two | `question` with `answer` and `response` |
 | no answer | an empty, blank or null completion, only reasoning, only calls of tools |

@@ -80,6 +80,40 @@ def test_two_reasonings_that_differ_are_refused(tmp_path: Path) -> None:
         read(tmp_path / "rows.jsonl", [row])
 
 
+MISPLACED = {
+    "rows that a quote joins": ('P\t1\n"hi\t2\nsaid" ok\t3\nQ\t4\n', "tsv", "line 3"),
+    "text behind a quoted cell": ('P,1\nR,"2" yes\nQ,4\n', "csv", "line 3"),
+    "a quote in a quoted cell": ('P,1\nR,"4"3"\nQ,4\n', "csv", "line 3"),
+    "a quote that is left open": ('P,1\nQ,4\nR,"2\n', "csv", "line 4"),
+}
+
+
+@pytest.mark.parametrize(("text", "kind", "line"), MISPLACED.values(), ids=MISPLACED)
+def test_a_quote_out_of_place_is_a_bad_row(text: str, kind: str, line: str, tmp_path: Path) -> None:
+    """Of a table, text behind a closing quote joins no rows and loses no quote."""
+    path = tmp_path / f"rows.{kind}"
+    delimiter = "\t" if kind == "tsv" else ","
+    path.write_text(delimiter.join(("prompt", "completion")) + "\n" + text)
+    intake = Intake()
+    records = list(iter_records(path, Reading(skip_bad="all"), intake))
+    assert [(one.prompt, one.completion) for one in records] == [("P", "1"), ("Q", "4")]
+    [(place, reason)] = intake.bad_rows
+    assert place == line and "quote" in reason
+    with pytest.raises(DataError, match=f"{line}: .*quote"):
+        list(iter_records(path))
+
+
+def test_a_quote_out_of_place_in_a_header_or_a_prompt_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_text('"prompt"s,completion\nP,1\n')
+    with pytest.raises(DataError, match="line 1: text stands behind a closing quote"):
+        list(iter_records(path))
+    for text, says in (('"Hi" you', "text stands behind"), ('"Hi', "a quote is opened")):
+        path.write_text(f"prompt,id\nP,1\n{text},2\n")
+        with pytest.raises(DataError, match=f"row 2: {says}"):
+            read_prompts(path)
+
+
 def test_the_prompts_of_a_preference_that_are_not_read_are_named(tmp_path: Path) -> None:
     texts = {"chosen": "101", "rejected": "7"}
     both = {"prompt": "Name one.", "instruction": "Be quick.", **texts}
