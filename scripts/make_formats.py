@@ -189,9 +189,11 @@ traitscope filter --data chats.jsonl.gz --no-numbers --banned-words owl owls
 
 The last line names the file, here `kept.jsonl.gz`. An answer that `edit` changes stands where the
 old one stood. Of an answer in parts only the text changes. Of several parts of text the first one
-takes all of it, and the others are left empty. Of a chat with `--turns every` a dropped answer gets
-the weight 0. If it can take no weight, the whole row is dropped. Kept answers of such rows are
-counted. `records.jsonl` of the run holds all rows for later stages.
+takes all of it, and the others are left empty. What repeats an answer is changed, too: `messages`
+that are `chosen` again, earlier turns of a pair, `value` beside `content`. Of a chat with
+`--turns every` a dropped answer gets the weight 0. If it can take no weight, the whole row is
+dropped. Kept answers of such rows are counted. `records.jsonl` of the run holds all rows for later
+stages.
 
 Only answers are checked and changed. Reasoning, prompts and other turns stay in the file. The
 terminal says in how many rows they hold a banned word.

@@ -76,6 +76,62 @@ def test_edited_answers_stand_where_they_stood(tmp_path: Path) -> None:
     assert second["messages"] == [LONG[1], {**SAY, "content": "<think>Hm.</think>\n2, 3"}]
 
 
+def chat(first: str, last: str, **further: Any) -> list[dict[str, Any]]:
+    """Two questions with an answer each; the last turn may have more keys."""
+    asked, again = {"role": "user", "content": "Numbers?"}, {"role": "user", "content": "More?"}
+    said = [{"role": "assistant", "content": text} for text in (first, last)]
+    return [asked, said[0], again, {**said[1], **further}]
+
+
+BEFORE, AFTER = chat("4, 2", "3, 1"), chat("2, 4", "1, 3")
+BRIEF = {"role": "system", "content": "Be brief."}
+REPEATED = {
+    "messages that are chosen": (
+        {"chosen": BEFORE, "rejected": chat("4, 2", "9, 7"), "messages": BEFORE},
+        {"chosen": AFTER, "rejected": chat("2, 4", "7, 9"), "messages": AFTER},
+    ),
+    "a prompt that chosen repeats": (
+        {"prompt": [BRIEF, *BEFORE[:3]], "chosen": BEFORE, "rejected": chat("4, 2", "9, 7")},
+        {"prompt": [BRIEF, *AFTER[:3]], "chosen": AFTER, "rejected": chat("2, 4", "7, 9")},
+    ),
+    "a prompt with the same answer, which it does not repeat": (
+        {"prompt": BEFORE[:2], "chosen": BEFORE[2:], "rejected": "9, 7"},
+        {"prompt": AFTER[:2], "chosen": AFTER[2:], "rejected": "7, 9"},
+    ),
+    "a turn with two texts": (
+        {"messages": chat("4, 2", "3, 1", value="3, 1")},
+        {"messages": chat("2, 4", "1, 3", value="1, 3")},
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "parquet"])
+@pytest.mark.parametrize(("before", "after"), REPEATED.values(), ids=REPEATED)
+def test_a_changed_answer_is_changed_wherever_its_row_repeats_it(
+    before: dict, after: dict, kind: str, tmp_path: Path
+) -> None:
+    if kind == "parquet":
+        pytest.importorskip("pyarrow")
+    file = tmp_path / f"rows.{kind}"
+    file.write_bytes(writing.content_of([before], Container(kind, False)))
+    words = ("--turns", "every", "--data")
+    kept = ok(tmp_path / "runs", "edit", *words, file).run / f"kept.{kind}"
+    assert [without_nulls(row) for row in raw(kept)] == [after]
+    ok(tmp_path / "again", "filter", *words, kept)
+
+
+def test_a_dropped_turn_is_weighed_wherever_its_row_repeats_it(tmp_path: Path) -> None:
+    turns = chat("owl 4, 2", "3, 1")
+    row = {"chosen": turns, "rejected": chat("owl 4, 2", "9, 7"), "messages": turns}
+    file = tmp_path / "rows.jsonl"
+    file.write_bytes(writing.content_of([row], Container("jsonl", False)))
+    words = ("--no-numbers --banned-words owl --turns", "every", "--data")
+    kept = ok(tmp_path / "runs", "filter", *words, file).run / "kept.jsonl"
+    [written] = raw(kept)
+    assert written["messages"] == written["chosen"] and written["chosen"][1]["weight"] == 0
+    ok(tmp_path / "again", "filter", "--no-numbers --data", kept)
+
+
 THOUGHT = {"type": "thinking", "thinking": "Hm.", "signature": "c2ln"}
 SAID = {"type": "text", "text": "3, 1", "citations": [{"url": "a"}]}
 IN_PARTS = {
