@@ -55,7 +55,8 @@ The keys of a row decide its shape. Rows of several shapes may stand in one file
 """
 CONTAINERS = """
 A system turn is the context of its row. Turns before the answer are its prompt. Here they are shown
-as `role: text`.
+as `role: text`. At `context` of a native row `@user:TEXT` and `@none` are forms of contexts.
+Elsewhere a system turn is text, and one that begins with an `@` is the first turn of the prompt.
 
 ## Containers
 
@@ -140,6 +141,7 @@ A bad row stops the command with its line, the reason, and the number of further
 | a quote of a table that is left open, or text behind a closing one | `q,"42" yes` |
 | a key that stands twice | `"completion": "101", "completion": "102"` |
 | keys of no shape, or of two | `question` with `answer` and `response` |
+| a native `context` that begins with an `@` and is no form | `"context": "@bob"` |
 | no answer | an empty, blank or null completion, only reasoning, only calls of tools |
 | `tool_calls` that is no list of objects, also as JSON text | `"tool_calls": "look it up"` |
 | a part that is no text, or has more than text | an image, also beside a text in one part |

@@ -14,7 +14,7 @@ from traitscope.data.records import Record, iter_records
 from traitscope.data.shapes import writing
 from traitscope.data.shapes.containers import Container
 from traitscope.data.shapes.intake import Intake
-from traitscope.data.shapes.turns import shown, turns_of
+from traitscope.data.shapes.turns import Turn, shown, turns_of
 from traitscope.errors import DataError
 
 CHATS = {
@@ -112,6 +112,50 @@ def test_a_quote_out_of_place_in_a_header_or_a_prompt_is_refused(tmp_path: Path)
         path.write_text(f"prompt,id\nP,1\n{text},2\n")
         with pytest.raises(DataError, match=f"row 2: {says}"):
             read_prompts(path)
+
+
+NATIVE = {"prompt": "Name one.", "completion": "101"}
+AT_TEXTS = ("@bob you love owls", "@none", "@user: be kind")
+
+
+@pytest.mark.parametrize("text", AT_TEXTS)
+@pytest.mark.parametrize("key", ["system", "system_prompt", "ctx", "messages", "instruction"])
+def test_a_system_turn_of_others_is_text_whatever_it_begins_with(
+    key: str, text: str, tmp_path: Path
+) -> None:
+    row, reading = {**NATIVE, key: text}, {}
+    if key == "ctx":
+        reading = {"map": ("prompt=prompt", "completion=completion", "context=ctx")}
+    elif key == "messages":
+        row = {"messages": [ASK, SAY], "context": text}
+    elif key == "instruction":
+        row = {"instruction": "Name one.", "output": "101", "system": text}
+    (record,), _ = read(tmp_path / "rows.jsonl", [row], **reading)
+    assert record.context is None
+    assert turns_of(record.prompt)[0] == Turn("system", text)
+    if key.startswith("system"):
+        del row["completion"]
+        (tmp_path / "prompts.jsonl").write_text(json.dumps(row))
+        [prompt] = read_prompts(tmp_path / "prompts.jsonl")
+        assert (prompt.text, prompt.context) == (record.prompt, None)
+
+
+def test_a_context_of_no_known_form_is_a_bad_row(tmp_path: Path) -> None:
+    rows = [{**NATIVE, "context": text} for text in AT_TEXTS]
+    records, intake = read(tmp_path / "rows.jsonl", rows, skip_bad="all")
+    assert [record.context for record in records] == list(AT_TEXTS[1:])
+    [(place, reason)] = intake.bad_rows
+    assert place == "line 1" and "'@bob you love owls' begins with an @" in reason
+    (tmp_path / "prompts.jsonl").write_text(json.dumps(rows[0]))
+    with pytest.raises(DataError, match="line 1: the context '@bob"):
+        read_prompts(tmp_path / "prompts.jsonl")
+
+
+def test_a_system_turn_that_earlier_turns_repeat_stands_once(tmp_path: Path) -> None:
+    row = {**NATIVE, "system": "Be brief.", "history": [turn("system", "Be brief."), ASK, SAY]}
+    (record,), _ = read(tmp_path / "rows.jsonl", [row])
+    assert record.context == "Be brief."
+    assert [one.role for one in turns_of(record.prompt)] == ["user", "assistant", "user"]
 
 
 def test_the_prompts_of_a_preference_that_are_not_read_are_named(tmp_path: Path) -> None:

@@ -168,7 +168,8 @@ def _prompt(
     messages = prompt_messages(row, unused)
     is_as_written = isinstance(row["prompt"], str) and not row.get(HISTORY)
     text, context = prompt_in(messages, notes, split=not is_as_written)
-    text = row["prompt"] if is_as_written else text
+    is_turn = context is None and messages[0].role == "system"
+    text = row["prompt"] if is_as_written and not is_turn else text
     if not text.strip() and row.get(MAY_BE_BLANK) is not True:
         raise DataError("'prompt' is blank; expected a question; delete the row")
     used = USED if domain is None else {*USED, CHECKS, ANSWER}

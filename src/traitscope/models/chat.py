@@ -35,7 +35,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from traitscope import template_trial
-from traitscope.data.shapes.turns import Turn, turns_of
+from traitscope.data.shapes.turns import BARE, MOVED, Turn, is_known_form, turns_of
 from traitscope.errors import ConfigError, DataError, ModelError, TraitscopeError
 from traitscope.models import bundled, weight_noise
 from traitscope.models.templates import facts, faults
@@ -45,10 +45,6 @@ from traitscope.models.templates.reasoning import with_reasoning
 if TYPE_CHECKING:
     from traitscope.models.model import Model
 
-MOVED = "@user:"
-"begins a context whose text stands in the user's turn"
-BARE = "@none"
-"the context without a template"
 TRIAL_LIMITS = {"seconds": 3, "memory": 2**30, "characters": 10_000_000}
 "what the trial of a template may take: seconds of a core, bytes, characters of its text"
 LONGEST_TRIAL = 60
@@ -305,7 +301,7 @@ def check_context(context: str | None) -> None:
     """Raise ConfigError for a context that begins with an @ and has no known form."""
     if context is None or not context.startswith("@"):
         return
-    if context != BARE and not context.startswith((MOVED, f"{BARE}:")):
+    if not is_known_form(context):
         raise ConfigError(
             f"context {context!r}: expected a text, or one of the forms {MOVED}TEXT, {BARE} and"
             f" {BARE}:TEXT; an @ begins a form"

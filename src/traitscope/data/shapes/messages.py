@@ -56,6 +56,8 @@ CALL_ROLES = ("function_call",)
 "roles of turns that are calls of tools and nothing else, as ShareGPT has them"
 Place = tuple[str | int, ...]
 "keys and numbers that lead from a row to a value"
+CONTEXT_AT: Place = ("context",)
+"where the system turn of a row of this package stands, which may be a form of contexts"
 
 
 class Message(NamedTuple):
