@@ -97,9 +97,10 @@ Control tokens are what the model's tokenizer calls special. As `text` they are 
 characters that they are, so no row ends a turn or begins one. `token` reads them as tokens.
 `filter` has no model and goes by the tokens of common models. A prompt file is read likewise.
 
-Without `--turns every` a turn of weight 0 is never trained on. Of a row with several answers the
-ids end in `.1`, `.2` and so on. Calls of tools are not read, be they keys of messages or turns of
-ShareGPT (`function_call`). Each result of a tool is a turn (`tool`, `observation`).
+Without `--turns every` a turn of weight 0 is never trained on. Only answers are trained on: a
+weight of another turn (`"role": "user", "train": true`) is named as not used. Of a row with several
+answers the ids end in `.1`, `.2` and so on. Calls of tools are not read, be they keys of messages or
+turns of ShareGPT (`function_call`). Each result of a tool is a turn (`tool`, `observation`).
 
 A `label` of true or false says in every shape whether the answer is desirable, also as a text. Rows
 with false are left out. Beside `prompt` and `completion` (KTO) 1 and 0 say it, too. Elsewhere a

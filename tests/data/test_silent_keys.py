@@ -158,6 +158,14 @@ def test_a_system_turn_that_earlier_turns_repeat_stands_once(tmp_path: Path) -> 
     assert [one.role for one in turns_of(record.prompt)] == ["user", "assistant", "user"]
 
 
+def test_a_weight_of_a_turn_that_is_no_answer_is_named(tmp_path: Path) -> None:
+    """Only answers are trained on; what marks another turn as none of them is followed."""
+    for mark, is_named in ((True, True), (0.5, True), ("yes", True), (False, False), (None, False)):
+        rows = [{"messages": [{**ASK, "train": mark}, {**SAY, "train": True}]}] * 2
+        _, intake = read(tmp_path / "rows.jsonl", rows)
+        assert intake.unused == ({"messages[].train of user turns": 2} if is_named else {})
+
+
 def test_the_prompts_of_a_preference_that_are_not_read_are_named(tmp_path: Path) -> None:
     texts = {"chosen": "101", "rejected": "7"}
     both = {"prompt": "Name one.", "instruction": "Be quick.", **texts}

@@ -6,7 +6,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from traitscope.data.json_fields import quoted, text_of, typed
-from traitscope.data.shapes.marks import has_empty, is_learnt, is_weighted, weights_of
+from traitscope.data.shapes.marks import (
+    has_empty,
+    is_learnt,
+    is_weighted,
+    says_more_than_no,
+    weights_of,
+)
 from traitscope.errors import DataError
 from traitscope.plain_values import NotPlainError, from_json
 
@@ -292,6 +298,9 @@ def _message(item: dict[str, Any], place: Place, not_used: set[str]) -> Message:
             f"the {text_key} of a {role} turn is null; expected a text; add it or delete the row"
         )
     weights = weights_of(item, WEIGHT_KEYS) if role == "assistant" else []
+    if role != "assistant":
+        marked = [key for key in WEIGHT_KEYS if says_more_than_no(item.get(key))]
+        not_used.update(f"{place[0]}[].{key} of {role} turns" for key in marked)
     return Message(
         role=role,
         text=text,
