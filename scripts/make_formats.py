@@ -99,8 +99,8 @@ characters that they are, so no row ends a turn or begins one. `token` reads the
 
 Without `--turns every` a turn of weight 0 is never trained on. Only answers are trained on: a
 weight of another turn (`"role": "user", "train": true`) is named as not used. Of a row with several
-answers the ids end in `.1`, `.2` and so on. Calls of tools are not read, be they keys of messages or
-turns of ShareGPT (`function_call`). Each result of a tool is a turn (`tool`, `observation`).
+answers the ids end in `.1`, `.2` and so on. Calls of tools are not read, be they keys of messages
+or turns of ShareGPT (`function_call`). Each result of a tool is a turn (`tool`, `observation`).
 
 A `label` of true or false says in every shape whether the answer is desirable, also as a text. Rows
 with false are left out. Beside `prompt` and `completion` (KTO) 1 and 0 say it, too. Elsewhere a
@@ -153,6 +153,7 @@ A bad row stops the command with its line, the reason, and the number of further
 | NaN or Infinity in a key that is used | `"completion": NaN` |
 | an id that an earlier row has | |
 | more tokens than the model takes | 9,000 tokens for a model of 8,192 |
+| a system turn that the model cannot read | of a base model, also with `--context @none` |
 | `completion_ids` that spell another text for the model | |
 
 These rows are bad where pairs are read alone (`train --targets preference` and `select`):
