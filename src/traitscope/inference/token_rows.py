@@ -197,13 +197,13 @@ def _row(
     return Row(tuple(prompt), tuple(completion))
 
 
-def _prompt_of_own(model: Model, prompt: str, own: str, context: str | None) -> list[int]:
+def _prompt_of_own(model: Model, prompt: str, own_context: str, context: str | None) -> list[int]:
     """Token ids of a prompt in a context that is the row's own, in the place of another.
 
     Raises DataError where it cannot be written, though other rows may be.
     """
     try:
-        return chat.render(model, prompt, own)
+        return chat.render(model, prompt, own_context)
     except (ModelError, DataError) as error:
         is_bare = (context or "").startswith(chat.BARE)
         if faults.renders_nothing(model.tokenizer, model.switches) and not is_bare:
