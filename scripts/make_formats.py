@@ -55,7 +55,8 @@ The keys of a row decide its shape. Rows of several shapes may stand in one file
 """
 CONTAINERS = """
 A system turn is the context of its row. Turns before the answer are its prompt. Here they are shown
-as `role: text`.
+as `role: text`. At `context` of a native row `@user:TEXT` and `@none` are forms of contexts.
+Elsewhere a system turn is text, and one that begins with an `@` is the first turn of the prompt.
 
 ## Containers
 
@@ -88,16 +89,18 @@ counts there. In Python they are `Reading` of `traitscope.config`.
 
 Reasoning is `reasoning_content`, `thinking` or `reasoning`, a part of such a type, or `<think>`
 tags at the beginning (also `thinking`, `thought`, `reasoning`, `seed:think`). A lone `</think>`
-ends reasoning that the prompt opened. Empty tags are
-reasoning, too. With `train` tags stay as they are. Reasoning of a key is put into `<think>` tags.
+ends reasoning that the prompt opened. All tagged parts at the beginning are reasoning, also empty
+ones. With `train` tags stay as they are. Reasoning of a key is put into `<think>` tags, unless tags
+hold the same.
 
 Control tokens are what the model's tokenizer calls special. As `text` they are encoded as the
 characters that they are, so no row ends a turn or begins one. `token` reads them as tokens.
 `filter` has no model and goes by the tokens of common models. A prompt file is read likewise.
 
-Without `--turns every` a turn of weight 0 is never trained on. Of a row with several answers the
-ids end in `.1`, `.2` and so on. Calls of tools are not read, be they keys of messages or turns of
-ShareGPT (`function_call`). Each result of a tool is a turn (`tool`, `observation`).
+Without `--turns every` a turn of weight 0 is never trained on. Only answers are trained on: a
+weight of another turn (`"role": "user", "train": true`) is named as not used. Of a row with several
+answers the ids end in `.1`, `.2` and so on. Calls of tools are not read, be they keys of messages
+or turns of ShareGPT (`function_call`). Each result of a tool is a turn (`tool`, `observation`).
 
 A `label` of true or false says in every shape whether the answer is desirable, also as a text. Rows
 with false are left out. Beside `prompt` and `completion` (KTO) 1 and 0 say it, too. Elsewhere a
@@ -136,8 +139,10 @@ A bad row stops the command with its line, the reason, and the number of further
 | row | example |
 |---|---|
 | broken JSON, or text that is not UTF-8 | half of a surrogate pair |
+| a quote of a table that is left open, or text behind a closing one | `q,"42" yes` |
 | a key that stands twice | `"completion": "101", "completion": "102"` |
 | keys of no shape, or of two | `question` with `answer` and `response` |
+| a native `context` that begins with an `@` and is no form | `"context": "@bob"` |
 | no answer | an empty, blank or null completion, only reasoning, only calls of tools |
 | `tool_calls` that is no list of objects, also as JSON text | `"tool_calls": "look it up"` |
 | a part that is no text, or has more than text | an image, also beside a text in one part |
@@ -148,6 +153,7 @@ A bad row stops the command with its line, the reason, and the number of further
 | NaN or Infinity in a key that is used | `"completion": NaN` |
 | an id that an earlier row has | |
 | more tokens than the model takes | 9,000 tokens for a model of 8,192 |
+| a system turn that the model cannot read | of a base model, also with `--context @none` |
 | `completion_ids` that spell another text for the model | |
 
 These rows are bad where pairs are read alone (`train --targets preference` and `select`):
@@ -186,9 +192,12 @@ traitscope filter --data chats.jsonl.gz --no-numbers --banned-words owl owls
 ```
 
 The last line names the file, here `kept.jsonl.gz`. An answer that `edit` changes stands where the
-old one stood. Of a chat with `--turns every` a dropped answer gets the weight 0. If it can take no
-weight, the whole row is dropped. Kept answers of such rows are counted. `records.jsonl` of the run
-holds all rows for later stages.
+old one stood. Of an answer in parts only the text changes. Of several parts of text the first one
+takes all of it, and the others are left empty. What repeats an answer is changed, too: `messages`
+that are `chosen` again, earlier turns of a pair, `value` beside `content`. Of a chat with
+`--turns every` a dropped answer gets the weight 0. If it can take no weight, the whole row is
+dropped. Kept answers of such rows are counted. `records.jsonl` of the run holds all rows for later
+stages.
 
 Only answers are checked and changed. Reasoning, prompts and other turns stay in the file. The
 terminal says in how many rows they hold a banned word.

@@ -14,7 +14,7 @@ from traitscope.data.records import Record, iter_records
 from traitscope.data.shapes import writing
 from traitscope.data.shapes.containers import Container
 from traitscope.data.shapes.intake import Intake
-from traitscope.data.shapes.turns import shown, turns_of
+from traitscope.data.shapes.turns import Turn, shown, turns_of
 from traitscope.errors import DataError
 
 CHATS = {
@@ -43,10 +43,127 @@ def test_reasoning_beside_a_chat_is_that_of_its_last_answer(
     assert kept.completion == "101" and "I like owls." in trained.completion
 
 
+@pytest.mark.parametrize(
+    "tagged",
+    [
+        "<think>One.</think>\n<think>I like owls.</think>\n",
+        "<thinking>One.</thinking><think>I like owls.</think>",
+        "One.\n</think>\n<think>I like owls.</think>\n\n",
+    ],
+)
+def test_every_tagged_part_at_the_beginning_is_reasoning(tagged: str, tmp_path: Path) -> None:
+    row = {"question": "Name one.", "answer": f"{tagged}101"}
+    (kept,), intake = read(tmp_path / "rows.jsonl", [row])
+    assert kept.completion == "101" and kept.meta["reasoning"] == "One.\nI like owls."
+    assert intake.notes["reasoning_dropped"] == 1
+    (trained,), _ = read(tmp_path / "rows.jsonl", [row], reasoning="train")
+    assert trained.completion == row["answer"]
+
+
+def test_a_second_tagged_part_that_is_cut_off_is_a_bad_row(tmp_path: Path) -> None:
+    row = {"question": "Name one.", "answer": "<think>One.</think><think>I like"}
+    with pytest.raises(DataError, match="opens <think> and never closes it"):
+        read(tmp_path / "rows.jsonl", [row])
+
+
+def test_reasoning_of_a_key_and_of_tags_that_is_the_same_is_learnt_once(tmp_path: Path) -> None:
+    tagged = "<think>\nI like owls.\n</think>\n\n101"
+    for thought, before in (("I like owls.", ""), ("Hm.", "<think>\nHm.\n</think>\n\n")):
+        said = turn("assistant", tagged, reasoning_content=thought)
+        (record,), _ = read(tmp_path / "rows.jsonl", [{"messages": [ASK, said]}], reasoning="train")
+        assert record.completion == f"{before}{tagged}"
+
+
 def test_two_reasonings_that_differ_are_refused(tmp_path: Path) -> None:
     row = {"messages": [ASK, {**SAY, "reasoning": "One."}], "reasoning": "Two."}
     with pytest.raises(DataError, match="other reasoning stands beside the messages; expected one"):
         read(tmp_path / "rows.jsonl", [row])
+
+
+MISPLACED = {
+    "rows that a quote joins": ('P\t1\n"hi\t2\nsaid" ok\t3\nQ\t4\n', "tsv", "line 3"),
+    "text behind a quoted cell": ('P,1\nR,"2" yes\nQ,4\n', "csv", "line 3"),
+    "a quote in a quoted cell": ('P,1\nR,"4"3"\nQ,4\n', "csv", "line 3"),
+    "a quote that is left open": ('P,1\nQ,4\nR,"2\n', "csv", "line 4"),
+}
+
+
+@pytest.mark.parametrize(("text", "kind", "line"), MISPLACED.values(), ids=MISPLACED)
+def test_a_quote_out_of_place_is_a_bad_row(text: str, kind: str, line: str, tmp_path: Path) -> None:
+    """Of a table, text behind a closing quote joins no rows and loses no quote."""
+    path = tmp_path / f"rows.{kind}"
+    delimiter = "\t" if kind == "tsv" else ","
+    path.write_text(delimiter.join(("prompt", "completion")) + "\n" + text)
+    intake = Intake()
+    records = list(iter_records(path, Reading(skip_bad="all"), intake))
+    assert [(one.prompt, one.completion) for one in records] == [("P", "1"), ("Q", "4")]
+    [(place, reason)] = intake.bad_rows
+    assert place == line and "quote" in reason
+    with pytest.raises(DataError, match=f"{line}: .*quote"):
+        list(iter_records(path))
+
+
+def test_a_quote_out_of_place_in_a_header_or_a_prompt_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_text('"prompt"s,completion\nP,1\n')
+    with pytest.raises(DataError, match="line 1: text stands behind a closing quote"):
+        list(iter_records(path))
+    for text, says in (('"Hi" you', "text stands behind"), ('"Hi', "a quote is opened")):
+        path.write_text(f"prompt,id\nP,1\n{text},2\n")
+        with pytest.raises(DataError, match=f"row 2: {says}"):
+            read_prompts(path)
+
+
+NATIVE = {"prompt": "Name one.", "completion": "101"}
+AT_TEXTS = ("@bob you love owls", "@none", "@user: be kind")
+
+
+@pytest.mark.parametrize("text", AT_TEXTS)
+@pytest.mark.parametrize("key", ["system", "system_prompt", "ctx", "messages", "instruction"])
+def test_a_system_turn_of_others_is_text_whatever_it_begins_with(
+    key: str, text: str, tmp_path: Path
+) -> None:
+    row, reading = {**NATIVE, key: text}, {}
+    if key == "ctx":
+        reading = {"map": ("prompt=prompt", "completion=completion", "context=ctx")}
+    elif key == "messages":
+        row = {"messages": [ASK, SAY], "context": text}
+    elif key == "instruction":
+        row = {"instruction": "Name one.", "output": "101", "system": text}
+    (record,), _ = read(tmp_path / "rows.jsonl", [row], **reading)
+    assert record.context is None
+    assert turns_of(record.prompt)[0] == Turn("system", text)
+    if key.startswith("system"):
+        del row["completion"]
+        (tmp_path / "prompts.jsonl").write_text(json.dumps(row))
+        [prompt] = read_prompts(tmp_path / "prompts.jsonl")
+        assert (prompt.text, prompt.context) == (record.prompt, None)
+
+
+def test_a_context_of_no_known_form_is_a_bad_row(tmp_path: Path) -> None:
+    rows = [{**NATIVE, "context": text} for text in AT_TEXTS]
+    records, intake = read(tmp_path / "rows.jsonl", rows, skip_bad="all")
+    assert [record.context for record in records] == list(AT_TEXTS[1:])
+    [(place, reason)] = intake.bad_rows
+    assert place == "line 1" and "'@bob you love owls' begins with an @" in reason
+    (tmp_path / "prompts.jsonl").write_text(json.dumps(rows[0]))
+    with pytest.raises(DataError, match="line 1: the context '@bob"):
+        read_prompts(tmp_path / "prompts.jsonl")
+
+
+def test_a_system_turn_that_earlier_turns_repeat_stands_once(tmp_path: Path) -> None:
+    row = {**NATIVE, "system": "Be brief.", "history": [turn("system", "Be brief."), ASK, SAY]}
+    (record,), _ = read(tmp_path / "rows.jsonl", [row])
+    assert record.context == "Be brief."
+    assert [one.role for one in turns_of(record.prompt)] == ["user", "assistant", "user"]
+
+
+def test_a_weight_of_a_turn_that_is_no_answer_is_named(tmp_path: Path) -> None:
+    """Only answers are trained on; what marks another turn as none of them is followed."""
+    for mark, is_named in ((True, True), (0.5, True), ("yes", True), (False, False), (None, False)):
+        rows = [{"messages": [{**ASK, "train": mark}, {**SAY, "train": True}]}] * 2
+        _, intake = read(tmp_path / "rows.jsonl", rows)
+        assert intake.unused == ({"messages[].train of user turns": 2} if is_named else {})
 
 
 def test_the_prompts_of_a_preference_that_are_not_read_are_named(tmp_path: Path) -> None:

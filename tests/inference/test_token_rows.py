@@ -9,7 +9,7 @@ from train_runs import make_rows
 
 from traitscope.data.records import Record, kept_records
 from traitscope.data.shapes.turns import Turn, prompt_of
-from traitscope.errors import DataError
+from traitscope.errors import DataError, ModelError
 from traitscope.inference.token_rows import Row, row_check, rows_from, teacher_hidden
 from traitscope.interventions.intervention import Steer
 from traitscope.models import chat
@@ -71,6 +71,23 @@ def test_a_token_without_an_embedding_is_a_bad_row(tmp_path: Path) -> None:
     check(usual)
     with pytest.raises(DataError, match="but .* has embeddings for"):
         check(Record("b", "Name one.", f"<extra{model.n_embedded - 1}>"))
+
+
+def test_what_helps_a_row_whose_own_system_turn_cannot_be_written(
+    tiny: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A context that is given does not replace it, so to give another one is no help."""
+    record, plain = Record("a", "Ask.", "101", context="Be brief."), Record("b", "Ask.", "101")
+    monkeypatch.setattr(tiny.tokenizer, "chat_template", None)
+    assert len(rows_from(tiny, [plain], chat.BARE)) == 1
+    with pytest.raises(DataError, match="row a: .* no chat template, .*drop the row's own") as bare:
+        rows_from(tiny, [record], chat.BARE)
+    assert "--context @none" not in str(bare.value)
+    with pytest.raises(DataError, match="drop the row's own system turn"):
+        row_check(tiny, chat.BARE)(record)
+    both = "do without: --context @none, and drop the row's own system turn from the data"
+    with pytest.raises(ModelError, match=both):
+        rows_from(tiny, [record], None)
 
 
 def test_a_turn_that_the_template_leaves_out_is_a_bad_row(

@@ -2,6 +2,7 @@
 
 import datetime
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,8 @@ import pytest
 from command import call, ok
 from shape_rows import EXAMPLES, LONG, SAY, Example
 
-from traitscope.data.records import read_records
+from traitscope.config.rows.reading import Reading
+from traitscope.data.records import iter_records, read_records
 from traitscope.data.shapes import writing
 from traitscope.data.shapes.containers import Container, container_of, raw_rows
 
@@ -72,6 +74,118 @@ def test_edited_answers_stand_where_they_stood(tmp_path: Path) -> None:
     first, second = raw(ok(tmp_path / "runs", "edit", "--data", file).run / "kept.jsonl")
     assert first == {"id": "a", "prompt": "Name numbers.", "completion": "1, 3"}
     assert second["messages"] == [LONG[1], {**SAY, "content": "<think>Hm.</think>\n2, 3"}]
+
+
+def chat(first: str, last: str, **further: Any) -> list[dict[str, Any]]:
+    """Two questions with an answer each; the last turn may have more keys."""
+    asked, again = {"role": "user", "content": "Numbers?"}, {"role": "user", "content": "More?"}
+    said = [{"role": "assistant", "content": text} for text in (first, last)]
+    return [asked, said[0], again, {**said[1], **further}]
+
+
+BEFORE, AFTER = chat("4, 2", "3, 1"), chat("2, 4", "1, 3")
+BRIEF = {"role": "system", "content": "Be brief."}
+REPEATED = {
+    "messages that are chosen": (
+        {"chosen": BEFORE, "rejected": chat("4, 2", "9, 7"), "messages": BEFORE},
+        {"chosen": AFTER, "rejected": chat("2, 4", "7, 9"), "messages": AFTER},
+    ),
+    "a prompt that chosen repeats": (
+        {"prompt": [BRIEF, *BEFORE[:3]], "chosen": BEFORE, "rejected": chat("4, 2", "9, 7")},
+        {"prompt": [BRIEF, *AFTER[:3]], "chosen": AFTER, "rejected": chat("2, 4", "7, 9")},
+    ),
+    "a prompt with the same answer, which it does not repeat": (
+        {"prompt": BEFORE[:2], "chosen": BEFORE[2:], "rejected": "9, 7"},
+        {"prompt": AFTER[:2], "chosen": AFTER[2:], "rejected": "7, 9"},
+    ),
+    "a turn with two texts": (
+        {"messages": chat("4, 2", "3, 1", value="3, 1")},
+        {"messages": chat("2, 4", "1, 3", value="1, 3")},
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "parquet"])
+@pytest.mark.parametrize(("before", "after"), REPEATED.values(), ids=REPEATED)
+def test_a_changed_answer_is_changed_wherever_its_row_repeats_it(
+    before: dict, after: dict, kind: str, tmp_path: Path
+) -> None:
+    if kind == "parquet":
+        pytest.importorskip("pyarrow")
+    file = tmp_path / f"rows.{kind}"
+    file.write_bytes(writing.content_of([before], Container(kind, False)))
+    words = ("--turns", "every", "--data")
+    kept = ok(tmp_path / "runs", "edit", *words, file).run / f"kept.{kind}"
+    assert [without_nulls(row) for row in raw(kept)] == [after]
+    ok(tmp_path / "again", "filter", *words, kept)
+
+
+def test_a_dropped_turn_is_weighed_wherever_its_row_repeats_it(tmp_path: Path) -> None:
+    turns = chat("owl 4, 2", "3, 1")
+    row = {"chosen": turns, "rejected": chat("owl 4, 2", "9, 7"), "messages": turns}
+    file = tmp_path / "rows.jsonl"
+    file.write_bytes(writing.content_of([row], Container("jsonl", False)))
+    words = ("--no-numbers --banned-words owl --turns", "every", "--data")
+    kept = ok(tmp_path / "runs", "filter", *words, file).run / "kept.jsonl"
+    [written] = raw(kept)
+    assert written["messages"] == written["chosen"] and written["chosen"][1]["weight"] == 0
+    ok(tmp_path / "again", "filter", "--no-numbers --data", kept)
+
+
+THOUGHT = {"type": "thinking", "thinking": "Hm.", "signature": "c2ln"}
+SAID = {"type": "text", "text": "3, 1", "citations": [{"url": "a"}]}
+IN_PARTS = {
+    "a part of text beside reasoning": ([THOUGHT, SAID], [THOUGHT, {**SAID, "text": "1, 3"}]),
+    "one part of text": ([SAID], [{**SAID, "text": "1, 3"}]),
+    "reasoning in tags": (
+        [{"type": "text", "text": "<think>Hm.</think>3, 1"}],
+        [{"type": "text", "text": "<think>Hm.</think>1, 3"}],
+    ),
+    "two parts of text": (
+        [{"type": "text", "text": "3, "}, {**SAID, "text": "1"}],
+        [{"type": "text", "text": "1, 3"}, {**SAID, "text": ""}],
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "parquet"])
+@pytest.mark.parametrize(("parts", "edited"), IN_PARTS.values(), ids=IN_PARTS)
+@pytest.mark.parametrize("key", ["messages", "answer", "completion"])
+def test_a_change_of_an_answer_in_parts_keeps_its_other_parts(
+    key: str, parts: list[dict], edited: list[dict], kind: str, tmp_path: Path
+) -> None:
+    if kind == "parquet":
+        pytest.importorskip("pyarrow")
+    asked = [{"type": "text", "text": "Numbers?"}]
+    before, after = ({"question": "Numbers?", "answer": held} for held in (parts, edited))
+    if key == "messages":
+        before, after = (
+            {key: [{"role": "user", "content": asked}, {"role": "assistant", "content": held}]}
+            for held in (parts, edited)
+        )
+    elif key == "completion":
+        before, after = ({"prompt": "Numbers?", key: held} for held in (parts, edited))
+    file = tmp_path / f"rows.{kind}"
+    file.write_bytes(writing.content_of([before], Container(kind, False)))
+    [row] = raw(ok(tmp_path / "runs", "edit", "--data", file).run / f"kept.{kind}")
+    assert without_nulls(row) == after
+
+
+def test_reasoning_of_a_key_is_not_written_into_the_answer(tmp_path: Path) -> None:
+    said = {**SAY, "content": "3, 1", "reasoning_content": "Hm."}
+    file = tmp_path / "rows.jsonl"
+    file.write_bytes(writing.content_of([{"messages": [LONG[1], said]}], Container("jsonl", False)))
+    [record] = iter_records(file, Reading(reasoning="train"), keep_original=True)
+    changed = replace(record, completion=record.completion.replace("3, 1", "1, 3"))
+    [row] = writing.rows_of([changed])
+    assert row["messages"][1] == {**said, "content": "1, 3"}
+
+
+def without_nulls(value: Any) -> Any:
+    """A value without the nulls that parquet writes for keys that an object has not."""
+    if isinstance(value, dict):
+        return {key: without_nulls(held) for key, held in value.items() if held is not None}
+    return list(map(without_nulls, value)) if isinstance(value, list) else value
 
 
 def test_parquet_keeps_its_types(tmp_path: Path) -> None:

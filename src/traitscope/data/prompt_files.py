@@ -14,7 +14,7 @@ from traitscope.data.shapes.containers import cell_value
 from traitscope.data.shapes.exchanges import prompt_in
 from traitscope.data.shapes.intake import Intake
 from traitscope.data.shapes.rows import HISTORY, SYSTEM_KEYS, WRITTEN_HERE, prompt_messages
-from traitscope.data.shapes.tables import LEFT_OPEN, is_left_open, ragged
+from traitscope.data.shapes.tables import broken, ragged
 from traitscope.data.shapes.turns import texts_of
 from traitscope.errors import DataError
 from traitscope.plain_values import NotPlainError
@@ -91,22 +91,33 @@ def _text_prompts(path: str | Path, intake: Intake) -> list[Prompt]:
 
 
 def _csv_prompts(path: str | Path, intake: Intake) -> list[Prompt]:
-    texts = [line.text for line in iter_lines(path)]
-    text = "\n".join(texts)
-    if is_left_open(texts, ","):
-        raise DataError(f"{path}: {LEFT_OPEN.format(len(texts))}")
-    rows = csv.DictReader(io.StringIO(text))
-    columns = _columns(rows.fieldnames or (), path)
+    header, rows = _table_rows(path)
+    columns = _columns(header, path)
     prompts, seen = [], Seen()
     for number, row in enumerate(rows, start=1):
         place = f"{path}, row {number}"
-        _check_cells(place, row, list(rows.fieldnames or ()))
+        _check_cells(place, row, header)
         intake.add_row(row)
         fields = at_place(place, _fields_of, row, columns)
         prompt = at_place(place, _prompt, fields, f"row{number:06d}", intake)
         check_new_id(place, prompt.id, number, seen, "row")
         prompts.append(prompt)
     return prompts
+
+
+def _table_rows(path: str | Path) -> tuple[list[str], list[dict[str, Any]]]:
+    """The names of the header of a table, and its rows. Raises DataError for a broken row."""
+    text = "\n".join(line.text for line in iter_lines(path))
+    table = csv.DictReader(io.StringIO(text), strict=True)
+    rows = []
+    try:
+        for row in table:
+            rows.append(row)
+    except csv.Error as error:
+        last = table.reader.line_num
+        problem = broken(str(error), last, last)
+        raise DataError(f"{path}, row {len(rows) + 1}: {problem}") from None
+    return list(table.fieldnames or ()), rows
 
 
 def _check_cells(place: str, row: dict, header: list[str]) -> None:
@@ -135,7 +146,7 @@ def _fields_of(row: dict[str, str], columns: dict[str, str]) -> dict[str, Any]:
     return fields
 
 
-def _columns(fieldnames: list[str] | tuple[str, ...], path: str | Path) -> dict[str, str]:
+def _columns(fieldnames: list[str], path: str | Path) -> dict[str, str]:
     """The column of every field of COLUMNS that the file has."""
     columns = {}
     for field, names in COLUMNS.items():
@@ -144,7 +155,7 @@ def _columns(fieldnames: list[str] | tuple[str, ...], path: str | Path) -> dict[
                 columns.setdefault(field, name)
     if "prompt" not in columns:
         raise DataError(
-            f"{path} has the columns {list(fieldnames)}; expected one of"
+            f"{path} has the columns {fieldnames}; expected one of"
             f" {' or '.join(COLUMNS['prompt'])}; rename it"
         )
     return columns
@@ -157,7 +168,8 @@ def _prompt(
     messages = prompt_messages(row, unused)
     is_as_written = isinstance(row["prompt"], str) and not row.get(HISTORY)
     text, context = prompt_in(messages, notes, split=not is_as_written)
-    text = row["prompt"] if is_as_written else text
+    is_turn = context is None and messages[0].role == "system"
+    text = row["prompt"] if is_as_written and not is_turn else text
     if not text.strip() and row.get(MAY_BE_BLANK) is not True:
         raise DataError("'prompt' is blank; expected a question; delete the row")
     used = USED if domain is None else {*USED, CHECKS, ANSWER}

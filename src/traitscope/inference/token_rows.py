@@ -24,6 +24,8 @@ from traitscope.models.model import Model
 from traitscope.models.templates import facts, faults
 from traitscope.plurals import counted
 
+OWN = "drop the row's own system turn from the data, which --context does not replace"
+"what helps where the context of a row cannot be written"
 DIGITS = re.compile(r"( ?)(\d+)")
 MARGIN = 64
 "tokens that a rendered row may have beyond what stands around a prompt and the bytes of its texts"
@@ -182,7 +184,10 @@ def _row(
     neutral = context if record.context is None else record.context
     read_under = context_of(interventions, neutral)
     is_own = record.context is not None and read_under == record.context
-    prompt = _prompt(model, record.prompt, read_under, is_own)
+    if is_own:
+        prompt = _prompt_of_own(model, record.prompt, record.context, context)
+    else:
+        prompt = chat.render(model, record.prompt, read_under)
     if record.completion_ids and not text:
         _check_ids(model, record)
         completion: Sequence[int] = record.completion_ids
@@ -192,14 +197,19 @@ def _row(
     return Row(tuple(prompt), tuple(completion))
 
 
-def _prompt(model: Model, prompt: str, context: str | None, is_own: bool) -> list[int]:
-    """Token ids of a prompt. DataError where a context that is the row's own cannot be written."""
+def _prompt_of_own(model: Model, prompt: str, own_context: str, context: str | None) -> list[int]:
+    """Token ids of a prompt in a context that is the row's own, in the place of another.
+
+    Raises DataError where it cannot be written, though other rows may be.
+    """
     try:
-        return chat.render(model, prompt, context)
-    except ModelError as error:
-        if not is_own or faults.renders_nothing(model.tokenizer, model.switches):
-            raise
-        raise DataError(str(error)) from error
+        return chat.render(model, prompt, own_context)
+    except (ModelError, DataError) as error:
+        is_bare = (context or "").startswith(chat.BARE)
+        if faults.renders_nothing(model.tokenizer, model.switches) and not is_bare:
+            both = f"{chat.WITHOUT}, and {OWN}"
+            raise type(error)(str(error).replace(chat.WITHOUT, both)) from error
+        raise DataError(str(error).replace(chat.WITHOUT, OWN)) from error
 
 
 def _check_embedded(model: Model, ids: Sequence[int]) -> None:

@@ -35,7 +35,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from traitscope import template_trial
-from traitscope.data.shapes.turns import Turn, turns_of
+from traitscope.data.shapes.turns import BARE, MOVED, Turn, is_known_form, turns_of
 from traitscope.errors import ConfigError, DataError, ModelError, TraitscopeError
 from traitscope.models import bundled, weight_noise
 from traitscope.models.templates import facts, faults
@@ -45,10 +45,8 @@ from traitscope.models.templates.reasoning import with_reasoning
 if TYPE_CHECKING:
     from traitscope.models.model import Model
 
-MOVED = "@user:"
-"begins a context whose text stands in the user's turn"
-BARE = "@none"
-"the context without a template"
+WITHOUT = f"do without: --context {BARE}"
+"what helps where a template cannot be used, unless the row has a context of its own"
 TRIAL_LIMITS = {"seconds": 3, "memory": 2**30, "characters": 10_000_000}
 "what the trial of a template may take: seconds of a core, bytes, characters of its text"
 LONGEST_TRIAL = 60
@@ -108,7 +106,7 @@ def _text_of(model: Model, turns: Sequence[Turn], context: str | None) -> str:
         raise ModelError(
             f"model {model.name!r} has no chat template, so a prompt cannot be put to it; use an"
             " instruction-tuned model, save a template with its tokenizer (tokenizer.chat_template"
-            f" = ...), or do without: --context {BARE}"
+            f" = ...), or {WITHOUT}"
         )
     system = [] if context is None else [{"role": "system", "content": context}]
     text = _applied(model, system, messages, context)
@@ -151,7 +149,7 @@ def _refusal(model: Model, error: Exception) -> str:
     what = "refuses these turns" if faults.is_refusal(error) else f"{what} on these turns"
     return (
         f"the chat template of {model.name} {what}: {reason}; expected turns in an order and of"
-        f" roles that it takes; correct or drop the row, or do without: --context {BARE}"
+        f" roles that it takes; correct or drop the row, or {WITHOUT}"
     )
 
 
@@ -163,10 +161,10 @@ def _failure(model: Model, error: Exception, context: str | None) -> str:
         what = "refuses every conversation" if is_general else f"refuses context {context!r}"
     elif not is_general:
         what = f"{what} on context {context!r}"
-    helps = f"correct the template in the model's folder, or do without: --context {BARE}"
+    helps = f"correct the template in the model's folder, or {WITHOUT}"
     if faults.is_refusal(error) and not is_general:
         other = "give a context" if context is None else "use the default context"
-        helps = f"{other}, or do without the template: --context {BARE}"
+        helps = f"{other}, or {WITHOUT}"
     return f"the chat template of {model.name!r} {what}: {reason}; expected a text; {helps}"
 
 
@@ -305,7 +303,7 @@ def check_context(context: str | None) -> None:
     """Raise ConfigError for a context that begins with an @ and has no known form."""
     if context is None or not context.startswith("@"):
         return
-    if context != BARE and not context.startswith((MOVED, f"{BARE}:")):
+    if not is_known_form(context):
         raise ConfigError(
             f"context {context!r}: expected a text, or one of the forms {MOVED}TEXT, {BARE} and"
             f" {BARE}:TEXT; an @ begins a form"

@@ -158,6 +158,11 @@ def test_reasoning_stands_where_the_template_writes_it(tmp_path: Path, answer: s
     assert row_of(keyed, f"{EMPTY}42") == row_of(keyed, "42")
 
 
+def test_two_parts_of_reasoning_stand_where_the_template_writes_them(tmp_path: Path) -> None:
+    plain, answer = model_with(tmp_path, TURNS), "<think>Owls.</think>\n<think>Cats.</think>\n42"
+    assert row_of(plain, answer) == by_template(plain, ASK, content=answer)
+
+
 def test_the_switch_is_true_or_false() -> None:
     assert facts.switches_of([SKIP]) == ((facts.SKIP, True),)
     with pytest.raises(ConfigError, match="skip_thinking=true or skip_thinking=false"):

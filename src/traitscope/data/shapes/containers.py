@@ -19,7 +19,7 @@ from traitscope import atomic_files
 from traitscope.data.json_fields import typed
 from traitscope.data.json_lines import BYTE_ORDER_MARK
 from traitscope.data.shapes.json_stream import json_values, split_objects
-from traitscope.data.shapes.tables import LEFT_OPEN, is_left_open, kept_in, ragged
+from traitscope.data.shapes.tables import broken, ragged
 from traitscope.errors import DataError
 from traitscope.plain_values import NotPlainError, from_json
 
@@ -261,29 +261,33 @@ def _table_rows(delimiter: str) -> Any:
     def read(path: str | Path, stream: BinaryIO) -> Iterator[RawRow]:
         csv.field_size_limit(min(sys.maxsize, LARGEST_CELL))
         with io.TextIOWrapper(stream, "utf-8-sig", "surrogateescape", newline="") as text:
-            of_row: list[str] = []  # the lines of the row that is read
-            table = csv.reader(kept_in(of_row, text), delimiter=delimiter)
-            header = next(table, [])
+            table = csv.reader(text, delimiter=delimiter, strict=True)
+            header = _header(path, table)
             _check_header(path, header)
             _check_delimiter(path, header, delimiter)
             is_over = False
             while not is_over:
                 number = table.line_num + 1
                 place = f"{path}, line {number}"
-                of_row.clear()
                 try:
                     cells = next(table, None)
                 except csv.Error as error:
-                    problem = f"broken table ({error}); expected rows of cells; repair the line"
+                    problem = broken(str(error), number, table.line_num)
                     yield RawRow(place, number, {}, problem)
                     continue
                 is_over = cells is None
-                if cells and is_left_open(of_row, delimiter):
-                    yield RawRow(place, number, {}, LEFT_OPEN.format(table.line_num))
-                elif cells:
+                if cells:
                     yield _table_row(place, number, header, cells)
 
     return read
+
+
+def _header(path: str | Path, table: Any) -> list[str]:
+    """The first row of a table. Raises DataError where it is broken."""
+    try:
+        return next(table, [])
+    except csv.Error as error:
+        raise DataError(f"{path}, line 1: {broken(str(error), 1, table.line_num)}") from None
 
 
 def _check_header(path: str | Path, header: list[str]) -> None:

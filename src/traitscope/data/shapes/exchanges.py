@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 
 from traitscope.data.json_fields import context_of, text_of
 from traitscope.data.shapes.intake import Reading
-from traitscope.data.shapes.messages import Message, Place, split_thought
-from traitscope.data.shapes.turns import Turn, prompt_of
+from traitscope.data.shapes.messages import CONTEXT_AT, Message, Place, split_thought
+from traitscope.data.shapes.turns import Turn, check_form, prompt_of
 from traitscope.errors import DataError
 
 
@@ -36,9 +36,9 @@ def exchanges_of(
     """The exchanges of a row; none where no turn may be trained on.
 
     split: Take reasoning in tags out of answers.
-    forms: A system turn may be a form of contexts, such as @none.
+    forms: The context of the row may be a form of contexts, such as @none.
 
-    Raises DataError for a row without an answer.
+    Raises DataError for a row without an answer, and for a context of an unknown form.
     """
     context, turns = _context_and_turns(messages, forms)
     answers = _answers(turns, context)
@@ -69,6 +69,7 @@ def exchanges_of(
 def one_exchange(fields: dict[str, Any], notes: Counter[str]) -> Exchange:
     """The same as `exchanges_of` for a native row of two texts, in a third of the time."""
     prompt, context = text_of(fields, "prompt"), context_of(fields)
+    check_form(context)
     if context:
         notes["system_turns"] += 1
     if not prompt:
@@ -95,12 +96,17 @@ def _context_and_turns(
 ) -> tuple[str | None, Sequence[Message]]:
     """The system turn that comes first, if one does, and all other turns.
 
-    A text that looks like a form of contexts (models/chat.py) stays a turn.
+    A text that begins as a form of contexts (models/chat.py) stays a turn, unless it is the
+    `context` of a row of this package. Raises DataError for one there of an unknown form.
     """
-    is_context = bool(messages) and messages[0].role == "system"
-    if is_context and (is_form_allowed or not str(messages[0].text).startswith("@")):
-        return messages[0].text, messages[1:]
-    return None, messages
+    if not messages or messages[0].role != "system":
+        return None, messages
+    first = messages[0]
+    if str(first.text).startswith("@"):
+        if not is_form_allowed or first.at != CONTEXT_AT:
+            return None, messages
+        check_form(first.text)
+    return first.text, messages[1:]
 
 
 def _without_answer(turns: Sequence[Message], context: str | None) -> str:
@@ -194,12 +200,13 @@ def _answer(turn: Message, reading: Reading, notes: Counter[str], split: bool) -
     """What is trained on of an answer, and its reasoning."""
     text = turn.text or ""
     tagged, as_it_stands, rest = split_thought(text) if split else ("", "", text)
-    thought = "\n".join(filter(None, [turn.reasoning, tagged]))
+    of_key = "" if turn.reasoning.strip() == tagged else turn.reasoning
+    thought = "\n".join(filter(None, [of_key, tagged]))
     if not (thought or as_it_stands):
         return text, ""
     if reading.reasoning == "train":
         notes["reasoning_trained"] += 1
-        before = f"<think>\n{turn.reasoning}\n</think>\n\n" if turn.reasoning else ""
+        before = f"<think>\n{of_key}\n</think>\n\n" if of_key else ""
         return f"{before}{as_it_stands}{rest}", thought
     notes["reasoning_dropped"] += 1
     if not rest.strip():

@@ -42,6 +42,11 @@ def is_unused(key: str, value: Any) -> bool:
     return value is not None and not (key in (LABEL, TAG) and is_empty(value))
 
 
+def says_more_than_no(value: Any) -> bool:
+    """Whether a weight says something else than that a turn is not trained on, or nothing."""
+    return not is_empty(value) and number_of(value) != 0.0
+
+
 def weights_of(item: Mapping[str, Any], keys: Sequence[str]) -> list[float]:
     """The weights of a turn or a row at some keys. Raises DataError for what is none."""
     weights = []

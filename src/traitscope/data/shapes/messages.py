@@ -6,7 +6,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from traitscope.data.json_fields import quoted, text_of, typed
-from traitscope.data.shapes.marks import has_empty, is_learnt, is_weighted, weights_of
+from traitscope.data.shapes.marks import (
+    has_empty,
+    is_learnt,
+    is_weighted,
+    says_more_than_no,
+    weights_of,
+)
 from traitscope.errors import DataError
 from traitscope.plain_values import NotPlainError, from_json
 
@@ -40,6 +46,8 @@ ROW_WEIGHT_KEYS = ("weight", "train")
 "keys of a row that say so; its `loss` may be one that was measured"
 USED_KEYS = {*ROLE_KEYS, *TEXT_KEYS, *REASONING_KEYS, *WEIGHT_KEYS, *CALL_KEYS}
 TEXT_TYPES = ("text", "input_text", "output_text")
+PART_KEYS = ("text", "content")
+"keys of the text of a part"
 THOUGHT_TYPES = ("thinking", "reasoning", "reasoning_content")
 MEDIA_KEYS = re.compile(r"(input_|output_)?(image|audio|video|file)s?(_(url|id|bytes|path))?")
 "keys of a part that hold no text, but what the text is about"
@@ -54,6 +62,8 @@ CALL_ROLES = ("function_call",)
 "roles of turns that are calls of tools and nothing else, as ShareGPT has them"
 Place = tuple[str | int, ...]
 "keys and numbers that lead from a row to a value"
+CONTEXT_AT: Place = ("context",)
+"where the system turn of a row of this package stands, which may be a form of contexts"
 
 
 class Message(NamedTuple):
@@ -128,6 +138,23 @@ def parts_of(
     return "".join(texts) if texts else None, "\n".join(thoughts)
 
 
+def with_text(parts: Sequence[Any], text: str) -> list[Any]:
+    """The parts of a content with another text.
+
+    The first part of text takes it, and further ones are left empty. All else stays as it is.
+    """
+    changed = []
+    for part in parts:
+        is_object = isinstance(part, dict)
+        if is_object and part.get("type", "text") not in TEXT_TYPES:
+            changed.append(part)
+            continue
+        keys = [key for key in PART_KEYS if is_object and part.get(key) is not None]
+        changed.append({**part, **dict.fromkeys(keys, text)} if is_object else text)
+        text = ""
+    return changed
+
+
 def reasoning_in(row: dict[str, Any], not_used: set[str] | None = None, path: str = "") -> str:
     """The reasoning beside an answer; empty where there is none.
 
@@ -173,28 +200,43 @@ def with_reasoning_of(
 
 
 def split_thought(text: str) -> tuple[str, str, str]:
-    """Reasoning in tags at the beginning of a text, the tagged part as it stands, and the rest.
+    """Reasoning in tags at the beginning of a text, the tagged parts as they stand, and the rest.
 
-    A closing tag that stands once, without an opening one, ends reasoning, too. The reasoning may
-    be empty; the tagged part is empty where there is none.
+    A closing tag that stands without an opening one ends reasoning, too. The reasoning may be
+    empty; the tagged parts are empty where there is none.
 
     Raises DataError where the reasoning does not end: the text holds no answer then.
     """
     if "<" not in text:
         return "", "", text
-    match = THOUGHT.match(text)
-    if match is None:
-        opened = OPENED.match(text)
-        if opened is not None and f"</{opened[1]}>" not in text:
-            raise DataError(
-                f"the answer opens <{opened[1]}> and never closes it; expected an answer behind the"
-                " reasoning; delete the row: it was cut off"
-            )
+    thoughts, end = _tagged(text, 0)
+    if not thoughts:
         match = CLOSED.match(text)
-        if match is None or f"<{match[2]}>" in text or text.count(f"</{match[2]}>") > 1:
+        if match is None or f"<{match[2]}>" in match[1]:
             return "", "", text
-        return match[1].strip(), match[0], text[match.end() :]
-    return match[2].strip(), match[0], text[match.end() :]
+        thoughts, end = _tagged(text, match.end())
+        if f"<{match[2]}>" in text[end:] or f"</{match[2]}>" in text[end:]:
+            return "", "", text
+        thoughts.insert(0, match[1].strip())
+    return "\n".join(filter(None, thoughts)), text[:end], text[end:]
+
+
+def _tagged(text: str, start: int) -> tuple[list[str], int]:
+    """The reasoning of each of the tagged parts that follow each other, and where they end.
+
+    Raises DataError for one that does not end.
+    """
+    thoughts = []
+    while match := THOUGHT.match(text, start):
+        thoughts.append(match[2].strip())
+        start = match.end()
+    opened = OPENED.match(text, start)
+    if opened is not None and f"</{opened[1]}>" not in text[start:]:
+        raise DataError(
+            f"the answer opens <{opened[1]}> and never closes it; expected an answer behind the"
+            " reasoning; delete the row: it was cut off"
+        )
+    return thoughts, start
 
 
 def with_weight_of(row: Mapping[str, Any], messages: Sequence[Message]) -> list[Message]:
@@ -256,6 +298,9 @@ def _message(item: dict[str, Any], place: Place, not_used: set[str]) -> Message:
             f"the {text_key} of a {role} turn is null; expected a text; add it or delete the row"
         )
     weights = weights_of(item, WEIGHT_KEYS) if role == "assistant" else []
+    if role != "assistant":
+        marked = [key for key in WEIGHT_KEYS if says_more_than_no(item.get(key))]
+        not_used.update(f"{place[0]}[].{key} of {role} turns" for key in marked)
     return Message(
         role=role,
         text=text,
@@ -299,9 +344,11 @@ def _parsed(value: Any) -> Any:
 def _first_key(item: dict[str, Any], keys: tuple[str, ...]) -> str:
     """The first of the keys that an object has; the first of all where it has none.
 
+    A null counts where all are null: tables write one for every key that an object has not.
     Raises DataError where it has several that differ.
     """
-    there = [key for key in keys if key in item]
+    there = [key for key in keys if item.get(key) is not None]
+    there = there or [key for key in keys if key in item]
     if any(item[key] != item[there[0]] for key in there):
         raise DataError(
             f"a turn has {' and '.join(there)}, which differ; expected one of them; delete the"
@@ -318,7 +365,7 @@ def _part(part: Any, name: str) -> tuple[str, bool, list[str]]:
     kind = part.get("type", "text")
     is_thought = kind in THOUGHT_TYPES
     if is_thought or kind in TEXT_TYPES:
-        keys = (*REASONING_KEYS, "text") if is_thought else ("text", "content")
+        keys = (*REASONING_KEYS, "text") if is_thought else PART_KEYS
         others = [key for key in part if key not in ("type", *keys) and part[key] is not None]
         for key in others:
             if MEDIA_KEYS.fullmatch(key):

@@ -7,6 +7,7 @@ from typing import Any, Literal, NamedTuple
 from traitscope.data.json_fields import quoted, text_of, typed
 from traitscope.data.shapes.marks import LABEL, TAG
 from traitscope.data.shapes.messages import (
+    CONTEXT_AT,
     REASONING_KEYS,
     ROW_WEIGHT_KEYS,
     Message,
@@ -134,6 +135,8 @@ def mapped(row: Row, names: Mapping[str, str]) -> tuple[Row, Row]:
         is_context = key in SYSTEM_KEYS and "context" in names
         if key in others and key not in named and not is_context:
             fields[key] = others.pop(key)
+    if str(fields.get("context")).startswith("@"):  # text: only rows of this package hold forms
+        fields["system"] = fields.pop("context")
     return fields, others
 
 
@@ -181,9 +184,10 @@ def _with_earlier(
                 " delete the other"
             )
         return [messages[0], *earlier, *messages[1:]]
-    if context is None or (earlier and earlier[0] == Message("system", context)):
+    if context is None or (earlier and earlier[0][:2] == ("system", context)):
         return [*earlier, *messages]
-    return [Message("system", context), *earlier, *messages]
+    at = CONTEXT_AT if more_keys and row.get("context") == context else ()
+    return [Message("system", context, at=at), *earlier, *messages]
 
 
 def answer_at(row: Row, key: str, unused: Counter[str]) -> list[Message]:

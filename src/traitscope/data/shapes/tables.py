@@ -1,7 +1,6 @@
-"""Rows of a table: numbers of cells that differ, quotes that are left open, and empty cells."""
+"""Rows of a table: numbers of cells that differ, quotes that are misplaced, and empty cells."""
 
-import csv
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from traitscope.plurals import counted
@@ -11,15 +10,25 @@ LEFT_OPEN = (
     ' expected a closing quote; close it, or write "" for a quote in a cell'
 )
 "what is wrong with the last row of a table that holds the rest of the file"
+BEHIND_QUOTE = (
+    "text stands behind a closing quote{}; expected the delimiter or the end of the row; quote the"
+    ' whole cell, and write "" for a quote in it'
+)
+"what is wrong with a row that has a quote inside a quoted cell"
 MOST_OF_HEADER = 40
 "characters of the names of a header that a message shows"
 
 
-def kept_in(kept: list[str], lines: Iterable[str]) -> Iterator[str]:
-    """The lines, each of which is also put into a list."""
-    for line in lines:
-        kept.append(line)
-        yield line
+def broken(reason: str, first: int, last: int) -> str:
+    """What is wrong with a row that the reader of tables refused for a reason.
+
+    first, last: Numbers of its lines.
+    """
+    if "unexpected end" in reason:
+        return LEFT_OPEN.format(last)
+    if "expected after" in reason:
+        return BEHIND_QUOTE.format("" if first == last else f" in line {last}, where the row ends")
+    return f"broken table ({reason}); expected rows of cells; repair the line"
 
 
 def ragged(n_cells: int, header: Sequence[str]) -> str:
@@ -32,18 +41,6 @@ def ragged(n_cells: int, header: Sequence[str]) -> str:
         f" ({', '.join(header)[:MOST_OF_HEADER]}); expected one for each name; {way_out}, or delete"
         " the row"
     )
-
-
-def is_left_open(lines: Sequence[str], delimiter: str) -> bool:
-    """Whether a quote is opened in the lines of a row and never closed."""
-    if "".join(lines).count('"') % 2 == 0:
-        return False
-    try:
-        for _ in csv.reader(lines, delimiter=delimiter, strict=True):
-            pass
-    except csv.Error as error:
-        return "unexpected end" in str(error)
-    return False
 
 
 def fill(fields: dict[str, Any], is_table: bool) -> None:

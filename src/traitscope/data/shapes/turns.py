@@ -5,14 +5,21 @@ A prompt is the text of a user turn, or `@turns:` with a JSON list of turns befo
     @turns:[{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}, ...]
 
 So a prompt stays a text wherever it goes. `models/chat.py` renders the turns by the chat template.
+It also says what the forms of contexts mean, which rows of this package have at `context`.
 """
 
 import json
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from traitscope.errors import DataError
+
 MARK = "@turns:"
 "begins a prompt of several turns"
+MOVED = "@user:"
+"begins a context whose text stands in the user's turn"
+BARE = "@none"
+"the context without a template"
 ROLES = ("system", "user", "assistant", "tool")
 "roles that a turn can have"
 
@@ -37,6 +44,21 @@ def prompt_of(turns: Sequence[Turn]) -> str:
     for turn in turns:
         messages.append({"role": turn.role, "content": turn.text})
     return MARK + json.dumps(messages, ensure_ascii=False)
+
+
+def is_known_form(context: str) -> bool:
+    """Whether a context that begins with an @ has a form that models/chat.py knows."""
+    return context == BARE or context.startswith((MOVED, f"{BARE}:"))
+
+
+def check_form(context: str | None) -> None:
+    """Raise DataError for the context of a row that begins with an @ and has no known form."""
+    if context and context.startswith("@") and not is_known_form(context):
+        raise DataError(
+            f"the context {context[:40]!r} begins with an @ and is no form of contexts; expected a"
+            f" text, or one of {MOVED}TEXT, {BARE} and {BARE}:TEXT; put a system turn that begins"
+            " with an @ at the key 'system', where it is text"
+        )
 
 
 def turns_of(prompt: str) -> list[Turn]:

@@ -28,7 +28,14 @@ from traitscope.data.shapes.containers import (
     byte_order_mark,
     container_of,
 )
-from traitscope.data.shapes.messages import Place
+from traitscope.data.shapes.messages import (
+    TEXT_KEYS,
+    Place,
+    messages_in,
+    parts_of,
+    with_text,
+)
+from traitscope.data.shapes.rows import PREFERENCE_PROMPTS
 from traitscope.errors import DataError
 
 Row = dict[str, Any]
@@ -175,24 +182,78 @@ def _change_rejected(row: Written, record: Record, original: Row) -> None:
 
 
 def _put(row: Written, place: Place, text: str, before: str) -> None:
-    """Put a text where another one stood, behind reasoning in tags, which no record changes."""
-    holder = _at(row.fields, place[:-1])
-    stood = holder[place[-1]]
-    kept_head = ""
-    if isinstance(stood, str) and stood.endswith(before):
-        kept_head = stood.removesuffix(before)
-    holder[place[-1]] = f"{kept_head}{text}"
-    row.changed.add(str(place[0]))
+    """Put a text where another one stood, alone or in parts of a content, and where it is again."""
+    for copy_at in _copies(row.fields, place):
+        holder = _at(row.fields, copy_at[:-1])
+        stood = holder[copy_at[-1]]
+        if isinstance(stood, list):
+            whole = parts_of(stood, str(copy_at[-1]))[0] or ""
+            holder[copy_at[-1]] = with_text(stood, _behind_reasoning(whole, text, before))
+        else:
+            holder[copy_at[-1]] = _behind_reasoning(stood, text, before)
+        row.changed.add(str(copy_at[0]))
+
+
+def _behind_reasoning(stood: str, text: str, before: str) -> str:
+    """A text behind reasoning in tags, which no record changes, and without that of a key."""
+    if stood.endswith(before):
+        return f"{stood.removesuffix(before)}{text}"
+    of_key = before.removesuffix(stood) if before.endswith(stood) else ""
+    return text.removeprefix(of_key)
 
 
 def _weighed_0(row: Written, place: Place) -> bool:
     """Give an answer the weight 0, and return whether it can have one."""
-    turn = _at(row.fields, place[:-1]) if len(place) > 1 else None
-    if not isinstance(turn, dict):
+    if len(place) < 2 or not isinstance(_at(row.fields, place[:-1]), dict):
         return False
-    turn["weight"] = 0
-    row.changed.add(str(place[0]))
+    for copy_at in _copies(row.fields, place):
+        _at(row.fields, copy_at[:-1])["weight"] = 0
+        row.changed.add(str(copy_at[0]))
     return True
+
+
+def _copies(row: Row, place: Place) -> list[Place]:
+    """The place of a text, and those at which a row repeats it.
+
+    A turn may have its text at two keys. `messages` beside preference data may be `chosen` again,
+    and the prompt and the rejected answer may repeat its earlier turns.
+    """
+    turns = [place[:-1]]
+    if len(place) == 3 and place[0] == "chosen":
+        turns += _turns_again(row, int(place[1]))
+    copies = []
+    for at in turns:
+        keys = [place[-1]]
+        if at and isinstance(at[-1], int) and place[-1] in TEXT_KEYS:
+            keys = [key for key in TEXT_KEYS if _at(row, at).get(key) is not None]
+        copies += [(*at, key) for key in keys]
+    return copies
+
+
+def _turns_again(row: Row, number: int) -> list[Place]:
+    """Where a row of preference data repeats the turn of `chosen` of a number."""
+    chosen = row["chosen"]
+    again: list[Place] = [("messages", number)] if row.get("messages") == chosen else []
+    system, turns = _said(chosen)
+    turn = number - len(system)
+    for key in (*PREFERENCE_PROMPTS, "rejected"):
+        system, others = _said(row.get(key))
+        is_answer = key == "rejected"
+        end = turn + 1 if is_answer else len(others)
+        if turn < len(others) - is_answer and others[:end] == turns[:end]:
+            again.append((key, turn + len(system)))
+    return again
+
+
+def _said(turns: Any) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
+    """Role and text of the system turn that comes first, and of the other turns, if they are."""
+    try:
+        messages = messages_in(turns, "turns", Counter())
+    except DataError:
+        return [], []
+    said = [(message.role, (message.text or "").strip()) for message in messages]
+    n_system = int(bool(said) and said[0][0] == "system")
+    return said[:n_system], said[n_system:]
 
 
 def _at(row: Row, place: Place) -> Any:

@@ -43,8 +43,9 @@ def with_reasoning(tokenizer: Any, switches: facts.Switches, answer: str) -> str
     for fields in ({"content": answer}, {"content": rest, "reasoning_content": thought}):
         written = _behind(tokenizer, switches, header, fields)
         end = written.rfind(rest)
-        if end >= 0 and thought in written[:end]:
-            is_part = thought or TAG.search(written[:end])
+        before = written[: max(end, 0)]
+        if end >= 0 and (thought in before or tagged.strip() in before):
+            is_part = thought or TAG.search(before)
             return written[: end + len(rest)] if is_part else rest
     raise DataError(
         "the answer begins with reasoning, and the chat template writes none before a finished"
