@@ -2,8 +2,6 @@
 
 from pathlib import Path
 
-import numpy as np
-
 
 def write_gguf(path: Path, directions: dict, architecture: str) -> Path:
     """A file as `ControlVector.export_gguf` of repeng writes it."""
