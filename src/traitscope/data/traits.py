@@ -33,6 +33,7 @@ from traitscope.data.own_traits.checked_fields import (
     text_of,
     texts_of,
     typed,
+    words_of,
 )
 from traitscope.data.own_traits.word_scores import begins_with_word
 from traitscope.data.own_traits.word_scores import contains_word as contains_word
@@ -209,7 +210,7 @@ def _trait(content: Any, where: str) -> Trait:
             " delete one of them"
         )
     if not is_judged:
-        forms = texts_of(content["word_forms"], "word_forms", where)
+        forms = words_of(content["word_forms"], "word_forms", where)
     paraphrases: tuple[str, ...] = ()
     if "rewordings" in content:
         paraphrases = texts_of(content["rewordings"], "rewordings", where)
