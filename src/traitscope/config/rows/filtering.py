@@ -11,7 +11,6 @@ from typing import Literal
 from traitscope.config.common import ROWS, check_minimums
 from traitscope.config.fields import setting
 from traitscope.config.rows.reading import READING, Reading
-from traitscope.data.own_traits.word_scores import is_word
 from traitscope.errors import ConfigError
 
 THINK = "think"
@@ -75,7 +74,7 @@ class FilterRules:
                 f"banned_words={self.banned_words!r}; expected a list of words, none of them blank;"
                 " name words, or leave it out"
             )
-        if signs := [word for word in self.banned_words if not is_word(word)]:
+        if signs := [word for word in self.banned_words if not any(map(str.isalnum, word))]:
             raise ConfigError(
                 f"banned_words names {', '.join(map(repr, signs))}, which no row holds as a word;"
                 " expected words with a letter or a digit; name others"
