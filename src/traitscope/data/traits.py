@@ -135,8 +135,9 @@ def _scored(trait: Trait, where: str, words: bool, judges: bool) -> Trait:
     if trait.judges:
         raise TraitError(
             f"{where} is a behaviour, scored by judges ({', '.join(trait.judges)}); expected a"
-            " trait with word_forms here; measure it, take vectors of it (extract), or run the"
-            " study transfer_ratio"
+            " trait with word_forms here; measure it, compare models by it, take vectors of it"
+            " (extract), steer by them (steer-scan), make an experiment of it, or run the study"
+            " transfer_ratio (in Python: load_trait(NAME, judges=True) loads it)"
         )
     raise TraitError(
         f"{where} is a trait file of persona_vectors, which names no words to score answers by;"
