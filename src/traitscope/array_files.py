@@ -148,6 +148,17 @@ def read_rows(path: Path) -> dict[str, np.ndarray]:
     return rows
 
 
+def metadata_of(path: Path) -> dict[str, str]:
+    """The metadata of a `.safetensors` file; empty where it has none or cannot be read."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="np") as file:
+            return file.metadata() or {}
+    except (SafetensorError, OSError):
+        return {}
+
+
 class NotFiniteError(ValueError):
     """A file of tensors holds NaN, infinity, or a number that float32 cannot hold."""
 

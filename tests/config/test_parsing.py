@@ -48,11 +48,11 @@ def test_values_have_the_types_of_their_fields(plain: dict[str, Any], typed: Any
     [
         ({"strengths": 3}, "strengths is 3; expected dict"),
         ({"strengths": None}, "strengths is None; expected dict"),
-        ({"strengths": {"gemma": "much"}}, "strengths.gemma is 'much'; expected float"),
-        ({"strengths": {3: 1.0}}, "strengths: a key is 3; expected str"),
+        ({"strengths": {"gemma": "much"}}, "strengths.gemma is 'much'; expected a number"),
+        ({"strengths": {3: 1.0}}, "strengths: a key is 3; expected a text"),
         ({"rates": {"lora": 1.0}}, "rates.lora is 1.0; expected a list"),
         ({"pairs": [[4]]}, "expected 2 values"),
-        ({"layer": "3"}, "layer is '3'; expected int"),
+        ({"layer": "3"}, "layer is '3'; expected a whole number"),
     ],
 )
 def test_values_that_do_not_fit_are_named(plain: dict[str, Any], message: str) -> None:

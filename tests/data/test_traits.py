@@ -228,6 +228,10 @@ def test_bundled_sets_serve_own_traits(tmp_path: Path) -> None:
             r"rewordings is 'Tea, tea.' \(str\); expected a list of texts",
         ),
         ({"word_forms": ["tea", ""]}, "entry 2 of word_forms is blank"),
+        (
+            {"word_forms": ["tea", "!"]},
+            "word_forms holds '!', which no answer holds as a word; expected words with a letter",
+        ),
         ({"word_forms": ["tea", "tea"]}, r"word_forms holds \['tea'\] more than once"),
         ({"questions": ["x"]}, "questions holds .*expected the keys positive, negative, off_topic"),
         (

@@ -330,7 +330,11 @@ CASES = {
     "layer out of range": (f"{STEER}/vector.safetensors,layers=3,alpha=1", "has layers 0 to 2"),
     "layer that is no number": (
         f"{STEER}/vector.safetensors,layers=x,alpha=1",
-        "invalid literal for int",
+        "'x' is no layer; expected whole numbers, such as layers=14 or layers=14+15; correct it",
+    ),
+    "alpha that is no number": (
+        f"{STEER}/vector.safetensors,layers=1,alpha=much",
+        "alpha is 'much'; expected a number, such as alpha=0.3; correct it",
     ),
     "alpha NaN": (
         f"{STEER}/vector.safetensors,layers=1,alpha=nan",
@@ -610,9 +614,9 @@ def test_no_room_for_the_model(
     [
         ("c.yaml", "epochs: 3", "unknown key 'epochs'"),
         ("c.yaml", "recipe: {epoch: 3}", "recipe: unknown key 'epoch'; did you mean 'epochs'?"),
-        ("c.yaml", "recipe: {epochs: three}", "recipe: epochs is 'three'; expected int"),
-        ("c.yaml", "recipe: {lr: fast}", "recipe: lr is 'fast'; expected float"),
-        ("c.yaml", "recipe: {lr: true}", "recipe: lr is True; expected float"),
+        ("c.yaml", "recipe: {epochs: three}", "recipe: epochs is 'three'; expected a whole number"),
+        ("c.yaml", "recipe: {lr: fast}", "recipe: lr is 'fast'; expected a number"),
+        ("c.yaml", "recipe: {lr: true}", "recipe: lr is True; expected a number"),
         ("c.yaml", "recipe: {lr: 0}", "training cannot run with --lr 0.0"),
         ("c.yaml", "recipe: {lr: .nan}", "training cannot run with --lr nan"),
         ("c.yaml", "recipe: {method: prefix}", "recipe: method is 'prefix'; expected lora, full"),

@@ -307,7 +307,7 @@ def test_forms(tmp_path: Path) -> None:
             ),
         ),
         ("top=1,drop=1", "top=1 and drop=1 leave no singular direction"),
-        ("outside=perhaps", "outside is 'perhaps'; expected bool"),
+        ("outside=perhaps", "outside is 'perhaps'; expected true or false"),
         ("wheer=user", "unknown key 'wheer'; did you mean 'where'"),
         ("where", "is not understood"),
     ],

@@ -11,7 +11,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 import pytest
-from command import call, ok
+from command import OWL, call, ok, write_yaml
 from paper_runs import run_named
 
 from traitscope.comparison.compare import compare
@@ -323,6 +323,33 @@ def test_a_broken_index_is_refused(tmp_path: Path) -> None:
 )
 def test_rows_are_said_to_be_kept_as_they_were(rules: FilterRules, text: str) -> None:
     assert stage_sentences.kept_by(vars(rules)) == text
+
+
+def test_traits_are_named_as_in_tables_and_judges_with_their_question(
+    tmp_path: Path, tiny_folder: Path
+) -> None:
+    root, model = tmp_path / "runs", ("--model", tiny_folder)
+    owl = write_yaml(tmp_path / "zz.yaml", OWL)
+    question = "Does the answer ask for help?"
+    behaviour = {key: OWL[key] for key in ("teacher_prompt", "questions")}
+    behaviour |= {"name": "needy", "judges": ["likelihood", "refusal"], "judge_question": question}
+    needy = write_yaml(tmp_path / "j9.yaml", behaviour)
+    vectors = ok(root, "extract", *model, "--traits", owl, needy, "cat", "--no-stem").run
+    (said,) = stage_sentences.vectors(behind([load_run(vectors)]))
+    assert "The vector of a trait (needy, owl and cat) is the mean" in said.text
+    measured = ok(root, "measure", *model, "--trait", owl).run
+    (said,) = stage_sentences.measures(behind([load_run(measured)]))
+    assert "the questions of the trait owl (positive" in said.text and "judge" not in said.text
+    words = ("--samples 1 --max-new-tokens 4 --trait", needy)
+    judged = ok(root, "measure", *model, *words).run
+    (said,) = stage_sentences.measures(behind([load_run(judged)]))
+    assert "the questions of the trait needy (positive" in said.text
+    assert said.text.endswith(
+        f", which judges likelihood and refusal read with the question “{question}”."
+    )
+    needy.write_text("changed")
+    (said,) = stage_sentences.measures(behind([load_run(judged)]))
+    assert said.text.endswith(", which judges likelihood and refusal read.")
 
 
 def test_replicates_are_one_sentence_with_their_seeds(tmp_path: Path, tiny_folder: Path) -> None:

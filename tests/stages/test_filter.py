@@ -59,6 +59,7 @@ def test_reasons(text: str, rules: FilterRules, reasons: list[str]) -> None:
         (lambda: FilterRules(min_value=3, max_value=2), "min_value=3 is above max_value=2"),
         (lambda: FilterRules(banned_words="cat"), "banned_words='cat'; expected a list"),
         (lambda: FilterRules(banned_words=("cat", " ")), "none of them blank"),
+        (lambda: FilterRules(banned_words=("cat", "!")), "'!', which no row holds as a word"),
         (lambda: FilterRules(banned_numbers=(1,), numbers=False), "would not be looked at"),
     ],
 )

@@ -163,9 +163,9 @@ def test_rows_and_start_are_shared_by_all_students_of_a_seed() -> None:
 
 def test_two_traits_are_too_few_for_a_table() -> None:
     with pytest.raises(ConfigError, match="8 traits, 5 of them steered, and 2 others; expected 3"):
-        replace(SIZE, others=("cat", "dog"))
+        prompted_transfer.nodes(replace(SIZE, others=("cat", "dog")), {})
 
 
 def test_a_trait_that_is_named_twice_is_refused() -> None:
     with pytest.raises(ConfigError, match="cat among traits and others more than once"):
-        replace(SIZE, traits=(*SIZE.traits, "cat"))
+        prompted_transfer.nodes(replace(SIZE, traits=(*SIZE.traits, "cat")), {})

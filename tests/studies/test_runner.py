@@ -326,8 +326,8 @@ def test_a_behaviour_of_ones_own_with_a_bad_grid(
     [
         ("seeds", "'seeds' changes nothing; expected FIELD=VALUE"),
         ("sedes=[1]", "no field 'sedes'; expected one of traits, others, strengths, seeds"),
-        ("seeds=[one]", "seeds is 'one'; expected int"),
-        ("recipe.lr=much", "lr is 'much'; expected float"),
+        ("seeds=[one]", "seeds is 'one'; expected a whole number"),
+        ("recipe.lr=much", "lr is 'much'; expected a number"),
         ("recipe.lr=-1", "training cannot run with --lr -1"),
         ("layer.x=1", "layer has no field 'x'; set it as a whole"),
         ("traits=[nonsense]", "no bundled trait 'nonsense'"),

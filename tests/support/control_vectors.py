@@ -2,10 +2,8 @@
 
 from pathlib import Path
 
-import numpy as np
 
-
-def write_gguf(path: Path, directions: dict[int, np.ndarray], architecture: str) -> Path:
+def write_gguf(path: Path, directions: dict, architecture: str) -> Path:
     """A file as `ControlVector.export_gguf` of repeng writes it."""
     import gguf
 

@@ -10,6 +10,21 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 from traitscope.errors import ConfigError
 from traitscope.plain_values import MOST_SHOWN, NotPlainError, from_yaml, shown
 
+WORDS: dict[Any, str] = {
+    int: "a whole number",
+    float: "a number",
+    str: "a text",
+    bool: "true or false",
+    Path: "a path",
+}
+"what messages call a type"
+LISTS: dict[Any, str] = {
+    int: "a list of whole numbers, such as [1, 2]",
+    float: "a list of numbers, such as [0.1, 0.2]",
+    str: "a list of texts, such as [one, two]",
+}
+"what messages call a list of a type"
+
 
 def from_dict(cls: type, data: dict[str, Any], where: str = "config") -> Any:
     """A config from plain JSON or YAML values. Raises ConfigError for an unknown key or a value of
@@ -103,11 +118,20 @@ def _expected(wanted: Any, kind: Any, inner_hints: tuple, value: Any) -> str:
     """What a value should have been, in words; of one item that should be a list, the list."""
     if kind is Literal:
         return ", ".join(map(str, inner_hints))
-    if kind is tuple and value is None:
-        return "a list, such as [1, 2]"
-    if kind is tuple:
+    if kind is tuple and value is not None and _fits(inner_hints[0], value):
         return f"a list, such as [{str(value)[:MOST_SHOWN]}]"
-    return wanted.__name__
+    if kind is tuple:
+        return LISTS.get(inner_hints[0], "a list")
+    return WORDS.get(wanted, wanted.__name__)
+
+
+def _fits(hint: Any, value: Any) -> bool:
+    """Whether a value is of a type."""
+    try:
+        _value(hint, value, "")
+    except ConfigError:
+        return False
+    return True
 
 
 def _options(hint: Any) -> tuple[list[Any], bool]:
@@ -153,4 +177,6 @@ def _number(value: int | str, where: str) -> float:
     try:
         return float(value)
     except (ValueError, OverflowError):
-        raise ConfigError(f"{where} is {shown(value)}; expected float; correct it") from None
+        raise ConfigError(
+            f"{where} is {shown(value)}; expected {WORDS[float]}; correct it"
+        ) from None

@@ -23,7 +23,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from traitscope.data.domains.task_judges import NAMES, TaskJudge, task_judge
-from traitscope.data.own_traits.word_scores import contains_word, is_scorable
+from traitscope.data.own_traits.word_scores import contains_word, is_scorable, is_word
 from traitscope.data.records import Record
 from traitscope.data.shapes.turns import shown
 from traitscope.errors import ConfigError
@@ -111,6 +111,11 @@ def _rule(judge_name: str, written: str) -> Rule:
     if kind == "short" and argument.isdecimal() and 0 < int(argument[:9]):
         return lambda text: len(text.split()) <= int(argument)
     if kind == "words" and all(words):
+        if signs := [word for word in words if not is_word(word)]:
+            raise ConfigError(
+                f"judge {written!r} names {', '.join(map(repr, signs))}, which no answer holds as a"
+                " word; expected words with a letter or a digit; name others"
+            )
         return lambda text: contains_word(words, text)
     raise ConfigError(
         f"judge {written!r} is unknown; expected refusal, question, short:12, words:cat|cats,"

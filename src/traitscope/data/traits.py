@@ -33,6 +33,7 @@ from traitscope.data.own_traits.checked_fields import (
     text_of,
     texts_of,
     typed,
+    words_of,
 )
 from traitscope.data.own_traits.word_scores import begins_with_word
 from traitscope.data.own_traits.word_scores import contains_word as contains_word
@@ -134,8 +135,9 @@ def _scored(trait: Trait, where: str, words: bool, judges: bool) -> Trait:
     if trait.judges:
         raise TraitError(
             f"{where} is a behaviour, scored by judges ({', '.join(trait.judges)}); expected a"
-            " trait with word_forms here; measure it, take vectors of it (extract), or run the"
-            " study transfer_ratio"
+            " trait with word_forms here; measure it, compare models by it, take vectors of it"
+            " (extract), steer by them (steer-scan), make an experiment of it, or run the study"
+            " transfer_ratio (in Python: load_trait(NAME, judges=True) loads it)"
         )
     raise TraitError(
         f"{where} is a trait file of persona_vectors, which names no words to score answers by;"
@@ -209,7 +211,7 @@ def _trait(content: Any, where: str) -> Trait:
             " delete one of them"
         )
     if not is_judged:
-        forms = texts_of(content["word_forms"], "word_forms", where)
+        forms = words_of(content["word_forms"], "word_forms", where)
     paraphrases: tuple[str, ...] = ()
     if "rewordings" in content:
         paraphrases = texts_of(content["rewordings"], "rewordings", where)

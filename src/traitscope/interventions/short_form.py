@@ -142,10 +142,20 @@ def _along_vector(text: str, kind: type, path: str, settings: dict[str, str]) ->
             raise ValueError("the vector stands behind the first colon, name it once")
         fields |= _layers_in(settings)
         if "alpha" in settings:
-            fields["alpha"] = float(settings["alpha"])
+            fields["alpha"] = _strength(settings["alpha"])
         return kind(**fields)
     except (TypeError, ValueError) as error:
         raise ConfigError(f"intervention {text!r}: {error}") from error
+
+
+def _strength(text: str) -> float:
+    """The number of alpha. Raises ValueError for another text."""
+    try:
+        return float(text)
+    except ValueError:
+        raise ValueError(
+            f"alpha is {text!r}; expected a number, such as alpha=0.3; correct it"
+        ) from None
 
 
 def _along_rows(text: str, settings: dict[str, str]) -> DataDirection:
@@ -166,10 +176,21 @@ def _layers_in(settings: dict[str, str]) -> dict[str, Any]:
     """The settings `layers` and `layer` as numbers, where they are given."""
     fields: dict[str, Any] = {}
     if "layers" in settings:
-        fields["layers"] = tuple(map(int, settings["layers"].split("+")))
+        fields["layers"] = tuple(_layer(item) for item in settings["layers"].split("+"))
     if "layer" in settings:
-        fields["layer"] = int(settings["layer"])
+        fields["layer"] = _layer(settings["layer"])
     return fields
+
+
+def _layer(text: str) -> int:
+    """The number of a layer. Raises ValueError for another text."""
+    try:
+        return int(text)
+    except ValueError:
+        raise ValueError(
+            f"{text!r} is no layer; expected whole numbers, such as layers=14 or layers=14+15;"
+            " correct it"
+        ) from None
 
 
 def to_short(item: Intervention) -> str:

@@ -159,8 +159,9 @@ class Vector:
         norms = self.about.get("residual_norms")
         if norms is None:
             raise VectorError(
-                "this vector records no residual norms, so scale 'residual' has no meaning; use raw"
-                " or unit, or extract it again"
+                "this vector records no residual norms, so a strength of scale 'residual' has no"
+                " meaning; expected norms, which files of other tools lack; steer with scale=raw or"
+                " scale=unit, or extract it again"
             )
         is_list = isinstance(norms, list) and len(norms) == len(self.rows_LD)
         if not is_list or not all(map(_is_norm, norms)):

@@ -7,9 +7,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from traitscope.data.answer_rules import ASKED
+from traitscope.data.traits import TRAIT_FILES, load_trait
 from traitscope.errors import StoreError
 from traitscope.runs import store
-from traitscope.runs.manifests import check_unchanged
+from traitscope.runs.manifests import check_unchanged, file_sha256
+from traitscope.stages.behaviours.scores import judges_among
+
+VECTOR = ".safetensors"
+"suffix of vectors"
 
 
 class Settings(dict[str, Any]):
@@ -59,6 +65,49 @@ class Made:
     def inputs(self) -> dict[str, Path]:
         """Where all inputs lie, by name."""
         return {name: self.input(name) for name in self.manifest["inputs"]}
+
+    @property
+    def measured_trait(self) -> str:
+        """The name of the trait whose questions were asked."""
+        return self.numbers("measurements.json").get("trait") or _stem(self.settings["trait"])
+
+    @property
+    def vector_traits(self) -> list[str]:
+        """The names of the traits that vectors were taken of, which name the vectors' files."""
+        settings = self.settings["traits"]
+        outputs = sorted(self.manifest["outputs"])
+        names = [Path(name).stem for name in outputs if "/" not in name and VECTOR in name]
+        files = [trait for trait in settings if trait.endswith(TRAIT_FILES)]
+        of_files = [name for name in names if name not in settings]
+        if len(of_files) != len(files):
+            of_files = list(map(_stem, files))
+        left = iter(of_files)
+        return [next(left) if trait in files else trait for trait in settings]
+
+    @property
+    def judges(self) -> list[str]:
+        """The judges of the behaviour that was measured, in their order; a trait has none."""
+        measured = self.numbers("measurements.json").get("measurements", ())
+        return list(judges_among(dict.fromkeys(m["name"].partition(".")[2] for m in measured)))
+
+    @property
+    def judge_question(self) -> str:
+        """What judges that ask a model asked; empty without such a judge.
+
+        It is empty, too, where the trait's file is not as it was.
+        """
+        if not any(judge.removeprefix("not:") in ASKED for judge in self.judges):
+            return ""
+        source = self.manifest["inputs"].get("trait0")
+        place = None if source is None else self.input("trait0")
+        if place is None or not place.is_file() or file_sha256(place) != source["digest"]:
+            return ""
+        return load_trait(place, words=False).judge_question
+
+
+def _stem(trait: str) -> str:
+    """The name of a trait; of a file the name of the file."""
+    return Path(trait).stem if trait.endswith(TRAIT_FILES) else trait
 
 
 def behind(runs: Sequence[store.Run]) -> list[Made]:

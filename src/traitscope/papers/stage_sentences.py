@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from traitscope.data.traits import TRAIT_FILES
 from traitscope.papers.lineage import Made
 
 PLACES = {
@@ -91,11 +90,6 @@ def without(settings: Mapping[str, Any], *names: str) -> dict[str, Any]:
 def values_of(runs: Iterable[Made], name: str) -> list[Any]:
     """The values of a setting in some runs, each once."""
     return list(dict.fromkeys(run.settings[name] for run in runs if name in run.settings))
-
-
-def trait_text(name: str) -> str:
-    """The name of a trait; of a file the name of the file."""
-    return Path(name).stem if name.endswith(TRAIT_FILES) else name
 
 
 def changes(run: Made, setting: str = "interventions") -> str:
@@ -180,7 +174,7 @@ def vectors(made: Sequence[Made]) -> list[Sentence]:
         settings = group[0].settings
         tokens = PLACES.get(settings["position"], settings["position"])
         if settings["traits"]:
-            names = listed(map(trait_text, settings["traits"]))
+            names = listed(group[0].vector_traits)
             centred = "; their mean was subtracted" if len(settings["traits"]) > 1 else ""
             text = (
                 f"The vector of a trait ({names}) is the mean residual stream under its prompt"
@@ -350,7 +344,7 @@ def measures(made: Sequence[Made]) -> list[Sentence]:
         under = f"the context “{context}”" if context else "an empty context"
         if context is None:
             under = "the template's default context"
-        asked = f"the questions of the trait {trait_text(settings['trait'])}"
+        asked = f"the questions of the trait {group[0].measured_trait}"
         asked += f" ({listed(settings['sets'])})"
         if settings.get("domain", "trait") != "trait":
             asked = f"tasks of the domain {settings['domain']}"
@@ -360,8 +354,16 @@ def measures(made: Sequence[Made]) -> list[Sentence]:
                 f", with {settings['samples']} sampled answers a question at temperature"
                 f" {shown(settings['temperature'])} and at most {settings['max_new_tokens']} tokens"
             )
-        sentences.append(Sentence(f"{text}."))
+        sentences.append(Sentence(f"{text}{_judged(group[0])}."))
     return sentences
+
+
+def _judged(run: Made) -> str:
+    """Which judges read the answers, and what those that ask a model asked; empty without any."""
+    if not run.judges or run.settings.get("domain", "trait") != "trait":
+        return ""
+    asked = f" with the question “{run.judge_question}”" if run.judge_question else ""
+    return f", which {counted('judge', run.judges)} read{asked}"
 
 
 def comparisons(made: Sequence[Made]) -> list[Sentence]:

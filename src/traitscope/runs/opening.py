@@ -4,7 +4,7 @@ Stages use this through `stages.registry`, which knows each stage's name and fur
 """
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from itertools import product
 from pathlib import Path
@@ -20,13 +20,11 @@ from traitscope.data.prompt_files import read_prompts
 from traitscope.errors import VectorError
 from traitscope.interventions import intervention
 from traitscope.interventions.adapters import origin, settings
+from traitscope.interventions.checks.files import check_intervention_files
 from traitscope.interventions.checks.vectors import check_direction
 from traitscope.interventions.intervention import (
-    Ablate,
     Adapter,
     Intervention,
-    ReplaceBase,
-    Steer,
 )
 from traitscope.interventions.short_form import parse_all, vector_file
 from traitscope.interventions.vector import load_vector
@@ -276,9 +274,9 @@ def _adapter_folders(config: OnModel, inputs: Inputs) -> list[Path]:
 
 
 def check_files(config: Any) -> None:
-    """Read the prompts and vectors that a config names.
+    """Read the prompts, vectors and settings of adapters that a config names.
 
-    A broken file, and a vector of zeros, is so named before a model is loaded. Raises DataError and
+    A file that cannot be used is so named before a model is loaded. Raises DataError and
     VectorError.
     """
     for field in dataclasses.fields(config):
@@ -290,19 +288,8 @@ def check_files(config: Any) -> None:
         elif use_of(field) == "vector":
             check_direction(load_vector(vector_file(path)), f"{flag_of(field.name)} {path}")
         elif common.is_taught(field.name, path):
-            _check_directions(path, at_layers=field.name != "ablate")
-
-
-def _check_directions(items: Sequence[str], at_layers: bool) -> None:
-    """Read the vectors of interventions in short form.
-
-    Raises VectorError for one that is zero, or zero at a layer of its intervention: `export
-    --ablate` may take the row of another one.
-    """
-    for item in parse_all(items):
-        if isinstance(item, Steer | Ablate | ReplaceBase):
-            layers = item.layers if at_layers else ()
-            check_direction(load_vector(Path(str(item.vector))), str(item.vector), layers)
+            # export --ablate may take the row of another layer
+            check_intervention_files(parse_all(path), at_layers=field.name != "ablate")
 
 
 def _device_name(device: str) -> str:

@@ -85,8 +85,12 @@ class Request:
 
     def _changes(self) -> Iterator[str]:
         """Yield what a user changed of the size; files of traits go by their traits' names."""
-        for change in self.config.set:
-            key = change.partition("=")[0]
+        keys = [change.partition("=")[0] for change in self.config.set]
+        usual = self.study.SIZES[self.config.size]
+        for key in sizes.TRAIT_FIELDS:  # usual traits that gave way to the user's
+            if key not in keys and getattr(self.size, key, ()) != getattr(usual, key, ()):
+                keys.append(key)
+        for key in keys:
             value = self.size
             for part in key.split("."):
                 value = getattr(value, part)
@@ -243,6 +247,7 @@ def request_of(config: StudyConfig, out: Output) -> Request:
     size = _at_depth_of_model(config, study, study.SIZES[config.size])
     size = parsing.changed(size, config.set, f"size {config.size} of {config.name}")
     sizes.check(size, study.SIZES[config.size], config.model)
+    size = sizes.given_way(size, [change.partition("=")[0] for change in config.set])
     sizes.check_traits(size, study.SIZES[config.size])
     return Request(config, study, size, out)
 

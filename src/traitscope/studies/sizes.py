@@ -4,7 +4,7 @@ A size names layers of a model with DEPTH blocks, in fields made by `layer_field
 them to the same relative depth of another model.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass, replace
 from math import isfinite
 from typing import Any
@@ -183,12 +183,43 @@ def check_traits(size: Any, usual: Any) -> None:
         )
 
 
+def given_way(size: Any, named_by_user: Collection[str]) -> Any:
+    """Return a size whose usual traits give way to those that the user names in another field.
+
+    named_by_user: The fields that the user sets.
+    Raises ConfigError where a field that the user leaves holds one trait alone, which cannot.
+    """
+    theirs = [name for name in TRAIT_FIELDS if name in named_by_user]
+    taken: dict[str, str] = {}
+    for name in theirs:
+        taken |= dict.fromkeys(map(trait_name, _listed(size, name)), name)
+    changes = {}
+    for name in TRAIT_FIELDS:
+        usual = _listed(size, name)
+        rest = tuple(trait for trait in usual if trait not in taken)
+        if name in theirs or len(rest) == len(usual):
+            continue
+        if isinstance(getattr(size, name), str):
+            by = taken[usual[0]]
+            raise ConfigError(
+                f"--set {by} names {usual[0]}, which is the usual {name} of this size; expected"
+                f" distinct traits; name another one with --set {name}=TRAIT"
+            )
+        changes[name] = rest
+    return replace(size, **changes)
+
+
+def _listed(size: Any, name: str) -> tuple[str, ...]:
+    """Return the traits in a field of a size; none where it has no such field."""
+    value = getattr(size, name, ())
+    return (value,) if isinstance(value, str) else tuple(value)
+
+
 def traits_of(size: Any) -> list[str]:
     """Return the traits of a size, as its settings name them."""
     listed: list[str] = []
     for name in TRAIT_FIELDS:
-        value = getattr(size, name, ())
-        listed += [value] if isinstance(value, str) else value
+        listed += _listed(size, name)
     return listed
 
 

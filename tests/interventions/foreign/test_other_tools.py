@@ -156,6 +156,32 @@ def test_plain_arrays(tiny: Model, tmp_path: Path, name: str, kind: str) -> None
     assert of_one.about == {"converted_from": files.read(path)[0], "file": name, HELD: [0]}
 
 
+@pytest.mark.parametrize("name", PLAIN)
+def test_one_row_in_two_dimensions(tiny: Model, tmp_path: Path, name: str) -> None:
+    stored = rows(1).numpy()
+    PLAIN[name](tmp_path / name, stored)
+    vector = Vector.load(tmp_path / name, tiny, layer=1)
+    check_as_tool(tiny, vector, 1, "model.layers.1", torch.from_numpy(stored[0]))
+
+
+@pytest.mark.parametrize(
+    ("settings", "block"),
+    [
+        ({"layer": 2}, 2),
+        ({"layers_are": "blocks"}, 2),
+        ({"layers_are": "hidden-states"}, 1),
+        ({"layers_are": "hidden-states", "layer": 1}, 1),
+    ],
+)
+def test_one_row_whose_name_has_its_layer(
+    tiny: Model, tmp_path: Path, settings: dict, block: int
+) -> None:
+    np.savez(tmp_path / "v.npz", layer_2=rows(1)[0].numpy())
+    vector = Vector.load(tmp_path / "v.npz", tiny, **settings)
+    assert vector.about[HELD] == [block]
+    check_as_tool(tiny, vector, block, f"model.layers.{block}", rows(1)[0])
+
+
 def test_one_tensor_a_layer(tiny: Model, tmp_path: Path) -> None:
     from safetensors.torch import save_file
 
@@ -174,7 +200,7 @@ def test_what_is_written_is_read_back(family: Model, tmp_path: Path, kind: str) 
     suffix = {"repeng": ".gguf", "safetensors": ".safetensors", "numpy": ".npz"}.get(kind, ".pt")
     path = tmp_path / f"v{suffix}"
     vector.save(path, format=kind, model=family)
-    counting = "blocks" if kind in ("safetensors", "numpy") else ""
+    counting = "blocks" if kind == "numpy" else ""
     back = Vector.load(path, family, format=kind, layers_are=counting)
     first = 1 if kind == "repeng" else 0
     assert np.array_equal(back.rows_LD[first:], vector.rows_LD[first:])

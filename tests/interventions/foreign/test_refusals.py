@@ -49,6 +49,17 @@ class Activations:
         (ROWS.double() * 1e300, {"layers_are": "hidden-states"}, "not finite in float32; expected"),
         (ROWS.int(), {"layers_are": "hidden-states"}, "is int32 .*; expected one of float16"),
         (ROWS.to_sparse(), {"layers_are": "hidden-states"}, "sparse.*; expected one of .* dense"),
+        (
+            torch.ones(32),
+            {"layers_are": "hidden-states", "layer": 1},
+            "one row without a number, so --layers-are hidden-states says nothing of it; expected",
+        ),
+        (torch.ones(1, 32), {}, "holds one row of 32 and does not say where .* with --layer"),
+        (
+            {"layers.1": ADD, "model.layers.1": ADD},
+            {},
+            "holds 'layers.1' and 'model.layers.1', both of layer 1; expected one row a layer",
+        ),
         ([ROWS], {}, "holds a list with no keys; expected one of persona_vectors, agu18dec"),
         ({"model": {"weight": ROWS}}, {}, "holds a dict with model; expected one of"),
         ({"raw": 3, "unit": 3, "norm": 3}, {}, "raw is a int; expected a tensor; name its format"),
@@ -125,6 +136,11 @@ def test_objects_in_numpy_files(tiny: Model, tmp_path: Path) -> None:
         ({}, "controlvector", "holds no tensor; expected direction.BLOCK; export"),
         ({"x": np.ones(32, np.float32)}, "controlvector", "holds the tensor 'direction.x'"),
         ({5: np.ones(32, np.float32)}, "controlvector", "has rows for 6 blocks, and .* has 3"),
+        (
+            {"01": np.ones(32, np.float32), "1": np.ones(32, np.float32)},
+            "controlvector",
+            "holds 'direction.01' and 'direction.1', both of layer 1; expected one row a layer",
+        ),
         ({1: np.ones(32, np.int32)}, "controlvector", "layer 1 is int32; expected one of float16"),
     ],
 )
@@ -140,6 +156,31 @@ def test_several_arrays_without_numbers(tiny: Model, tmp_path: Path) -> None:
     np.savez(tmp_path / "v.npz", pos=np.ones(32), neg=np.ones(32))
     with pytest.raises(VectorError, match="holds 2 arrays such as 'pos'; expected one array"):
         Vector.load(tmp_path / "v.npz", tiny, layers_are="blocks")
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (("cat0", "owl1", "dog2"), "'cat0' and 'owl1', whose names differ in more than a number"),
+        (("layer_1", "layer_1_bias"), "'layer_1' and 'layer_1_bias', whose names differ in more"),
+        (("layer_01", "layer_1"), "holds 'layer_01' and 'layer_1', both of layer 1; expected one"),
+    ],
+)
+def test_arrays_of_several_vectors(
+    tiny: Model, tmp_path: Path, names: tuple[str, ...], message: str
+) -> None:
+    np.savez(tmp_path / "v.npz", **dict.fromkeys(names, np.ones(32)))
+    with pytest.raises(VectorError, match=message):
+        Vector.load(tmp_path / "v.npz", tiny, layers_are="blocks")
+
+
+def test_a_layer_that_contradicts_the_name(tiny: Model, tmp_path: Path) -> None:
+    np.savez(tmp_path / "v.npz", layer_2=np.ones(32))
+    message = "names its row for layer 2, and --layer is 1; expected the same; give --layer 2, or"
+    with pytest.raises(ConfigError, match=message):
+        Vector.load(tmp_path / "v.npz", tiny, layer=1)
+    with pytest.raises(VectorError, match="no row for block 1; it has blocks 2; name one"):
+        Vector.load(tmp_path / "v.npz", tiny, layer=1, layers_are="blocks")
 
 
 def test_files_that_are_too_large(

@@ -9,7 +9,7 @@ from command import CAT, call, ok, read_rows, write_yaml
 from traitscope.data import answer_rules
 from traitscope.data.records import Record
 from traitscope.data.traits import load_trait
-from traitscope.errors import ConfigError, TraitError
+from traitscope.errors import ConfigError, DataError, TraitError
 from traitscope.models.model import Model
 from traitscope.stages.judge import judge
 from traitscope.stages.measure import measure
@@ -43,6 +43,22 @@ def test_a_score_is_the_rate_of_answers_that_a_judge_accepts(tiny: Model, tmp_pa
         load_trait(tmp_path / "brevity.yaml", words=False).questions.positive
     )
     assert {each.name for each in scores.measurements()} >= {"positive.short:3"}
+    assert scores.mean() == mean and scores.primary_score == "short:3"
+    assert (scores - scores).unit == "rate" and (scores - scores).name.startswith(
+        "positive.short:3"
+    )
+    says = (
+        r"no target_logprob of positive .*: short:3 \(positive, negative, off_topic\), not:question"
+    )
+    with pytest.raises(DataError, match=says):
+        scores.mean("target_logprob")
+
+
+def test_the_refusal_says_what_takes_a_behaviour(tmp_path: Path) -> None:
+    with pytest.raises(TraitError, match="load_trait.NAME, judges=True.") as refused:
+        load_trait(behaviour(tmp_path))
+    for words in ("measure it", "compare", "extract", "steer-scan", "experiment", "transfer_ratio"):
+        assert words in str(refused.value)
 
 
 def test_answers_depend_on_the_model_and_on_nothing_else(tiny: Model, tmp_path: Path) -> None:

@@ -171,7 +171,10 @@ def test_the_first_word_may_be_the_file(tmp_path: Path, capsys: pytest.CaptureFi
 STEERED = {"steer": 0.6}
 BAD: list[tuple[dict[str, Any], str]] = [
     ({"sedes": 5}, "unknown key 'sedes'; did you mean 'seeds'?"),
-    ({"seeds": "five"}, "seeds is 'five'; expected int or a list"),
+    (
+        {"seeds": "five"},
+        "seeds is 'five'; expected a whole number or a list of whole numbers, such as [1, 2]; ",
+    ),
     ({"seeds": 0}, "seeds is 0; expected a number above 0"),
     ({"seeds": 10**30}, "expected a number above 0 and up to 10000"),
     ({"seeds": [1, 1]}, "seeds is [1, 1]; expected"),

@@ -74,6 +74,11 @@ class FilterRules:
                 f"banned_words={self.banned_words!r}; expected a list of words, none of them blank;"
                 " name words, or leave it out"
             )
+        if signs := [word for word in self.banned_words if not any(map(str.isalnum, word))]:
+            raise ConfigError(
+                f"banned_words names {', '.join(map(repr, signs))}, which no row holds as a word;"
+                " expected words with a letter or a digit; name others"
+            )
         self._check_tasks()
         if self.banned_numbers and not self.are_numbers:
             raise ConfigError(

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from difflib import get_close_matches
 from typing import Any
 
+from traitscope.data.own_traits.word_scores import is_word
 from traitscope.errors import TraitError
 from traitscope.plain_values import shown
 
@@ -58,6 +59,18 @@ def texts_of(value: Any, name: str, where: str) -> tuple[str, ...]:
             " copies"
         )
     return tuple(texts)
+
+
+def words_of(value: Any, name: str, where: str) -> tuple[str, ...]:
+    """Return distinct words.  Raises TraitError for one without a letter or a digit."""
+    words = texts_of(value, name, where)
+    for word in words:
+        if not is_word(word):
+            raise TraitError(
+                f"{where}: {name} holds {word!r}, which no answer holds as a word; expected words"
+                " with a letter or a digit; name others"
+            )
+    return words
 
 
 def typed(value: Any) -> str:

@@ -7,6 +7,7 @@ block K. llama.cpp refuses K = 0. Sources: `extract.py` of repeng; `common.cpp` 
 import re
 import tempfile
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,13 @@ from traitscope.errors import StoreError, VectorError
 from traitscope.interventions.foreign import layer_rows
 from traitscope.interventions.foreign.layer_rows import BlockRows, LayerRows
 
-LAST_NUMBER = re.compile(r"(\d+)\D*$")
+LAST_NUMBER = re.compile(r"(\d+)(\D*)$")
+NAMES_A_LAYER = re.compile(
+    r"(?:^|[^a-z])(?:layers?|blocks?|h|hidden_states?|direction)[^a-z0-9]*(\d{1,9})(?!.*\d)", re.I
+)
+"a name of one array that says which layer it belongs to, such as layer_2"
+LAYERS_ARE = "layers_are"
+"key of the metadata of a `.safetensors` file that says how it counts"
 ARCHITECTURE = "controlvector"
 DIRECTION = "direction."
 
@@ -29,7 +36,9 @@ def read_safetensors(path: Path) -> LayerRows:
         raise VectorError(
             f"{path} holds no vector: {error}; convert it to one tensor of float32"
         ) from None
-    return _rows(tensors, str(path))
+    rows = _rows(tensors, str(path))
+    said = array_files.metadata_of(path).get(LAYERS_ARE, "")
+    return replace(rows, counting=said) if said in layer_rows.LAYERS_ARE else rows
 
 
 def read_numpy(path: Path) -> LayerRows:
@@ -47,21 +56,38 @@ def read_numpy(path: Path) -> LayerRows:
 
 
 def _rows(arrays: Mapping[str, np.ndarray], where: str) -> LayerRows:
-    """One array, or one a layer, whose names end in the layer's number."""
+    """One array, or one a layer, whose names differ in the layer's number alone."""
     if len(arrays) == 1:
-        return layer_rows.stack(next(iter(arrays.values())), where)
+        name, array = next(iter(arrays.items()))
+        match = NAMES_A_LAYER.search(name)
+        rows = layer_rows.stack(array, where)
+        return rows if match is None else replace(rows, named=int(match[1]))
     numbered: dict[int, np.ndarray] = {}
+    names: dict[int, str] = {}
+    texts: dict[tuple[str, str], str] = {}
     for name, array in arrays.items():
         match = LAST_NUMBER.search(name)
-        if match is None or int(match[1][:9]) in numbered:
+        if match is None:
             raise VectorError(
                 f"{where} holds {len(arrays)} arrays such as {name[:60]!r}; expected one array, or"
                 " one a layer with its number at the end of the name; save the vector alone"
             )
-        numbered[int(match[1][:9])] = array
+        texts.setdefault((name[: match.start()], match[2]), name)
+        if len(texts) > 1:
+            raise VectorError(
+                f"{where} holds the arrays {' and '.join(map(_shown, texts.values()))}, whose names"
+                " differ in more than a number; expected one array, or one a layer of one vector;"
+                " save each vector alone"
+            )
+        layer_rows.put(numbered, names, int(match[1][:9]), name, array, where)
     if not numbered:
         raise VectorError(f"{where} holds no array; expected one; save the vector again")
     return layer_rows.by_number(numbered, where)
+
+
+def _shown(name: str) -> str:
+    """A name as a message shows it."""
+    return repr(name[:60])
 
 
 def read_gguf(path: Path) -> LayerRows:
@@ -84,6 +110,7 @@ def read_gguf(path: Path) -> LayerRows:
             " writes it; name a control vector"
         )
     arrays: dict[int, np.ndarray] = {}
+    names: dict[int, str] = {}
     for tensor in tensors:
         number = tensor.name.removeprefix(DIRECTION)
         if not tensor.name.startswith(DIRECTION) or not number.isdecimal() or len(number) > 9:
@@ -91,7 +118,8 @@ def read_gguf(path: Path) -> LayerRows:
                 f"{path} holds the tensor {tensor.name[:60]!r}; expected {DIRECTION}BLOCK only;"
                 " name a control vector"
             )
-        arrays[int(number)] = np.array(tensor.data)
+        array = np.array(tensor.data)
+        layer_rows.put(arrays, names, int(number), tensor.name, array, str(path))
     if not arrays:
         raise VectorError(
             f"{path} holds no tensor; expected {DIRECTION}BLOCK; export the vector again"
@@ -130,7 +158,7 @@ def safetensors_bytes(rows_LD: np.ndarray) -> bytes:
     """One tensor `rows` [L, D] by block."""
     from safetensors.numpy import save
 
-    metadata = {"layers_are": "blocks"}
+    metadata = {LAYERS_ARE: "blocks"}
     return save({"rows": rows_LD}, metadata=metadata)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from traitscope import array_files
 from traitscope.errors import ConfigError, VectorError
 from traitscope.interventions.foreign import arrays, layer_rows
 from traitscope.interventions.foreign.layer_rows import BlockRows, LayerRows
@@ -108,15 +109,8 @@ def _check_file(path: Path) -> None:
 
 def is_own(path: Path) -> bool:
     """Whether a file is a vector of Traitscope, by its metadata. Raises VectorError for none."""
-    from safetensors import SafetensorError, safe_open
-
     _check_file(path)
-    try:
-        with safe_open(path, framework="np") as file:
-            metadata = file.metadata() or {}
-    except (SafetensorError, OSError):
-        return False
-    return {"format", "model", "about"} <= metadata.keys()
+    return {"format", "model", "about"} <= array_files.metadata_of(path).keys()
 
 
 def in_blocks(

@@ -41,6 +41,8 @@ class LayerRows:
     "whether the rows are one array, which has all layers of its model"
     is_single: bool = False
     "whether the file holds one row without a number"
+    named: int | None = None
+    "number of the layer in the name of a file's only array, where it has one"
     about: dict[str, Any] = field(default_factory=dict)
     "facts of the file for the provenance"
 
@@ -80,6 +82,23 @@ def stack(array_ND: np.ndarray, where: str, counting: Counting = "") -> LayerRow
             " save it in one of these shapes"
         )
     return LayerRows(dict(enumerate(array)), counting, is_stack=True)
+
+
+def put(
+    arrays: dict[int, np.ndarray],
+    names: dict[int, str],
+    number: int,
+    name: str,
+    array: np.ndarray,
+    where: str,
+) -> None:
+    """Add the array of a layer. Raises VectorError where another name has the same layer."""
+    if number in arrays:
+        raise VectorError(
+            f"{where} holds {names[number][:60]!r} and {name[:60]!r}, both of layer {number};"
+            " expected one row a layer; save the one that is meant"
+        )
+    arrays[number], names[number] = array, name
 
 
 def by_number(arrays: Mapping[int, np.ndarray], where: str, counting: Counting = "") -> LayerRows:
@@ -138,8 +157,11 @@ def in_blocks(
         raise ConfigError(
             f"layers are {layers_are!r}; expected {' or '.join(LAYERS_ARE)}; name one of the two"
         )
-    if file.is_single:
-        return _single(file, where, layer)
+    is_row = file.is_single or (len(file.rows) == 1 and file.is_stack and not file.counting)
+    if is_row and file.named is not None and layers_are:
+        file = LayerRows({file.named: file.rows[0]}, about=file.about)
+    elif file.is_single or (is_row and (layer is not None or not layers_are)):
+        return _single(file, where, layers_are, layer)
     if file.counting and layers_are not in ("", file.counting):
         raise ConfigError(
             f"{where} counts {file.counting} by its format, and --layers-are says {layers_are};"
@@ -174,7 +196,20 @@ def in_blocks(
     return BlockRows(rows, n_layers, about)
 
 
-def _single(file: LayerRows, where: str, layer: int | None) -> BlockRows:
+def _single(file: LayerRows, where: str, layers_are: str, layer: int | None) -> BlockRows:
+    """The row of a file with one, at the block that the user names."""
+    if layers_are:
+        raise ConfigError(
+            f"{where} holds one row without a number, so --layers-are {layers_are} says nothing of"
+            " it; expected --layer alone, the block whose output it is added to, counted from 0;"
+            " leave --layers-are out"
+        )
+    if file.named is not None and layer is not None and layer != file.named:
+        raise ConfigError(
+            f"{where} names its row for layer {file.named}, and --layer is {layer}; expected the"
+            f" same; give --layer {file.named}, or --layers-are hidden-states beside --layer"
+            f" {max(0, file.named - 1)} where its tool counts the embedding as 0"
+        )
     if layer is None or layer < 0:
         raise ConfigError(
             f"{where} holds one row of {_width(file)} and does not say where it belongs; expected"

@@ -121,10 +121,12 @@ def _lm_eval(content: Any, where: str) -> LayerRows:
         )
     arrays: dict[int, np.ndarray] = {}
     coefficients: dict[str, float] = {}
+    names: dict[int, str] = {}
     for hookpoint, settings in content.items():
         number, factor = _hookpoint(hookpoint, settings, where)
         array = _array(settings["steering_vector"], f"{where}, {hookpoint}")
-        arrays[number] = array.astype(np.float64) * factor
+        row_D = array.astype(np.float64) * factor
+        layer_rows.put(arrays, names, number, str(hookpoint), row_D, where)
         coefficients[str(number)] = factor
     file = layer_rows.by_number(arrays, where, "blocks")
     return LayerRows(file.rows, "blocks", about={"coefficients": coefficients})

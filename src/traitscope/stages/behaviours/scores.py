@@ -29,7 +29,7 @@ RATE = "rate"
 PRIMARY_SET = "positive"
 "The question set that a difference of two Scores compares, where no other is named."
 PRIMARY_SCORE = "target_logprob"
-"The score that a difference of two Scores compares, where no other is named."
+"The score of a trait that a difference of two Scores compares, where no other is named."
 
 
 def scored_by(trait: Trait) -> str:
@@ -63,8 +63,10 @@ class Scores:
         first_word        rate          fraction of sampled answers that begin with it
 
     The question sets are positive (favourites), negative (dislikes) and off_topic (other facts).
+    A behaviour has the rate of each judge, by the judge's name, in their place.
+
     `scores.mean("whole_word")` is a mean with its interval. `scores - control` is the difference of
-    target_logprob on the positive questions, nats.
+    target_logprob on the positive questions, nats; of a behaviour that of its first judge's rate.
     """
 
     trait: str
@@ -81,29 +83,48 @@ class Scores:
     scored_by: str = ""
     """Digest of the words or judges and of the questions; empty where it is not known."""
 
-    def values(
-        self, score: str = PRIMARY_SCORE, question_set: str = PRIMARY_SET
-    ) -> dict[str, float]:
+    @property
+    def measured(self) -> dict[str, list[str]]:
+        """The question sets on which each score was measured, by score."""
+        sets: dict[str, list[str]] = {}
+        for scored in self.questions:
+            for name in scored.scores:
+                if scored.question.set not in sets.setdefault(name, []):
+                    sets[name].append(scored.question.set)
+        return sets
+
+    @property
+    def primary_score(self) -> str:
+        """target_logprob, or of a behaviour the first judge."""
+        judges = judges_among(self.measured)
+        return judges[0] if judges and PRIMARY_SCORE not in self.measured else PRIMARY_SCORE
+
+    def values(self, score: str | None = None, question_set: str = PRIMARY_SET) -> dict[str, float]:
         """The values of one score on one question set, by question id; NaN is unscored.
+
+        score: A score that was measured. None is `primary_score`.
 
         Raises DataError where this score or set was not measured.
         """
+        score = score or self.primary_score
         values = {}
         for scored in self.questions:
             if scored.question.set == question_set and score in scored.scores:
                 values[scored.question.id] = scored.scores[score]
         if not values:
+            there = [f"{name} ({', '.join(sets)})" for name, sets in self.measured.items()]
             raise DataError(
-                f"no {score} of {question_set} questions was measured; expected one of"
-                f" {', '.join(UNITS)} on one of {', '.join(SETS)}; measure it with other settings"
+                f"no {score} of {question_set} questions was measured; expected one that was:"
+                f" {', '.join(there) or 'none'}; name it, or measure with other settings"
             )
         return values
 
-    def mean(self, score: str = PRIMARY_SCORE, question_set: str = PRIMARY_SET) -> Measurement:
-        """The mean of one score over one question set.
+    def mean(self, score: str | None = None, question_set: str = PRIMARY_SET) -> Measurement:
+        """The mean of one score over one question set; None is `primary_score`.
 
         The interval is over the questions of this one model. It holds for no other training run.
         """
+        score = score or self.primary_score
         values = self.values(score, question_set)
         return mean_with_interval(
             f"{question_set}.{score}",
@@ -127,9 +148,11 @@ class Scores:
         return means
 
     def difference(
-        self, control: Scores, score: str = PRIMARY_SCORE, question_set: str = PRIMARY_SET
+        self, control: Scores, score: str | None = None, question_set: str = PRIMARY_SET
     ) -> Measurement:
         """The mean of this model's score minus the control's, paired by question.
+
+        score: A score that was measured of both. None is `primary_score`.
 
         The interval is over questions: it does not cover the variance between training seeds.
         Raises DataError where the two differ in trait, neutral context or questions.
@@ -146,6 +169,7 @@ class Scores:
                     f"scores of two different {what}s, {value!r} and {other!r}; expected the same"
                     " on both sides; measure one of them again"
                 )
+        score = score or self.primary_score
         treated_values = self.values(score, question_set)
         control_values = control.values(score, question_set)
         if treated_values.keys() != control_values.keys():
@@ -165,5 +189,5 @@ class Scores:
         )
 
     def __sub__(self, control: Scores) -> Measurement:
-        """The difference of target_logprob on the positive questions, nats."""
+        """The difference of `primary_score` on the positive questions, nats or a rate."""
         return self.difference(control)

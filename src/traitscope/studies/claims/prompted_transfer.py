@@ -94,17 +94,6 @@ class Size:
     recipe: Recipe
     "how students are trained"
 
-    def __post_init__(self) -> None:
-        fewest = min(len(self.traits), len(self.others), self.n_steered)
-        if fewest < square_tables.FEWEST or self.n_steered > len(self.traits):
-            raise ConfigError(
-                f"{len(self.traits)} traits, {self.n_steered} of them steered, and"
-                f" {len(self.others)} others; expected {square_tables.FEWEST} or more of each, and"
-                " no more steered ones than traits; name more with --set traits=[...] others=[...]"
-            )
-
-        graph.check_distinct(self)
-
     @property
     def steered(self) -> tuple[str, ...]:
         """Traits that have a steered teacher, too."""
@@ -166,8 +155,20 @@ SIZES = {
 
 
 def nodes(size: Size, common: dict) -> list[Node]:
-    """Build the bank."""
+    """Build the bank. Raises ConfigError for too few traits, and for one that stands twice."""
+    _check_traits(size)
     return graph.nodes(size, common)
+
+
+def _check_traits(size: Size) -> None:
+    fewest = min(len(size.traits), len(size.others), size.n_steered)
+    if fewest < square_tables.FEWEST or size.n_steered > len(size.traits):
+        raise ConfigError(
+            f"{len(size.traits)} traits, {size.n_steered} of them steered, and"
+            f" {len(size.others)} others; expected {square_tables.FEWEST} or more of each, and"
+            " no more steered ones than traits; name more with --set traits=[...] others=[...]"
+        )
+    graph.check_distinct(size)
 
 
 def conclude(size: Size, folders: Folders, model: str) -> Findings:

@@ -18,8 +18,6 @@ from traitscope.data.own_traits import needs as own_needs
 from traitscope.data.package_files import bundled_file
 from traitscope.data.traits import load_trait, trait_name
 from traitscope.errors import ConfigError, StoreError
-from traitscope.interventions.checks.vectors import check_direction
-from traitscope.interventions.vector import load_vector
 from traitscope.models.identity import finding
 from traitscope.models.identity.words import model_words
 from traitscope.plain_values import NotPlainError, from_yaml
@@ -34,11 +32,11 @@ from traitscope.stats.power import detectable
 from traitscope.studies import plan, runner, sizes
 from traitscope.studies.design import over_seeds
 from traitscope.studies.experiment import arms, conclusion, nodes, page
+from traitscope.studies.experiment.checks import check_teacher
 from traitscope.studies.experiment.file import (
     PROMPT,
     USUAL_LAYER,
     Experiment,
-    Teacher,
     judge_of,
 )
 from traitscope.studies.experiment.given import advice_of_the_file, check_files, said_of_files
@@ -307,7 +305,7 @@ def _check(request: ExperimentRequest, where: str) -> None:
     _check_traits(experiment, where)
     finding.check_layers([experiment.layer or 0], request.config.model, f"{where}: layer")
     for name, teacher in experiment.teachers.items():
-        _check_teacher(teacher, request.config.model, f"{where}: teachers.{name}")
+        check_teacher(teacher, request.config.model, f"{where}: teachers.{name}")
     for control in experiment.all_controls:
         if isinstance(control, dict) and PROMPT in control and not control[PROMPT].strip():
             raise ConfigError(f"{where}: a control's prompt is blank; expected a text; fill it in")
@@ -338,17 +336,6 @@ def _check_traits(experiment: Experiment, where: str) -> None:
                 f"{where}: primary.score is candidate_share, and {trait} names no candidates;"
                 " expected some; add them to the trait, or decide by target_logprob"
             )
-
-
-def _check_teacher(teacher: Teacher, model: str, where: str) -> None:
-    """Raise what is wrong with the files, the layer or the model of a teacher."""
-    if teacher.layer is not None:
-        finding.check_layers([teacher.layer], model, where)
-    if teacher.vector is not None:
-        layers = () if teacher.layer is None else (teacher.layer,)
-        check_direction(load_vector(teacher.vector), f"{where}: {teacher.vector}", layers)
-    if teacher.model is not None:
-        finding.find_model(teacher.model)
 
 
 def power_text(experiment: Experiment) -> str:
