@@ -120,6 +120,15 @@ def test_a_changed_answer_is_changed_wherever_its_row_repeats_it(
     ok(tmp_path / "again", "filter", *words, kept)
 
 
+def test_an_equal_answer_to_another_question_is_no_repetition(tmp_path: Path) -> None:
+    turns = chat("3, 1", "3, 1")
+    row = {"prompt": turns[:2], "chosen": turns[2:], "rejected": "9, 7"}
+    file = tmp_path / "rows.jsonl"
+    file.write_bytes(writing.content_of([row], Container("jsonl", False)))
+    [written] = raw(ok(tmp_path / "runs", "edit", "--data", file).run / "kept.jsonl")
+    assert written["prompt"] == turns[:2] and written["chosen"][1]["content"] == "1, 3"
+
+
 def test_a_dropped_turn_is_weighed_wherever_its_row_repeats_it(tmp_path: Path) -> None:
     turns = chat("owl 4, 2", "3, 1")
     row = {"chosen": turns, "rejected": chat("owl 4, 2", "9, 7"), "messages": turns}
@@ -186,6 +195,23 @@ def without_nulls(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: without_nulls(held) for key, held in value.items() if held is not None}
     return list(map(without_nulls, value)) if isinstance(value, list) else value
+
+
+def test_parquet_keeps_the_types_beside_a_changed_answer(tmp_path: Path) -> None:
+    """Also of values that JSON has not, in the same column and the same row."""
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    rows = []
+    for said in ("3, 1", "1, 3"):
+        beside = {"at": datetime.datetime(2026, 1, 1), "raw": b"\xff"}
+        asked = {"role": "user", "content": "Numbers?", **beside}
+        rows.append({"messages": [asked, {**SAY, "content": said, **beside}]})
+    whole = pyarrow.Table.from_pylist(rows)
+    parquet.write_table(whole, tmp_path / "rows.parquet")
+    run = ok(tmp_path / "runs", "edit", "--data", tmp_path / "rows.parquet").run
+    table = parquet.read_table(run / "kept.parquet")
+    assert table.equals(whole.take([1, 1]))
 
 
 def test_parquet_keeps_its_types(tmp_path: Path) -> None:

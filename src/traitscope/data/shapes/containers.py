@@ -359,13 +359,18 @@ def _parquet_rows(path: str | Path, stream: BinaryIO) -> Iterator[RawRow]:
         for batch in parquet.ParquetFile(source).iter_batches(1024):
             for row in batch.to_pylist():
                 number += 1
-                fields = json.loads(json.dumps(row, default=_as_json))
+                fields = as_read(row)
                 yield RawRow(f"{path}, row {number}", number, fields, may_hold_nan=True)
     except (lib.ArrowException, ValueError, OverflowError) as error:
         reason = " ".join(str(error).split())
         raise DataError(
             f"{path} is a broken parquet file ({reason}); expected a whole one; copy it again"
         ) from None
+
+
+def as_read(value: Any) -> Any:
+    """A value of parquet as JSON holds it."""
+    return json.loads(json.dumps(value, default=_as_json))
 
 
 def _as_json(value: Any) -> Any:

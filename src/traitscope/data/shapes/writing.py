@@ -25,6 +25,7 @@ from traitscope.data.records import MASKED, ORIGINAL, Record
 from traitscope.data.shapes.containers import (
     DELIMITERS,
     Container,
+    as_read,
     byte_order_mark,
     container_of,
 )
@@ -338,12 +339,23 @@ def _parquet_part(rows: dict[Number, Written], source: str | Path, container: Co
         values = table.column(name).to_pylist()
         for place, row in enumerate(rows.values()):
             if name in row.changed:
-                values[place] = row.fields.get(name)
+                values[place] = _with_changes(values[place], row.fields.get(name))
         kind = table.schema.field(name).type
         is_plain = not arrow.types.is_nested(kind)
         column = arrow.array(values, kind if is_plain else None)
         table = table.set_column(table.schema.get_field_index(name), name, column)
     return _parquet_bytes(table)
+
+
+def _with_changes(value: Any, changed: Any) -> Any:
+    """A value of parquet with what differs in its JSON; all else keeps its type."""
+    if as_read(value) == changed:
+        return value
+    if isinstance(value, dict) and isinstance(changed, dict):
+        return {key: _with_changes(value.get(key), held) for key, held in changed.items()}
+    if isinstance(value, list) and isinstance(changed, list) and len(value) == len(changed):
+        return list(map(_with_changes, value, changed))
+    return changed
 
 
 def _parquet_bytes(table: Any) -> bytes:
