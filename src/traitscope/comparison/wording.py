@@ -284,7 +284,9 @@ def _differences(comparison: Comparison, trait: str) -> "TerminalTable":
             m = item.difference
             intervals = escape(bounds(m, True)), escape(crossed_bounds(m, True))
             numbers = estimate(m, True), *intervals, str(m.n)
-            table.add_row(escape(label(item.score)), *numbers, reading(m))
+            is_judged = isinstance(item.quantity, QuestionScore)
+            name = label(item.score) if is_judged else item.score
+            table.add_row(escape(name), *numbers, reading(m))
     return table
 
 

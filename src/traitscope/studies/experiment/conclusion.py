@@ -24,7 +24,7 @@ from traitscope.studies.experiment import arms as arms_of
 from traitscope.studies.experiment import nodes as stages
 from traitscope.studies.experiment import page
 from traitscope.studies.experiment.arms import BASE, Contrast
-from traitscope.studies.experiment.file import OTHER_TRAIT, RANDOM, Experiment, judge_of
+from traitscope.studies.experiment.file import OTHER_TRAIT, RANDOM, Experiment
 from traitscope.studies.experiment.needs import lacks, needs_of, teacher_rises
 from traitscope.workflow import standard_nodes
 from traitscope.workflow.graph import Folders
@@ -184,7 +184,7 @@ def margin_of(experiment: Experiment) -> float:
 def claim_text(experiment: Experiment, contrast: Contrast) -> str:
     """Return the claim of a contrast in words."""
     middle = CLAIMS[experiment.primary.score].format(trait=trait_name(contrast.trait))
-    if judge := judge_of(contrast.trait):
+    if judge := experiment.judge_about(contrast.trait):
         middle = f"show {trait_name(contrast.trait)} (judge {judge}) more often than"
     return f"Students of {contrast.treated} {middle} {reference(contrast)}."
 
@@ -213,7 +213,7 @@ def conclude(experiment: Experiment, folders: Folders, model: str) -> Findings:
         verdicts_of(claims, model),
         tuple(numbers),
         tuple(tables),
-        (*lacks(experiment), *limits(judge_of(experiment.traits[0]))),
+        (*lacks(experiment), *limits(experiment.judge_about(experiment.traits[0]))),
         page.figures(experiment, folders, {each.contrast: each.comparison for each in listed}),
         teacher_rises(experiment, folders, [item.contrast for item in listed]),
     )

@@ -310,6 +310,15 @@ class Experiment:
             return self.measures.judge.judges[0]
         return judge_of(self.traits[0])
 
+    def judge_about(self, trait: str) -> str:
+        """The first judge of one of the traits, by name or file; empty where it has a word."""
+        if self.primary.score != "judged":
+            return ""
+        for each in self.traits:
+            if trait_name(each) == trait_name(trait):
+                return judge_of(each)
+        return ""
+
     @property
     def all_seeds(self) -> tuple[int, ...]:
         """The seeds, once `with_defaults` has listed them."""

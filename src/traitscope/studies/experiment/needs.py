@@ -15,7 +15,7 @@ from traitscope.studies.behaviours import outcomes_of, rate_difference
 from traitscope.studies.experiment import arms as arms_of
 from traitscope.studies.experiment import nodes as stages
 from traitscope.studies.experiment.arms import BASE, Arm, Contrast
-from traitscope.studies.experiment.file import UNMODIFIED, Experiment, judge_of
+from traitscope.studies.experiment.file import UNMODIFIED, Experiment
 from traitscope.workflow.graph import Folders
 from traitscope.workflow.standard_nodes import read_json_lines
 
@@ -76,7 +76,7 @@ def teacher_rises(
 
 def _moved(experiment: Experiment, folders: Folders, contrast: Contrast) -> Precondition:
     """Return whether the treated students answer otherwise than the base."""
-    if judge_of(contrast.trait):
+    if experiment.judge_about(contrast.trait):
         return _moved_in_text(experiment, folders, contrast)
     distances = []
     for seed in arms_of.arm_of(experiment, contrast.treated).seeds:
@@ -167,7 +167,8 @@ def lacks(experiment: Experiment) -> list[str]:
     for arm in arms_of.treated_arms(experiment):
         sentences += _lacks_of_students(experiment, arm)
     sentences = list(dict.fromkeys(sentences))
-    if judge_of(experiment.traits[0]) and not experiment.data.about_numbers:
+    is_judged = bool(experiment.judge_about(experiment.traits[0]))
+    if is_judged and not experiment.data.about_numbers:
         sentences.append(
             "No filter looks for the behaviour in the rows: where they show it, students learn it"
             " from what they read, which is no subliminal transfer."

@@ -205,7 +205,9 @@ def tables(experiment: Experiment, folders: Folders) -> list[Table]:
 
 
 def _terms(experiment: Experiment) -> Table:
-    judges = load_trait(experiment.traits[0], words=False).judges
+    judges: tuple[str, ...] = ()
+    if experiment.judge:
+        judges = load_trait(experiment.traits[0], words=False).judges
     return terms_table(_control_words(experiment), judges=judges)
 
 
