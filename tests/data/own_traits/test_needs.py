@@ -76,7 +76,7 @@ def test_nothing_is_computed_for_a_trait_that_lacks_something(
         ({"candidates": None}, "has 0 candidates; expected 1 or more, for the candidate share"),
         ({"questions": LITTLE}, "has 1 positive question; expected 2 or more, for intervals"),
     ):
-        file = write(tmp_path, **changes)
+        file = write(tmp_path, name="tea", **changes)
         done = call(tmp_path / "runs", *" ".join(words).format(file=file).split(), *on(tiny_folder))
         assert done.code == 2 and says in done.summary["message"]
         assert not list((tmp_path / "runs").glob("*/*"))
