@@ -5,6 +5,7 @@ others    not looked at: DoRA, and weights of whole modules, are compared with n
 """
 
 import re
+import time
 from functools import lru_cache
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from traitscope.interventions.adapters.settings import WEIGHTS
 
 FACTOR = re.compile(r"(?P<map>.*)\.lora_(embedding_)?(?P<letter>[AB])(\.default)?(\.weight)?")
 "name of a factor of a low-rank addition"
+SETTLED = 2 * 10**9
+"nanoseconds after which a file's time tells a change: two writes may share a tick of the clock"
 
 
 def no_effect(folder: Path) -> tuple[str, ...]:
@@ -21,7 +24,9 @@ def no_effect(folder: Path) -> tuple[str, ...]:
     file = Path(folder) / WEIGHTS
     try:
         about = file.stat()
-        zero = _zero_factor(str(file), about.st_mtime_ns, about.st_size)
+        is_settled = time.time_ns() - about.st_mtime_ns > SETTLED
+        find = _zero_factor if is_settled else _zero_factor.__wrapped__
+        zero = find(str(file), about.st_mtime_ns, about.st_size)
     except (OSError, ValueError):  # whoever reads it says what is wrong
         return ()
     if not zero:
