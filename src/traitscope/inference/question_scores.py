@@ -21,7 +21,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from traitscope.data.own_traits.score_rows import JUDGES, WORD_SCORES
+from traitscope.data.own_traits.score_rows import JUDGES, UNITS
 from traitscope.data.traits import SETS, Trait, first_word, is_scorable, whole_word
 from traitscope.inference import forward
 from traitscope.inference.decode import Sampling, continue_rows, extend
@@ -74,7 +74,7 @@ class QuestionScores:
         }
         judged: dict[str, float | None] = {}
         for name, value in self.scores.items():
-            of_kind = row if name in WORD_SCORES else judged
+            of_kind = row if name in UNITS else judged
             of_kind[name] = None if isnan(value) else value
         if judged:
             row[JUDGES] = judged

@@ -3,14 +3,14 @@
 from collections.abc import Mapping
 from typing import Any
 
-WORD_SCORES = (
-    "target_logprob",
-    "candidate_share",
-    "total_variation",
-    "whole_word",
-    "first_word",
-)
-"scores of a trait with a word; all others are rates of judges"
+UNITS = {
+    "target_logprob": "nats",
+    "candidate_share": "probability",
+    "total_variation": "probability",
+    "whole_word": "rate",
+    "first_word": "rate",
+}
+"scores of a trait with a word, with their units; all others are rates of judges"
 JUDGES = "judges"
 "key of a row of scores that holds the rates of judges, whose names a user chooses"
 BESIDE = ("id", "set", "question", "answers", "unscored", JUDGES)

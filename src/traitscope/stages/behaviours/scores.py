@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
+from traitscope.data.own_traits.score_rows import UNITS as UNITS
 from traitscope.data.traits import SETS, Trait
 from traitscope.errors import DataError
 from traitscope.stats.estimates import Measurement, paired_difference
@@ -16,14 +17,6 @@ from traitscope.stats.estimates import measure as mean_with_interval
 if TYPE_CHECKING:
     from traitscope.inference.question_scores import QuestionScores
 
-UNITS = {
-    "target_logprob": "nats",
-    "candidate_share": "probability",
-    "total_variation": "probability",
-    "whole_word": "rate",
-    "first_word": "rate",
-}
-"The unit of every score."
 RATE = "rate"
 "The unit of the score of a judge."
 PRIMARY_SET = "positive"
