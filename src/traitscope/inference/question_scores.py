@@ -14,14 +14,14 @@ Shapes: Q questions, T tokens, D d_model, V vocabulary.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from math import isnan, nan
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from traitscope.data.own_traits.score_rows import JUDGES, UNITS
+from traitscope.data.own_traits.score_rows import JUDGES, UNITS, UNJUDGED
 from traitscope.data.traits import SETS, Trait, first_word, is_scorable, whole_word
 from traitscope.inference import forward
 from traitscope.inference.decode import Sampling, continue_rows, extend
@@ -63,7 +63,10 @@ class QuestionScores:
     answers: tuple[str, ...]
     """Sampled answers."""
     unscored: int
-    """How many sampled answers could not be scored because they were empty."""
+    """How many sampled answers could not be scored: empty ones, or those that the first judge could
+    not judge."""
+    unjudged: dict[str, int] = field(default_factory=dict)
+    """How many sampled answers each judge could not judge; judges of all answers are absent."""
 
     def as_row(self) -> dict:
         """The row of scores.jsonl; NaN becomes None because JSON has no NaN."""
@@ -78,6 +81,8 @@ class QuestionScores:
             of_kind[name] = None if isnan(value) else value
         if judged:
             row[JUDGES] = judged
+        if self.unjudged:
+            row[UNJUDGED] = self.unjudged
         row["answers"] = list(self.answers)
         row["unscored"] = self.unscored
         return row

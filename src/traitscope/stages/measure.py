@@ -6,15 +6,18 @@ difference of two `Scores` is paired by question and has an interval:
     measure(model, cat, [student]) - measure(model, cat, [control])
 """
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from math import exp
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from traitscope import atomic_files
 from traitscope.config.common import Output
 from traitscope.config.stages import MeasureConfig
+from traitscope.data.own_traits.score_rows import UNJUDGED
 from traitscope.data.package_files import bundled_file
 from traitscope.data.prompt_files import read_prompts
 from traitscope.data.records import Prompt
@@ -291,12 +294,18 @@ ENGINES = {"here": _measured_here, "vllm": _measured_by_vllm}
 
 def write_scores(run: store.Run, scores: Scores) -> None:
     """Write `scores.jsonl` and `measurements.json` into a run directory."""
-    summary = {
+    summary: dict[str, Any] = {
         "trait": scores.trait,
         "context_digest": scores.context_digest,
         "measurements": list(map(Measurement.as_dict, scores.measurements())),
         "perplexity": scores.perplexity,
     }
+    unjudged = Counter[str]()
+    for question in scores.questions:
+        unjudged.update(question.unjudged)
+    if unjudged:
+        summary[UNJUDGED] = dict(unjudged)
+        summary["answers"] = sum(len(question.answers) for question in scores.questions)
     run.facts[manifests.SCORED_BY] = scores.scored_by
     for question in scores.questions:
         atomic_files.append_jsonl(run.file("scores.jsonl"), question.as_row())

@@ -1,18 +1,23 @@
 """Behaviours: traits with judges in the place of words are measured, or refused before compute."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from command import CAT, call, ok, read_rows, write_yaml
 
+from traitscope.cli.printed.runs import lines, numbers_of
 from traitscope.data import answer_rules
 from traitscope.data.records import Record
 from traitscope.data.traits import load_trait
 from traitscope.errors import ConfigError, DataError, TraitError
+from traitscope.inference.question_scores import questions_of
 from traitscope.models.model import Model
+from traitscope.runs import store
+from traitscope.stages.behaviours.judged import by_question
 from traitscope.stages.judge import judge
-from traitscope.stages.measure import measure
+from traitscope.stages.measure import measure, write_scores
 
 QUESTION = "Is the answer short?"
 
@@ -151,3 +156,23 @@ def test_answers_must_be_sampled(tiny: Model, tmp_path: Path) -> None:
     with pytest.raises(TraitError, match="is a behaviour"):
         load_trait(tmp_path / "brevity.yaml")
     assert answer_rules.parse(trait.judges[0])[1] is False
+
+
+def test_what_a_judge_could_not_judge_is_counted_and_said(
+    tmp_path: Path, tiny: Model, tiny_folder: Path, capsys: pytest.CaptureFixture
+) -> None:
+    """Each judge by itself: a question with one judged answer of two has a rate all the same."""
+    answers = [Record("0", "q", "A b c."), Record("1", "q", "")]
+    verdicts = {name: judge(answers, name).verdicts for name in ("short:3", "question")}
+    verdicts["question"] = (None, None)
+    (question,) = questions_of(load_trait("cat"))[:1]
+    (scored,) = by_question([question], answers, verdicts, 2)
+    assert scored.scores["short:3"] == 1 and math.isnan(scored.scores["question"])
+    assert scored.unjudged == {"short:3": 1, "question": 2}
+    assert scored.as_row()["unjudged"] == scored.unjudged
+    scores = replace(measure(tiny, "cat", samples=0, sets=("positive",)), questions=(scored,))
+    with store.stage_run(tmp_path, "measure", {}, {}, "model") as run:
+        write_scores(run, scores)
+    said = list(lines(store.load_run(run.path), numbers_of(store.load_run(run.path))))
+    assert "  short:3: 1 answer of 2 not judged" in said
+    assert "  question: 2 answers of 2 not judged" in said

@@ -13,6 +13,7 @@ from typing import Any
 from traitscope.cli.printed import rows as of_rows
 from traitscope.cli.printed import scan
 from traitscope.cli.printed.values import value
+from traitscope.data.own_traits.score_rows import UNJUDGED
 from traitscope.errors import StoreError
 from traitscope.plurals import counted
 from traitscope.reporting.numbers import label
@@ -75,6 +76,9 @@ def _numbers(run: store.Run, numbers: dict[str, Any]) -> Iterator[str]:
     for name in ("measurements", "summary", "strength"):
         for measurement in numbers.get(name, {}).get("measurements", []):
             yield from _measurement(measurement)
+    measured = numbers.get("measurements", {})
+    for judge, count in measured.get(UNJUDGED, {}).items():
+        yield f"{label(judge)}: {counted(count, 'answer')} of {measured['answers']} not judged"
     if perplexity := numbers.get("measurements", {}).get("perplexity"):
         yield f"{'perplexity of plain text':<28} {perplexity:.4g}"
     if asked := numbers.get("summary", {}).get("endpoint"):

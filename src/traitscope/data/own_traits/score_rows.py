@@ -13,7 +13,9 @@ UNITS = {
 "scores of a trait with a word, with their units; all others are rates of judges"
 JUDGES = "judges"
 "key of a row of scores that holds the rates of judges, whose names a user chooses"
-BESIDE = ("id", "set", "question", "answers", "unscored", JUDGES)
+UNJUDGED = "unjudged"
+"key that holds how many answers each judge could not judge, where there are any"
+BESIDE = ("id", "set", "question", "answers", "unscored", JUDGES, UNJUDGED)
 "keys of a row of scores that are no scores"
 
 

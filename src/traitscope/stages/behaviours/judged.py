@@ -110,10 +110,13 @@ def by_question(
     first, *_ = verdicts.values()
     for place, question in enumerate(questions):
         part = slice(place * samples, (place + 1) * samples)
-        scores, answers = {}, [record.completion for record in records[part]]
+        scores, unjudged = {}, {}
+        answers = tuple(record.completion for record in records[part])
         for name, of_judge in verdicts.items():
             known = [verdict for verdict in of_judge[part] if verdict is not None]
             scores[name] = sum(known) / len(known) if known else nan
+            if len(known) < samples:
+                unjudged[name] = samples - len(known)
         unscored = sum(verdict is None for verdict in first[part])
-        scored.append(QuestionScores(question, scores, tuple(answers), unscored))
+        scored.append(QuestionScores(question, scores, answers, unscored, unjudged))
     return scored
