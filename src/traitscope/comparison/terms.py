@@ -4,22 +4,25 @@ A trait with a word is scored by its probability. A behaviour is scored by judge
 and the first of them decides.
 """
 
-LIMITS = (
+BEFORE = (
     "The comparison is about one model, one trait, one teacher and one training recipe. It does not"
     " say what happens with others.",
     "Where an interval includes zero, an effect was not shown. That is not the same as showing that"
     " there is none.",
+)
+DECIDES = (
     "One score decides: target log-probability on questions about favourites. The other scores help"
-    " to read it; their intervals are not corrected for their number.",
+    " to read it; their intervals are not corrected for their number."
+)
+BEHIND = (
     "Intervals over seeds hold for these questions. The interval that is marked with new questions"
     " holds for other questions of the same kind, too. With one seed an interval"
     " covers questions only: another training run may end elsewhere.",
     "A similarity of activations (EAS) goes along with the trait. It is no proof that it causes the"
     " trait.",
 )
+LIMITS = (*BEFORE, DECIDES, *BEHIND)
 "what no comparison of a trait with a word shows"
-OF_WORDS = 2
-"place in LIMITS of what holds for a trait with a word alone"
 TREATED = "Treated students are trained on a teacher's outputs."
 "who the treated side is, where it is students"
 SET_LABELS = {"positive": "favourites", "negative": "dislikes", "off_topic": "other facts"}
@@ -77,9 +80,10 @@ def limits(judge: str = "") -> tuple[str, ...]:
         return LIMITS
     decides = (
         f"One score decides: the rate of sampled answers to positive questions in which the judge"
-        f" {judge} sees the behaviour. A judge may be wrong; read some answers."
+        f" {judge} sees the behaviour. A judge may be wrong; read some answers. Other judges and"
+        " sets help to read it; their intervals are not corrected for their number."
     )
-    return (*LIMITS[:OF_WORDS], decides, *LIMITS[OF_WORDS + 1 :])
+    return (*BEFORE, decides, *BEHIND)
 
 
 def terms(judges: tuple[str, ...] = ()) -> tuple[tuple[str, str], ...]:
