@@ -135,8 +135,8 @@ class OnModel:
     device: Device = setting("auto", advanced=True)
     """Device to compute on. auto takes CUDA where it is available."""
     dtype: Dtype = setting("auto", advanced=True)
-    """Number type to compute in. auto takes bf16 where the hardware has it, else fp32. LoRA and
-    master weights are always fp32. nf4 keeps the blocks' maps in 4 bits (QLoRA, needs
+    """Number type to compute in. auto takes bf16 where the hardware is faster in it, else fp32.
+    LoRA and master weights are always fp32. nf4 keeps the blocks' maps in 4 bits (QLoRA, needs
     bitsandbytes)."""
     template: tuple[str, ...] = setting((), since=2, advanced=True)
     """Variables of the model's chat template, such as enable_thinking=false; skip_thinking=true and
