@@ -22,17 +22,19 @@ class Rows:
     def __init__(self, temperatures_R: np.ndarray, tokens: int, seed: int = 0) -> None:
         rng = np.random.default_rng(seed)
         shape = (len(temperatures_R), tokens, COLUMNS)
-        self.logits_RNC = rng.normal(0, SPREAD, shape)
-        at_R11 = self.logits_RNC / np.asarray(temperatures_R)[:, None, None]
-        self.chosen_RN = (at_R11 + rng.gumbel(size=shape)).argmax(2)
+        logits_RNC = rng.normal(0, SPREAD, shape)
+        at_R11 = logits_RNC / np.asarray(temperatures_R)[:, None, None]
+        chosen_RN1 = (at_R11 + rng.gumbel(size=shape)).argmax(2)[:, :, None]
+        # A constant in the logits of a token changes nothing: the largest one becomes 0.
+        self.logits_RNC = logits_RNC - logits_RNC.max(2, keepdims=True)
+        self.own_RN = np.take_along_axis(self.logits_RNC, chosen_RN1, 2)[:, :, 0]
         self.true_R = self.log_p(1 / np.asarray(temperatures_R))
 
     def log_p(self, beta: float | np.ndarray, scale: float = 1.0) -> np.ndarray:
         """Log-likelihoods [R] at an inverse temperature, or at one for each row."""
-        beta_R11 = scale * np.broadcast_to(beta, len(self.logits_RNC))[:, None, None]
-        scaled_RNC = beta_R11 * self.logits_RNC
-        own_RN = np.take_along_axis(scaled_RNC, self.chosen_RN[:, :, None], 2)[:, :, 0]
-        return (own_RN - np.logaddexp.reduce(scaled_RNC, 2)).sum(1)
+        beta_R1 = scale * np.broadcast_to(beta, len(self.logits_RNC))[:, None]
+        sums_RN = np.exp(beta_R1[:, :, None] * self.logits_RNC).sum(2)
+        return (beta_R1 * self.own_RN - np.log(sums_RN)).sum(1)
 
     def at(self, betas: tuple[float, ...], scale: float = 1.0) -> np.ndarray:
         """Log-likelihoods [T, R] at several inverse temperatures."""

