@@ -15,7 +15,15 @@ from adapter_kinds import (
     with_settings,
 )
 from lora_students import logits_of
-from tiny_models import eager_lm, parameters_of, random_rows, random_vector, row_logits
+from tiny_models import (
+    eager_lm,
+    load_tiny,
+    parameters_of,
+    random_rows,
+    random_vector,
+    row_logits,
+    save_tiny_of_images,
+)
 from torch import Tensor
 
 from traitscope.errors import ConfigError, VectorError
@@ -365,3 +373,15 @@ def test_weights_of_another_base_are_found(
     save_file(tensors, path, metadata={"format": "pt"})
     with pytest.raises(VectorError, match="holds lm_head.weight of the model that it was trained"):
         peft_folder.read(tmp_path, tiny)
+
+
+def test_maps_that_only_images_pass(tmp_path: Path) -> None:
+    """A list of target_modules also means maps of the part that reads images."""
+    model = load_tiny(save_tiny_of_images(tmp_path / "base"))
+    adapter_of_peft(model, tmp_path / "both", target_modules=["q_proj"])
+    message = r"changes model.vision_tower.*q_proj of .*, which is no map of the language model's"
+    with pytest.raises(VectorError, match=message):
+        peft_folder.read(tmp_path / "both", model)
+    pattern = r".*language_model.*\.(q_proj|down_proj)"
+    expected = adapter_of_peft(model, tmp_path / "text", target_modules=pattern)
+    check_as_peft(model, tmp_path / "text", expected)

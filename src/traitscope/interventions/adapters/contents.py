@@ -199,12 +199,25 @@ def _scale(
             " adapter again"
         )
     shape = (b_OR.shape[0], a_RI.shape[1])
+    if weight_OI is None and _is_outside(model, name):
+        raise VectorError(
+            f"{where}: the adapter changes {name} of {model.name}, which is no map of the language"
+            " model's blocks, its head or its embedding; expected these alone; merge it by peft's"
+            " merge_and_unload() and name that model, or train it with target_modules of the blocks"
+        )
     if weight_OI is None or tuple(weight_OI.shape) != shape:
         raise VectorError(
             f"{where}: the adapter on {name} [{shape[0]}, {shape[1]}] does not fit {model.name},"
             " which has no such map; name the model that it was trained on"
         )
     return scale
+
+
+def _is_outside(model: Model, name: str) -> bool:
+    """Whether the model has such a linear map, in a part that is not its language model."""
+    module = _module(model, name)
+    is_map = isinstance(module, nn.Linear) and module is not model.head
+    return is_map and name not in linear_names(model)
 
 
 def _check_base(where: str, name: str, tensor: Tensor, model: Model) -> None:
