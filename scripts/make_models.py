@@ -44,8 +44,8 @@ Adapters as peft writes them, with `adapter:FOLDER`. Logits are compared with pe
 |---|---|---|---|
 """
 TAIL = """
-A refused adapter changes more than its file says, or has settings that are not known. PiSSA, OLoRA,
-LoftQ and CorDA are read once peft's `save_pretrained(FOLDER,
+A refused adapter changes more than its file says, or has settings that are not known. PiSSA, OLoRA
+and CorDA are read once peft's `save_pretrained(FOLDER,
 path_initial_model_for_weight_conversion=START)` has converted them. LoRA students of this package
 are written as peft folders, which peft 0.10 and newer read.
 

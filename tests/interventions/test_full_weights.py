@@ -91,6 +91,18 @@ def test_a_folder_without_a_student(tiny: Model, tmp_path: Path, missing: str) -
         pass
 
 
+def test_a_folder_with_adapters_in_it(tiny: Model, tmp_path: Path) -> None:
+    """A trainer's folder, or that of several adapters of one peft model."""
+    for name in ("checkpoint-10", "checkpoint-20"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "adapter_config.json").write_text("{}")
+    with (
+        pytest.raises(VectorError, match="name one of the adapters in it, such as .*point-20"),
+        full_weights.mounted(tiny, tmp_path),
+    ):
+        pass
+
+
 def refused(model: Model, folder: Path) -> str:
     """What is said about a folder that holds no student of the model; the model stays as it is."""
     before = parameters_of(model)

@@ -222,8 +222,13 @@ def test_an_adapter_beside_the_weights_is_not_mounted(tiny_folder: Path, tmp_pat
     folder = shutil.copytree(tiny_folder, tmp_path / "model")
     (folder / "adapter_config.json").write_text("{}")
     for load in (load_model, loading.outline, finding.digest_of):
-        with pytest.raises(ModelError, match="holds an adapter .* beside the weights of a model"):
+        with pytest.raises(
+            ModelError, match="beside the weights of a model; .* is merged into the"
+        ):
             load(str(folder))
+    (folder / "adapter_model.safetensors").write_bytes(b"")
+    with pytest.raises(ModelError, match="move the adapter's files into a folder of their own"):
+        finding.digest_of(str(folder))
 
 
 @pytest.mark.parametrize(

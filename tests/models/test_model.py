@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from tiny_models import LENGTH, VOCABULARY, WIDTH, load_tiny, tiny_tokenizer
+from tiny_models import LENGTH, VOCABULARY, WIDTH, load_tiny, save_tiny_of_images
 
 from traitscope.errors import ModelError
 from traitscope.inference import forward
@@ -70,39 +70,7 @@ def test_no_blocks() -> None:
 @pytest.mark.parametrize("vision_layers", [1, 4])
 def test_the_text_part_of_a_model_of_several_media(tmp_path: Path, vision_layers: int) -> None:
     """Its settings lie in a nested configuration, and its vision tower may have more blocks."""
-    from transformers import (
-        Gemma3Config,
-        Gemma3ForConditionalGeneration,
-        Gemma3TextConfig,
-        SiglipVisionConfig,
-    )
-
-    text = Gemma3TextConfig(
-        vocab_size=420,
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        head_dim=8,
-        max_position_embeddings=512,
-        sliding_window=64,
-        query_pre_attn_scalar=8,
-        pad_token_id=0,
-    )
-    vision = SiglipVisionConfig(
-        hidden_size=24,
-        intermediate_size=32,
-        num_hidden_layers=vision_layers,
-        num_attention_heads=4,
-        image_size=28,
-        patch_size=14,
-    )
-    config = Gemma3Config(
-        text_config=text.to_dict(), vision_config=vision.to_dict(), mm_tokens_per_image=1
-    )
-    Gemma3ForConditionalGeneration(config).save_pretrained(tmp_path)
-    tiny_tokenizer().save_pretrained(tmp_path)
+    save_tiny_of_images(tmp_path, vision_layers)
     model = load_tiny(tmp_path)
     assert (model.n_layers, model.max_length, model.window) == (2, 512, 64)
     ids = torch.tensor([[5, 6, 7]])

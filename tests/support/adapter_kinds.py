@@ -36,6 +36,14 @@ KINDS: dict[str, dict[str, Any]] = {
     "all_linear": {"target_modules": "all-linear"},
     "gaussian": LLAMA | {"init_lora_weights": "gaussian"},
     "orthogonal": LLAMA | {"init_lora_weights": "orthogonal"},
+    "mica": LLAMA | {"init_lora_weights": "mica"},
+    "rank_above_the_width": LLAMA | {"r": 40},
+    "saved_attention": LLAMA | {"modules_to_save": ["self_attn"]},
+    "saved_block": LLAMA | {"modules_to_save": ["layers.1"]},
+    "dora_on_the_embedding": {"target_modules": ["q_proj", "embed_tokens"], "use_dora": True},
+    "tied_embedding": {"target_modules": ["q_proj", "embed_tokens"], "ensure_weight_tying": True},
+    "tied_head": {"target_modules": ["q_proj", "lm_head"], "ensure_weight_tying": True},
+    "tied_saved_head": LLAMA | {"modules_to_save": ["lm_head"], "ensure_weight_tying": True},
 }
 "settings that are read, by name"
 REFUSED: dict[str, dict[str, Any]] = {

@@ -130,6 +130,44 @@ def save_tiny(family: str, folder: Path, seed: int = 0) -> Path:
     return folder
 
 
+def save_tiny_of_images(folder: Path, vision_layers: int = 1) -> Path:
+    """Write a tiny chat model that also reads images, and return the folder."""
+    from transformers import (
+        Gemma3Config,
+        Gemma3ForConditionalGeneration,
+        Gemma3TextConfig,
+        SiglipVisionConfig,
+    )
+
+    text = Gemma3TextConfig(
+        vocab_size=420,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=8,
+        max_position_embeddings=512,
+        sliding_window=64,
+        query_pre_attn_scalar=8,
+        pad_token_id=0,
+    )
+    vision = SiglipVisionConfig(
+        hidden_size=24,
+        intermediate_size=32,
+        num_hidden_layers=vision_layers,
+        num_attention_heads=4,
+        image_size=28,
+        patch_size=14,
+    )
+    config = Gemma3Config(
+        text_config=text.to_dict(), vision_config=vision.to_dict(), mm_tokens_per_image=1
+    )
+    Gemma3ForConditionalGeneration(config).save_pretrained(folder)
+    tiny_tokenizer().save_pretrained(folder)
+    return folder
+
+
 def load_tiny(folder: Path, dtype: str = "fp32"):
     """The folder as a Model, on the CPU."""
     from traitscope.models.loading import load_model

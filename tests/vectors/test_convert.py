@@ -49,7 +49,9 @@ def test_from_another_tool(
     out = capsys.readouterr().out
     assert (
         "a row of 32 numbers for each of the blocks 0, 1, 2" in out
-        and "block 2: its row was taken behind" in out
+        and "block 2: in files of persona_vectors the last row was taken behind the final norm"
+        in out
+        and "steer at another one, unless convert wrote the file" in out
     )
 
 
@@ -199,7 +201,20 @@ def test_a_layer_beyond_the_model_and_a_dictionary(tmp_path: Path, tiny_folder: 
     assert beyond.code == 2 and "has layers 0 to 2; name one of these" in beyond.summary["message"]
     unsaid = call(tmp_path, *words, *target)
     assert "or --from steering-vectors if that tool wrote it" in unsaid.summary["message"]
-    torch.save({"a": torch.ones(32)}, tmp_path / "w.pt")
+    torch.save({"a": {"b": torch.ones(32)}}, tmp_path / "w.pt")
     other = call(tmp_path, "convert", "--source", tmp_path / "w.pt", *target)
     assert "such as --from steering-vectors for a dictionary" in other.summary["message"]
     assert not (tmp_path / "v.safetensors").exists()
+
+
+def test_the_family_that_a_control_vector_names(
+    tiny: Model, tiny_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    Vector(STORED[1:].numpy(), tiny.digest).save(tmp_path / "own.safetensors")
+    says = "model_hint: unknown; repeng compares it where vectors are added; --model MODEL writes"
+    assert convert(tmp_path / "own.safetensors", tmp_path / "a.gguf") == 0
+    assert says in capsys.readouterr().out
+    words = [tmp_path / "own.safetensors", tmp_path / "b.gguf", "--model", tiny_folder]
+    assert convert(*words) == 0 and "model_hint" not in capsys.readouterr().out
+    assert convert(tmp_path / "b.gguf", tmp_path / "c.gguf", "--to", "repeng") == 0
+    assert "model_hint" not in capsys.readouterr().out

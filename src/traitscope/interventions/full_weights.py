@@ -66,7 +66,7 @@ def mounted(model: Model, folder: Path) -> Iterator[dict[str, Tensor]]:
     if not (folder / ABOUT).is_file() or not (folder / WEIGHTS).is_file():
         raise VectorError(
             f"{folder} holds neither a LoRA adapter (adapter_config.json) nor a full student"
-            f" ({ABOUT}, {WEIGHTS}); name a run of `train`, or a student's folder"
+            f" ({ABOUT}, {WEIGHTS}); {_inside(folder)}"
         )
     try:
         about = from_json((folder / ABOUT).read_bytes())
@@ -87,6 +87,14 @@ def mounted(model: Model, folder: Path) -> Iterator[dict[str, Tensor]]:
                 " trained student; train it, or name another one, unless it is meant as a control"
             )
         yield base_weights
+
+
+def _inside(folder: Path) -> str:
+    """What to name in the place of a folder that is no student's: one that lies in it."""
+    inside = sorted(path.parent.name for path in folder.glob("*/adapter_config.json"))
+    if not inside:
+        return "name a run of `train`, or a student's folder"
+    return f"name one of the adapters in it, such as {folder / inside[-1]}"
 
 
 def _base_digest(about: Any) -> str:

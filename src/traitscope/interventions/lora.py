@@ -152,16 +152,18 @@ class LoraShape:
             )
 
 
-def layers_on(model: Model, names: Sequence[str], shape: LoraShape) -> dict[str, LoraLinear]:
+def layers_on(
+    model: Model, names: Sequence[str], shape: LoraShape, of_file: bool = False
+) -> dict[str, LoraLinear]:
     """Adapters for linear maps, by name, that change no value yet and are not in their places yet.
 
     A map that is narrower than the rank gets the same rank, as in peft. The keys of grouped
     attention can be so narrow. Raises ConfigError for a rank that all of the maps are narrower
-    than.
+    than, unless the shape is that of a file, whose rank others chose.
     """
     linear_maps = {name: model.lm.get_submodule(name) for name in names}
     widest = max(min(weight_of(linear).shape) for linear in linear_maps.values())
-    if shape.rank > widest:
+    if shape.rank > widest and not of_file:
         raise ConfigError(
             f"--rank {shape.rank} is larger than any map of {model.name} allows ({widest});"
             " choose a smaller rank"
@@ -174,13 +176,13 @@ def layers_on(model: Model, names: Sequence[str], shape: LoraShape) -> dict[str,
 
 @contextmanager
 def adapted(
-    model: Model, shape: LoraShape, names: Sequence[str] | None = None
+    model: Model, shape: LoraShape, names: Sequence[str] | None = None, of_file: bool = False
 ) -> Iterator[dict[str, LoraLinear]]:
     """Put adapters that change no value yet on linear maps, all by default, until the context ends.
 
-    Yields them by the names of the maps.
+    Yields them by the names of the maps. `of_file` is for a shape that a file has.
     """
-    layers = layers_on(model, names or linear_names(model), shape)
+    layers = layers_on(model, names or linear_names(model), shape, of_file)
     try:
         for name, layer in layers.items():
             replace_module(model, name, layer)

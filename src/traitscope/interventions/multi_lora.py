@@ -256,7 +256,7 @@ def mounted(model: Model, folders: Sequence[Path], current: CurrentPass) -> Iter
         shape, factors = read_adapter(folder, model)
         shapes.append(shape)
         factors_of_students.append(factors)
-    with packed(model, shapes, current) as (pack, students):
+    with packed(model, shapes, current, of_file=True) as (pack, students):
         for layers, factors in zip(students, factors_of_students, strict=True):
             for name, (a_RI, b_OR) in factors.items():
                 layers[name].hold(a_RI, b_OR)
@@ -265,7 +265,7 @@ def mounted(model: Model, folders: Sequence[Path], current: CurrentPass) -> Iter
 
 @contextmanager
 def packed(
-    model: Model, shapes: Sequence[LoraShape], current: CurrentPass
+    model: Model, shapes: Sequence[LoraShape], current: CurrentPass, of_file: bool = False
 ) -> Iterator[tuple[Pack, list[dict[str, LoraLinear]]]]:
     """Adapters of many students that change no value yet, on one model, until the context ends.
 
@@ -273,7 +273,7 @@ def packed(
     """
     names = linear_names(model)
     linears = {name: model.lm.get_submodule(name) for name in names}
-    students = [layers_on(model, names, shape) for shape in shapes]
+    students = [layers_on(model, names, shape, of_file) for shape in shapes]
     try:
         for name in names:
             members = [layers[name] for layers in students]

@@ -82,7 +82,7 @@ def mounted(
             " cells"
         )
     keeps_all = part.top is None and part.drop == 0
-    with adapted(model, shape, names) as layers:
+    with adapted(model, shape, names, of_file=True) as layers:
         for name, layer in layers.items():
             a_RI, b_OR = factors[name]
             if not keeps_all:
@@ -102,7 +102,7 @@ def joined(model: Model, folders: Sequence[Path]) -> Iterator[dict[str, LoraLine
     read = [read_adapter(folder, model) for folder in folders]
     rank = sum(shape.rank for shape, _ in read)
     names = sorted(set().union(*(factors for _, factors in read)))
-    with adapted(model, LoraShape(rank, rank), names) as layers:
+    with adapted(model, LoraShape(rank, rank), names, of_file=True) as layers:
         for name, layer in layers.items():
             a_RI, b_OR = torch.zeros_like(layer.lora_A), torch.zeros_like(layer.lora_B)
             start = 0

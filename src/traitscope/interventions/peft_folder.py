@@ -30,7 +30,7 @@ from traitscope.interventions.lora import LoraLinear, LoraShape
 from traitscope.models.linear_maps import is_transposed, linear_names
 from traitscope.models.model import Model
 
-IN_BLOCK = re.compile(r".*\.\d+\..*\.lora_[AB](\.default)?\.weight")
+IN_BLOCK = re.compile(r".*\.\d+\..*\.lora_[AB](\.[^.]+)?\.weight")
 "name of a factor on a linear map of a numbered block"
 
 

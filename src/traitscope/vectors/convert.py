@@ -10,7 +10,7 @@ from traitscope.config.common import Output
 from traitscope.config.fields import changed_flags
 from traitscope.errors import ConfigError, VectorError
 from traitscope.interventions.checks.vectors import check_vector
-from traitscope.interventions.foreign import conversion, files, layer_rows
+from traitscope.interventions.foreign import arrays, conversion, files, layer_rows
 from traitscope.interventions.foreign.layer_rows import BlockRows
 from traitscope.interventions.vector import load_vector, vector_bytes
 from traitscope.models import chat
@@ -104,9 +104,18 @@ def _summary(blocks: BlockRows, read_as: str, kind: str, config: ConvertConfig) 
     said = layer_rows.ranges(blocks.rows)
     print(f"{read_as} to {kind}: a row of {blocks.d_model} numbers for each of the blocks {said}")
     if "behind_final_norm" in summary:
-        print(f"block {behind_norm}: its row was taken behind the final norm")
+        print(
+            f"block {behind_norm}: in files of {read_as} the last row was taken behind the final"
+            " norm, so it is no direction of what leaves that block; steer at another one, unless"
+            " convert wrote the file"
+        )
     if "left_out" in summary:
         print("block 0: left out, llama.cpp refuses it")
+    if kind == "repeng" and not (config.model or blocks.about.get(layer_rows.MODEL_HINT)):
+        print(
+            f"model_hint: {arrays.UNKNOWN}; repeng compares it where vectors are added; --model"
+            " MODEL writes the model's family"
+        )
     print(f"result: {target}", file=sys.stderr)
     return summary
 

@@ -15,7 +15,15 @@ from adapter_kinds import (
     with_settings,
 )
 from lora_students import logits_of
-from tiny_models import eager_lm, parameters_of, random_rows, random_vector, row_logits
+from tiny_models import (
+    eager_lm,
+    load_tiny,
+    parameters_of,
+    random_rows,
+    random_vector,
+    row_logits,
+    save_tiny_of_images,
+)
 from torch import Tensor
 
 from traitscope.errors import ConfigError, VectorError
@@ -121,6 +129,11 @@ PREFIX = "base_model.model."
 RENAMED = {
     "without_prefix": lambda key: key.removeprefix(PREFIX),
     "adapter_name": lambda key: key.replace(".weight", ".default.weight"),
+    "own_adapter_name": lambda key: key.replace(".weight", ".mine.weight"),
+    "distributed": lambda key: key.replace(".mlp.", "._fsdp_wrapped_module.mlp.").replace(
+        ".self_attn.", "._checkpoint_wrapped_module.self_attn."
+    ),
+    "in_several_ways": lambda key: key.removeprefix(PREFIX) if "layers.1." in key else key,
     "compiled": lambda key: key.replace(PREFIX, f"{PREFIX}_orig_mod."),
     "reads_images": lambda key: key.replace("model.layers", "model.language_model.layers"),
     "without_model": lambda key: key.replace(f"{PREFIX}model.", PREFIX),
@@ -136,7 +149,9 @@ def test_other_names_of_the_same_tensors(
     renamed(tmp_path, RENAMED[kind])
     check_as_peft(tiny, tmp_path, expected)
     said = capsys.readouterr().err
-    assert "12 tensors are read under peft's names, such as" in said and said.count("\n") == 1
+    n_renamed = 4 if kind == "in_several_ways" else 12
+    assert f"{n_renamed} tensors are read under peft's names, such as" in said
+    assert said.count("\n") == 1
 
 
 @pytest.mark.parametrize(
@@ -145,6 +160,22 @@ def test_other_names_of_the_same_tensors(
         (
             lambda key: key if "layers.0." in key else "",
             "2 of 6 maps that target_modules names are",
+        ),
+        (
+            lambda key: key.removeprefix(PREFIX) if "layers.0." in key else "",
+            "2 of 6 maps that target_modules names are in the file, model.layers.1.mlp.down_proj, ",
+        ),
+        (
+            lambda key: (
+                key.replace("model.layers", "model.language_model.layers")
+                if "q_proj" in key
+                else ""
+            ),
+            "3 of 6 maps that target_modules names are in the file, model.layers.0.mlp.down_proj, ",
+        ),
+        (
+            lambda key: key.replace(".weight", ".one.weight" if "q_proj" in key else ".two.weight"),
+            r"holds several adapters by the names in it \(one, two\); expected one; save each in a",
         ),
         (lambda key: "" if "1.self_attn.q_proj.lora_B" in key else key, "lora_B.weight is missing"),
         (lambda key: key.replace("model.layers", "vision_tower.layers"), "does not fit"),
@@ -204,6 +235,38 @@ def test_weights_that_no_setting_names_are_read_as_peft_reads_them(
     adapter_of_peft(tiny, tmp_path, **LLAMA, modules_to_save=saved)
     changed(tmp_path, modules_to_save=None)
     check_as_peft(tiny, tmp_path, loaded_by_peft(tiny, tmp_path))
+
+
+def test_settings_under_the_names_of_the_file(tiny: Model, tmp_path: Path) -> None:
+    """A pattern of the program that wrote the file names its modules, not the model's."""
+    expected = adapter_of_peft(tiny, tmp_path, **LLAMA)
+    renamed(tmp_path, RENAMED["reads_images"])
+    pattern = r"model\.language_model\.layers\.\d+\.(mlp\.down|self_attn\.q)_proj"
+    changed(tmp_path, target_modules=pattern)
+    check_as_peft(tiny, tmp_path, expected)
+    changed(tmp_path, target_modules=pattern.replace("q)_proj", "[qk])_proj"))
+    with pytest.raises(VectorError, match="6 of 9 maps that target_modules names .*0.self_attn.k_"):
+        peft_folder.read(tmp_path, tiny)
+
+
+def test_a_part_of_a_saved_module_that_is_not_in_the_file(tiny: Model, tmp_path: Path) -> None:
+    adapter_of_peft(tiny, tmp_path, **KINDS["saved_attention"])
+    renamed(tmp_path, lambda key: "" if "1.self_attn.k_proj" in key else key)
+    with pytest.raises(VectorError, match="names model.layers.1.self_attn.k_proj, whose"):
+        peft_folder.read(tmp_path, tiny)
+
+
+def test_the_way_for_each_changed_base(tiny: Model, tmp_path: Path) -> None:
+    """peft converts some initialisations; the base of LoftQ is another one, and is merged."""
+    folder = with_settings(tiny, tmp_path, {"init_lora_weights": "loftq"})
+    with pytest.raises(VectorError, match=r"plain LoRA; merge it into the base .*unload\(\)"):
+        peft_folder.read(folder, tiny)
+    for kind in ("pissa_niter_4", "corda", "olora", "lora_ga"):
+        changed(folder, init_lora_weights=kind)
+        with pytest.raises(VectorError, match="plain LoRA; convert it where it was trained, by"):
+            peft_folder.read(folder, tiny)
+    changed(folder, init_lora_weights="Gaussian")
+    assert peft_folder.read(folder, tiny).factors
 
 
 def test_a_whole_adapter_on_all_linear_maps_by_that_word(tiny: Model, tmp_path: Path) -> None:
@@ -310,3 +373,15 @@ def test_weights_of_another_base_are_found(
     save_file(tensors, path, metadata={"format": "pt"})
     with pytest.raises(VectorError, match="holds lm_head.weight of the model that it was trained"):
         peft_folder.read(tmp_path, tiny)
+
+
+def test_maps_that_only_images_pass(tmp_path: Path) -> None:
+    """A list of target_modules also means maps of the part that reads images."""
+    model = load_tiny(save_tiny_of_images(tmp_path / "base"))
+    adapter_of_peft(model, tmp_path / "both", target_modules=["q_proj"])
+    message = r"changes model.vision_tower.*q_proj of .*, which is no map of the language model's"
+    with pytest.raises(VectorError, match=message):
+        peft_folder.read(tmp_path / "both", model)
+    pattern = r".*language_model.*\.(q_proj|down_proj)"
+    expected = adapter_of_peft(model, tmp_path / "text", target_modules=pattern)
+    check_as_peft(model, tmp_path / "text", expected)

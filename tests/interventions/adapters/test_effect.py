@@ -49,6 +49,20 @@ def test_an_adapter_of_zeros_is_named_once(
     assert no_effect(adapter(tiny, tmp_path / "whole")) == ()
 
 
+def test_negative_zeros_and_other_names_are_zeros(tiny: Model, tmp_path: Path) -> None:
+    """A factor times 0 has zeros of both signs."""
+    folder = adapter(tiny, tmp_path / "zero")
+    file = folder / peft_folder.WEIGHTS
+    for kind in (torch.float32, torch.bfloat16, torch.float64):
+        tensors = {}
+        for name, tensor in load_file(file).items():
+            is_b = "lora_B" in name
+            tensors[name.replace(".weight", ".mine.weight")] = (-tensor * (not is_b)).to(kind)
+        save_file(tensors, folder / "other.safetensors")
+        (folder / "other.safetensors").rename(tmp_path / peft_folder.WEIGHTS)
+        assert no_effect(tmp_path)[0].startswith(f"{tmp_path} {SAYS}")
+
+
 def test_an_adapter_that_changes_one_map_is_not_named(tiny: Model, tmp_path: Path) -> None:
     folder = adapter(tiny, tmp_path / "zero", "B")
     file = folder / peft_folder.WEIGHTS

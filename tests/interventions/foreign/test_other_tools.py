@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from control_vectors import write_gguf
-from tiny_models import eager_lm, random_rows, row_logits
+from tiny_models import eager_lm, random_rows, random_vector, row_logits
 from torch import Tensor, nn
 
 from traitscope.errors import ConfigError, VectorError
@@ -226,3 +226,53 @@ def test_agu18dec_holds_units_and_norms(tiny: Model, tmp_path: Path) -> None:
     stored = torch.load(tmp_path / "v.pt", weights_only=True)
     torch.testing.assert_close(stored["unit"] * stored["norm"].unsqueeze(-1), stored["raw"])
     assert stored["raw"].shape == (4, D) and not stored["raw"][0].any()
+
+
+@pytest.mark.parametrize("form", ["{}", "layer_{}", "model.layers.{}", "layer-{}"])
+def test_layers_as_texts(family: Model, tmp_path: Path, form: str) -> None:
+    """A dictionary of name and row, with the layer's number in the name."""
+    stored = rows(2)
+    torch.save({form.format(0): stored[0], form.format(1): stored[1]}, tmp_path / "v.pt")
+    for settings in ({"layers_are": "blocks"}, {"format": "steering-vectors"}):
+        vector = Vector.load(tmp_path / "v.pt", family, **settings)
+        for block, row_D in enumerate(stored):
+            check_as_tool(family, vector, block, block_names(family)[block], row_D)
+
+
+def test_a_list_of_rows(tiny: Model, tmp_path: Path) -> None:
+    """One row a layer, in the order of the list."""
+    stored = rows(4)
+    torch.save(list(stored), tmp_path / "v.pt")
+    vector = Vector.load(tmp_path / "v.pt", tiny, layers_are="hidden-states")
+    assert vector.about["behind_final_norm"] == 2
+    check_as_tool(tiny, vector, 1, block_names(tiny)[1], stored[2])
+    with pytest.raises(ConfigError, match="does not say how it counts layers"):
+        Vector.load(tmp_path / "v.pt", tiny)
+
+
+def hint_in(path: Path) -> str:
+    """The family of the model that a control vector names."""
+    import gguf
+
+    return gguf.GGUFReader(path).get_field("controlvector.model_hint").contents()
+
+
+def test_the_family_of_a_control_vector_is_kept_and_compared(
+    tiny: Model, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    """repeng reads no file without a family; that of another model is said."""
+    directions = {1: rows(1)[0].numpy()}
+    for family, says in (("llama", ""), ("mistral", "made for a model of the kind mistral, and")):
+        file = write_gguf(tmp_path / f"{family}.gguf", directions, "controlvector", family)
+        vector = Vector.load(file, tiny)
+        said = capsys.readouterr().err
+        assert (says in said) if says else not said
+        vector.save(tmp_path / "again.gguf", format="repeng")
+        assert hint_in(tmp_path / "again.gguf") == family
+    vector.save(tmp_path / "ours.gguf", format="repeng", model=tiny)
+    assert hint_in(tmp_path / "ours.gguf") == "llama"
+    random_vector(tiny).save(tmp_path / "bare.gguf", format="repeng")
+    assert hint_in(tmp_path / "bare.gguf") == "unknown"
+    capsys.readouterr()
+    Vector.load(tmp_path / "bare.gguf", tiny)
+    assert not capsys.readouterr().err

@@ -1,7 +1,8 @@
 """An adapter as changed weights, for one that is more than low-rank additions in the blocks.
 
     LoRA               W + s B A
-    DoRA               W' = m (W + s B A) / |W + s B A|, by row (Liu et al. 2024, arXiv 2402.09353)
+    DoRA               W' = m (W + s B A) / |W + s B A|, by row (Liu et al. 2024, arXiv 2402.09353);
+                       of an embedding by column
     modules_to_save    the weights of the module
     bias               the biases
 
@@ -46,7 +47,13 @@ def weights_of(model: Model, contents: Contents) -> Iterator[tuple[str, Tensor]]
     for name, (a_RV, b_DR) in contents.embeddings.items():
         weight_VD = others.pop(f"{name}.weight", model.lm.get_submodule(name).weight)
         change_VD = (b_DR @ a_RV * contents.scales[name]).t().to(weight_VD.device)
-        yield f"{name}.weight", weight_VD.float() + change_VD
+        new_VD = weight_VD.float() + change_VD
+        if name in contents.magnitudes:
+            norms_D = torch.linalg.norm(new_VD, dim=0)
+            new_VD = new_VD * (
+                contents.magnitudes[name].to(new_VD.device) / norms_D.clamp(min=1e-30)
+            )
+        yield f"{name}.weight", new_VD
     yield from others.items()
 
 

@@ -3,8 +3,7 @@
 Shapes: I in, O out, R rank, V vocabulary, D d_model.
 """
 
-import json
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,13 +12,12 @@ from torch import Tensor, nn
 
 from traitscope.distributed import say
 from traitscope.errors import VectorError
-from traitscope.interventions.adapters import meaning, names
+from traitscope.interventions.adapters import completeness, meaning, names
 from traitscope.interventions.adapters.settings import CONFIG
 from traitscope.models.linear_maps import linear_names, weight_of
 from traitscope.models.model import Model
 
-FEW = 3
-"names that a message lists"
+FEW = completeness.FEW
 
 
 @dataclass(frozen=True)
@@ -31,7 +29,8 @@ class Contents:
     scales: dict[str, float] = field(default_factory=dict)
     "the factor of B A by linear map or embedding"
     magnitudes: dict[str, Tensor] = field(default_factory=dict)
-    "norms [O] of the rows of the changed weight, by linear map (DoRA; arXiv 2402.09353)"
+    """norms [O] of the rows of the changed weight by linear map, or [D] of its columns by embedding
+    (DoRA; arXiv 2402.09353)"""
     embeddings: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
     "A [R, V] and B [D, R] by embedding, in float32"
     replaced: dict[str, Tensor] = field(default_factory=dict)
@@ -49,10 +48,33 @@ def contents_of(
     factor that is missing, and for maps that the settings name and the file lacks. Raises
     ValueError for settings that are none.
     """
+    if not tensors:
+        raise VectorError(
+            f"{where} holds no tensor; expected A and B of one linear map or more; copy or train"
+            " the adapter again"
+        )
     modules = dict(model.lm.named_modules())
+    parts, replaced, places = _placed(where, tensors, modules, model)
+    result = _assembled(where, config, parts, replaced, model)
+    renamed = [place for place in places if place.renamed_from]
+    completeness.check(where, config, result, model, {p.module: p.written for p in renamed})
+    _check_tied(where, result, model)
+    _say_missing_biases(where, config, result, model)
+    if renamed:
+        say(
+            f"{where}: {len(renamed)} tensors are read under peft's names, such as"
+            f" {renamed[0].renamed_from} as of {renamed[0].module}"
+        )
+    return result
+
+
+def _placed(
+    where: str, tensors: Mapping[str, Tensor], modules: Mapping[str, nn.Module], model: Model
+) -> tuple[dict[str, dict[str, Tensor]], dict[str, Tensor], list[names.Place]]:
+    """Trained tensors by part and module, those that replace parameters, and all their places."""
     parts: dict[str, dict[str, Tensor]] = {part: {} for part in names.PARTS.values()}
     replaced: dict[str, Tensor] = {}
-    renamed = []
+    places: list[names.Place] = []
     for tensor_name, tensor in tensors.items():
         place = names.place_of(tensor_name, modules)
         shown = " ".join(tensor_name.split())[:120]
@@ -72,24 +94,16 @@ def contents_of(
         if place.is_base:
             _check_base(where, key, tensor, model)
             continue
-        if place.renamed_from:
-            renamed.append((place.renamed_from, place.module))
+        places.append(place)
         held[key] = tensor
-    if not tensors:
+    called = sorted({place.adapter for place in places if place.part != names.WEIGHT})
+    if len(called) > 1:
+        listed = ", ".join(name or "one without a name" for name in called[:FEW])
         raise VectorError(
-            f"{where} holds no tensor; expected A and B of one linear map or more; copy or train"
-            " the adapter again"
+            f"{where} holds several adapters by the names in it ({listed[:120]}); expected one;"
+            " save each in a folder of its own"
         )
-    result = _assembled(where, config, parts, replaced, model)
-    _check_complete(where, config, result, modules, model, bool(renamed))
-    _check_tied(where, result, model)
-    _say_missing_biases(where, config, result, model)
-    if renamed:
-        say(
-            f"{where}: {len(renamed)} tensors are read under peft's names, such as {renamed[0][0]}"
-            f" as of {renamed[0][1]}"
-        )
-    return result
+    return parts, replaced, places
 
 
 def _assembled(
@@ -115,7 +129,7 @@ def _assembled(
         result.scales[name] = _scale(where, config, name, a_RV, b_DR, weight, model)
         result.embeddings[name] = (a_RV, b_DR)
     for name, magnitude in parts["magnitude"].items():
-        b_OR = result.factors.get(name, (None, None))[1]
+        b_OR = {**result.factors, **result.embeddings}.get(name, (None, None))[1]
         if b_OR is None or magnitude.numel() != len(b_OR) or not config.get("use_dora"):
             raise VectorError(
                 f"{where}: the magnitudes {list(magnitude.shape)} of {name} belong to no map with A"
@@ -123,9 +137,10 @@ def _assembled(
                 " again"
             )
         result.magnitudes[name] = magnitude.float().reshape(-1)
-    if config.get("use_dora") and result.magnitudes.keys() != result.factors.keys():
+    changed = result.factors.keys() | result.embeddings.keys()
+    if config.get("use_dora") and result.magnitudes.keys() != changed:
         raise VectorError(
-            f"{where}: DoRA with magnitudes of {len(result.magnitudes)} of {len(result.factors)}"
+            f"{where}: DoRA with magnitudes of {len(result.magnitudes)} of {len(changed)}"
             " maps; expected those of every map; copy or train the adapter again"
         )
     _check_replaced(where, replaced, model)
@@ -184,12 +199,25 @@ def _scale(
             " adapter again"
         )
     shape = (b_OR.shape[0], a_RI.shape[1])
+    if weight_OI is None and _is_outside(model, name):
+        raise VectorError(
+            f"{where}: the adapter changes {name} of {model.name}, which is no map of the language"
+            " model's blocks, its head or its embedding; expected these alone; merge it by peft's"
+            " merge_and_unload() and name that model, or train it with target_modules of the blocks"
+        )
     if weight_OI is None or tuple(weight_OI.shape) != shape:
         raise VectorError(
             f"{where}: the adapter on {name} [{shape[0]}, {shape[1]}] does not fit {model.name},"
             " which has no such map; name the model that it was trained on"
         )
     return scale
+
+
+def _is_outside(model: Model, name: str) -> bool:
+    """Whether the model has such a linear map, in a part that is not its language model."""
+    module = _module(model, name)
+    is_map = isinstance(module, nn.Linear) and module is not model.head
+    return is_map and name not in linear_names(model)
 
 
 def _check_base(where: str, name: str, tensor: Tensor, model: Model) -> None:
@@ -219,57 +247,6 @@ def _check_replaced(where: str, replaced: Mapping[str, Tensor], model: Model) ->
                 f"{where} does not fit {model.name}: {name} is {list(value.shape)} there and {here}"
                 " here; name the model that it was trained on, with as many tokens as it had then"
             )
-
-
-def _check_complete(
-    where: str,
-    config: dict[str, Any],
-    result: Contents,
-    modules: Mapping[str, nn.Module],
-    model: Model,
-    was_renamed: bool,
-) -> None:
-    """Raise VectorError unless the file has the maps that the settings name, and no others."""
-    saved, names_here, linear = [], [], []
-    for name, module in modules.items():
-        is_saved = meaning.saves(config, name)
-        if is_saved and next(module.parameters(recurse=False), None) is not None:
-            saved.append(name)
-        elif not is_saved and _takes_lora(module):
-            names_here.append(name)
-            if module is not model.head and not isinstance(module, nn.Embedding):
-                linear.append(name)
-    there = result.factors.keys() | result.embeddings.keys()
-    if there and not config.get("target_modules"):
-        _refuse_unnamed(where, there)
-    expected = meaning.targeted(config, names_here, linear)
-    if there and not was_renamed and expected != there:
-        _refuse_partly(where, expected, there)
-    with_weights = {name.rpartition(".")[0] for name in result.replaced}
-    without = [name for name in saved if name not in with_weights]
-    if without:
-        raise VectorError(
-            f"{where}: modules_to_save names {', '.join(without[:FEW])}, whose weights are not in"
-            " the file; expected all of them; copy or save the adapter again"
-        )
-    for name in there:
-        if f"{name}.weight" in result.replaced:
-            raise VectorError(
-                f"{where}: {name}.weight stands beside A and B of that map, where peft does not"
-                f" read it; expected none, or {name}.base_layer.weight of the base; copy or save"
-                " the adapter again"
-            )
-
-
-def _refuse_unnamed(where: str, there: Collection[str]) -> None:
-    """Raise VectorError for maps of settings without target_modules: peft takes maps of its own."""
-    listed = ", ".join(sorted(there)[:FEW])
-    endings = sorted({name.rpartition(".")[2] for name in there})
-    raise VectorError(
-        f"{where}: the file holds A and B of {listed}, and {CONFIG} names no target_modules, for"
-        f" which peft chooses maps of its own; expected their names; put in"
-        f' "target_modules": {json.dumps(endings)}'
-    )
 
 
 def _check_tied(where: str, result: Contents, model: Model) -> None:
@@ -304,24 +281,3 @@ def _say_missing_biases(where: str, config: dict[str, Any], result: Contents, mo
             f" not in the file, such as {missing[0]}; there those of {model.name} stay, as in peft;"
             " if they were trained, save the adapter again"
         )
-
-
-def _takes_lora(module: nn.Module) -> bool:
-    """Whether peft puts an adapter on such a module where target_modules names it."""
-    is_conv1d = type(module).__name__ == "Conv1D"  # GPT-2's linear map
-    return isinstance(module, nn.Linear | nn.Embedding) or is_conv1d
-
-
-def _refuse_partly(where: str, expected: set[str], there: Any) -> None:
-    missing, further = sorted(expected - there), sorted(there - expected)
-    if missing:
-        raise VectorError(
-            f"{where}: {len(expected) - len(missing)} of {len(expected)} maps that target_modules"
-            f" names are in the file, {', '.join(missing[:FEW])} are not; expected all of them;"
-            " copy or save the adapter again"
-        )
-    raise VectorError(
-        f"{where}: the adapter on {', '.join(further[:FEW])} is of a map that target_modules does"
-        " not name, so peft would leave it out; expected the maps that are named; correct"
-        " target_modules"
-    )

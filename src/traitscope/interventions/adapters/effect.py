@@ -4,16 +4,21 @@ LoRA      W + s B A is W where A or B is zero
 others    not looked at: DoRA, and weights of whole modules, are compared with no base here
 """
 
+import math
 import re
 import time
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from traitscope.interventions.adapters.settings import WEIGHTS
 
-FACTOR = re.compile(r"(?P<map>.*)\.lora_(embedding_)?(?P<letter>[AB])(\.default)?(\.weight)?")
+FACTOR = re.compile(
+    r"(?P<map>.*)\.lora_(embedding_)?(?P<letter>[AB])(\.(?!weight$)[^.]+)?(\.weight)?"
+)
 "name of a factor of a low-rank addition"
 SETTLED = 2 * 10**9
 "nanoseconds after which a file's time tells a change: two writes may share a tick of the clock"
@@ -37,6 +42,16 @@ def no_effect(folder: Path) -> tuple[str, ...]:
     )
 
 
+def _has_any(about: Mapping[str, Any]) -> bool:
+    """Whether a stored tensor has a number that is neither 0 nor -0."""
+    data = np.frombuffer(about["data"], np.uint8)
+    width = data.size // max(1, math.prod(about["shape"]))
+    if width < 1:
+        return False
+    numbers = data.reshape(-1, width)  # the sign is the first bit of the last byte
+    return bool(numbers[:, :-1].any() or (numbers[:, -1] & 0x7F).any())
+
+
 @lru_cache(maxsize=256)
 def _zero_factor(file: str, changed: int, size: int) -> str:
     """Which matrices make every addition of an adapter zero; empty where some addition is none."""
@@ -52,7 +67,7 @@ def _zero_factor(file: str, changed: int, size: int) -> str:
         if factor is None:
             return ""
         letters = is_zero.setdefault(factor["map"], {})
-        letters[factor["letter"]] = not np.frombuffer(about["data"], np.uint8).any()
+        letters[factor["letter"]] = not _has_any(about)
     if not is_zero or not all(any(letters.values()) for letters in is_zero.values()):
         return ""
     has_zero_b = all(letters.get("B") for letters in is_zero.values())

@@ -45,10 +45,15 @@ UNDERSTOOD = (
     "alpha_pattern",
     "modules_to_save",
     "init_lora_weights",
+    "ensure_weight_tying",
 )
 "settings that are followed"
-KEEPING_THE_BASE = (True, False, None, "gaussian", "eva", "orthogonal")
-"values of init_lora_weights that leave the weights of the base as they are"
+TYING = "ensure_weight_tying"
+"setting by which an adapter on a tied weight acts in its twin as well"
+KEEPING_THE_BASE = ("gaussian", "eva", "orthogonal", "mica", "true", "false")
+"words of init_lora_weights that leave the weights of the base as they are"
+CONVERTED = ("pissa", "olora", "corda", "lora_ga")
+"begin the words of those that peft converts into a plain LoRA on the base as it was"
 BIASES = ("none", "all", "lora_only")
 LARGEST_ALPHA = 1e30
 "largest strength whose additions float32 can hold"
@@ -63,7 +68,7 @@ def check_kind(where: str, config: dict[str, Any]) -> None:
     if kind != "LORA":
         raise VectorError(
             f"{where}: adapter of the kind {str(kind)[:40]}; expected LORA; train such an adapter,"
-            " or merge this one into a model of its own"
+            " or merge this one into a model of its own where peft can"
         )
 
 
@@ -75,8 +80,7 @@ def check(where: str, config: dict[str, Any]) -> None:
         raise VectorError(
             f"{where}: init_lora_weights is {str(initialised)[:40]!r}, which changes the weights of"
             " the base at the start, so the adapter alone is no addition to it; expected a plain"
-            " LoRA; convert it where it was trained, by peft's"
-            " save_pretrained(FOLDER, path_initial_model_for_weight_conversion=START)"
+            f" LoRA; {_way_to_a_plain_one(str(initialised))}"
         )
     further = []
     for name, value in config.items():
@@ -98,8 +102,21 @@ def check(where: str, config: dict[str, Any]) -> None:
 
 
 def _keeps_the_base(initialised: Any) -> bool:
-    is_plain = initialised is None or isinstance(initialised, bool | str)
-    return is_plain and initialised in KEEPING_THE_BASE
+    is_word = isinstance(initialised, str) and initialised.lower() in KEEPING_THE_BASE
+    return initialised is None or isinstance(initialised, bool) or is_word
+
+
+def _way_to_a_plain_one(initialised: str) -> str:
+    """What to do about an adapter whose base was changed."""
+    if initialised.lower().startswith(CONVERTED):
+        return (
+            "convert it where it was trained, by peft's"
+            " save_pretrained(FOLDER, path_initial_model_for_weight_conversion=START)"
+        )
+    return (
+        "merge it into the base that it was trained on, by peft's merge_and_unload(), and name that"
+        " model"
+    )
 
 
 def rank_and_scale(config: dict[str, Any], name: str) -> tuple[int, float]:
@@ -151,7 +168,8 @@ def targeted(config: dict[str, Any], names: Iterable[str], linear: Collection[st
     targets = config.get("target_modules") or []
     chosen = set()
     for name in names:
-        if not _excluded(config, name) and _is_target(config, targets, name, linear):
+        is_left_out = _excluded(config, name) or _is_saved(config, name)
+        if not is_left_out and _is_target(config, targets, name, linear):
             chosen.add(name)
     return chosen
 
@@ -172,6 +190,14 @@ def _excluded(config: dict[str, Any], name: str) -> bool:
     if isinstance(excluded, str) and excluded:
         return _matches(excluded, name, "exclude_modules")
     return bool(excluded) and _ends_with(name, _texts(excluded, "exclude_modules"))
+
+
+def _is_saved(config: dict[str, Any], name: str) -> bool:
+    """Whether modules_to_save names a module, or one that it is part of: peft adapts none."""
+    for word in _texts(config.get("modules_to_save") or [], "modules_to_save"):
+        if f".{word}." in f".{name}.":
+            return True
+    return False
 
 
 def _in_layers(config: dict[str, Any], name: str) -> bool:

@@ -36,13 +36,7 @@ def check_vector(
     for one whose rows are all zero unless it may be so.
     """
     if not model.is_called(vector.model):
-        vouch = ""
-        if DIGEST.fullmatch(vector.model):
-            vouch = f", or vouch that {model.name} is a copy of it: --same-as {vector.model}"
-        raise VectorError(
-            f"vector of model {vector.model}, but {model.name} has digest {model.digest}; name that"
-            f" model, or extract it again on this one{vouch}"
-        )
+        raise of_another_model(vector, model.name, model.digest)
     if vector.rows_LD.shape != (model.n_layers, model.d_model):
         raise VectorError(
             f"vector of shape {vector.rows_LD.shape}, but {model.name} has {model.n_layers} layers"
@@ -51,6 +45,17 @@ def check_vector(
     if not may_be_zero:
         check_direction(vector, name)
     return vector if vector.model == model.digest else replace(vector, model=model.digest)
+
+
+def of_another_model(vector: Vector, name: str, digest: str) -> VectorError:
+    """The error for a vector that is not one of the model `name`."""
+    vouch = ""
+    if DIGEST.fullmatch(vector.model):
+        vouch = f", or vouch that {name} is a copy of it: --same-as {vector.model}"
+    return VectorError(
+        f"vector of model {vector.model}, but {name} has digest {digest}; name that model, or"
+        f" extract it again on this one{vouch}"
+    )
 
 
 def check_vectors(vectors: Mapping[str, Vector], model: Model) -> dict[str, Vector]:

@@ -18,6 +18,8 @@ from traitscope.interventions.foreign import layer_rows
 from traitscope.interventions.foreign.layer_rows import BlockRows, LayerRows
 
 LAST_NUMBER = re.compile(r"(\d+)(\D*)$")
+NEGATIVE = re.compile(r"(?:^|[^A-Za-z0-9])-\d+\D*$")
+"a name whose number is below 0, such as -1 or layer_-1, but not layer-1"
 NAMES_A_LAYER = re.compile(
     r"(?:^|[^a-z])(?:layers?|blocks?|h|hidden_states?|direction)[^a-z0-9]*(\d{1,9})(?!.*\d)", re.I
 )
@@ -26,6 +28,9 @@ LAYERS_ARE = "layers_are"
 "key of the metadata of a `.safetensors` file that says how it counts"
 ARCHITECTURE = "controlvector"
 DIRECTION = "direction."
+UNKNOWN = "unknown"
+"""family of the model in a control vector, where nobody said it: repeng reads no file without one,
+and compares it where vectors are added"""
 
 
 def read_safetensors(path: Path) -> LayerRows:
@@ -36,7 +41,7 @@ def read_safetensors(path: Path) -> LayerRows:
         raise VectorError(
             f"{path} holds no vector: {error}; convert it to one tensor of float32"
         ) from None
-    rows = _rows(tensors, str(path))
+    rows = by_name(tensors, str(path))
     said = array_files.metadata_of(path).get(LAYERS_ARE, "")
     return replace(rows, counting=said) if said in layer_rows.LAYERS_ARE else rows
 
@@ -45,7 +50,7 @@ def read_numpy(path: Path) -> LayerRows:
     """The rows of a `.npy` or `.npz` file, without pickles. Raises VectorError."""
     try:
         if path.suffix == ".npz":
-            return _rows(array_files.read_arrays(path), str(path))
+            return by_name(array_files.read_arrays(path), str(path))
         return layer_rows.stack(array_files.read_array(path), str(path))
     except StoreError as error:
         reason = str(error.__cause__ or error)[:160]
@@ -55,8 +60,17 @@ def read_numpy(path: Path) -> LayerRows:
         ) from None
 
 
-def _rows(arrays: Mapping[str, np.ndarray], where: str) -> LayerRows:
-    """One array, or one a layer, whose names differ in the layer's number alone."""
+def by_name(arrays: Mapping[str, np.ndarray], where: str) -> LayerRows:
+    """One array, or one a layer, whose names differ in the layer's number alone.
+
+    Raises VectorError for other names, and for a number below 0.
+    """
+    for name in arrays:
+        if NEGATIVE.search(name):
+            raise VectorError(
+                f"{where} holds {_shown(name)}, a layer below 0; expected layers from 0 on; count"
+                " them from the first one where the file was made"
+            )
     if len(arrays) == 1:
         name, array = next(iter(arrays.items()))
         match = NAMES_A_LAYER.search(name)
@@ -98,6 +112,8 @@ def read_gguf(path: Path) -> LayerRows:
         reader = gguf.GGUFReader(path)
         field = reader.get_field("general.architecture")
         architecture = "none" if field is None else str(field.contents())
+        field = reader.get_field(f"{ARCHITECTURE}.{layer_rows.MODEL_HINT}")
+        hint = UNKNOWN if field is None else " ".join(str(field.contents()).split())[:60]
         tensors = list(reader.tensors)
     except Exception as error:  # the reader raises many types for damaged files
         reason = " ".join(str(error).split())[:120] or type(error).__name__
@@ -124,7 +140,8 @@ def read_gguf(path: Path) -> LayerRows:
         raise VectorError(
             f"{path} holds no tensor; expected {DIRECTION}BLOCK; export the vector again"
         )
-    return layer_rows.by_number(arrays, str(path), "blocks")
+    about = {} if hint == UNKNOWN else {layer_rows.MODEL_HINT: hint}
+    return replace(layer_rows.by_number(arrays, str(path), "blocks"), about=about)
 
 
 def gguf_bytes(blocks: BlockRows) -> bytes:
@@ -143,7 +160,8 @@ def gguf_bytes(blocks: BlockRows) -> bytes:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "vector.gguf"
         writer = gguf.GGUFWriter(path, ARCHITECTURE)
-        writer.add_string(f"{ARCHITECTURE}.model_hint", str(blocks.about.get("model_type", "")))
+        hint = str(blocks.about.get(layer_rows.MODEL_HINT) or UNKNOWN)
+        writer.add_string(f"{ARCHITECTURE}.{layer_rows.MODEL_HINT}", hint)
         writer.add_uint32(f"{ARCHITECTURE}.layer_count", len(kept))
         for block, row_D in sorted(kept.items()):
             writer.add_tensor(f"{DIRECTION}{block}", np.ascontiguousarray(row_D, np.float32))

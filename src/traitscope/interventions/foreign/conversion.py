@@ -6,6 +6,7 @@ Shapes: L layers, D d_model.
 from pathlib import Path
 from typing import Any
 
+from traitscope.distributed import say
 from traitscope.errors import ConfigError, VectorError
 from traitscope.interventions.foreign import files, layer_rows
 from traitscope.interventions.foreign.layer_rows import BlockRows
@@ -39,6 +40,12 @@ def vector_of(blocks: BlockRows, model: Model, where: str) -> Vector:
     """Rows by block as a vector of a model. Raises VectorError where they do not fit it."""
     rows_LD = layer_rows.fitted(blocks, model.n_layers, model.d_model, model.name, where)
     about: dict[str, Any] = dict(blocks.about)
+    hint, family = about.get(layer_rows.MODEL_HINT), str(model.lm.config.model_type)
+    if hint not in (None, family):
+        say(
+            f"{where} says that it was made for a model of the kind {hint}, and {model.name} is of"
+            f" the kind {family}; make sure that it is the model that the vector was made for"
+        )
     if len(blocks.rows) < model.n_layers:
         about[HELD] = sorted(blocks.rows)
     return Vector(rows_LD, model.digest, about)
@@ -58,7 +65,9 @@ def blocks_of(vector: Vector, layer: int | None = None) -> BlockRows:
             " asked for; name one that it has with --layer"
         )
     rows = {number: vector.rows_LD[number] for number in kept}
-    return BlockRows(rows, len(vector.rows_LD), {})
+    hint = vector.about.get(layer_rows.MODEL_HINT)
+    about = {layer_rows.MODEL_HINT: hint} if isinstance(hint, str) else {}
+    return BlockRows(rows, len(vector.rows_LD), about)
 
 
 def foreign_bytes(vector: Vector, kind: str, path: Path, model: Model | None = None) -> bytes:

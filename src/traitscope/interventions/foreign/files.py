@@ -140,7 +140,9 @@ def file_bytes(blocks: BlockRows, kind: str, path: Path, target: Target = Target
     """The content of a file of another tool. Raises VectorError where the format has no place for
     the rows."""
     if kind == "repeng":
-        named = {**blocks.about, "model_type": target.model_type}
+        named = dict(blocks.about)
+        if target.model_type:
+            named[layer_rows.MODEL_HINT] = target.model_type
         return arrays.gguf_bytes(BlockRows(blocks.rows, blocks.n_layers, named))
     n_layers = target.n_layers or blocks.n_layers or max(blocks.rows) + 1
     rows_LD = blocks.stacked(n_layers)

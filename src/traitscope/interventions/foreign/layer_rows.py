@@ -25,6 +25,8 @@ Counting = Literal["", "blocks", "hidden-states"]
 LAYERS_ARE = ("blocks", "hidden-states")
 BEHIND_NORM = "behind_final_norm"
 "key of provenance: the block whose row was taken behind the final norm"
+MODEL_HINT = "model_hint"
+"key of provenance: the family of the model that a control vector of repeng names"
 FLOATS = array_files.FLOATS
 MOST_LAYERS = 10_000
 

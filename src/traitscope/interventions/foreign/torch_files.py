@@ -9,7 +9,9 @@ Shapes: L layers, D d_model.
 
 import io
 import re
+import warnings
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,7 @@ import torch
 from torch import Tensor
 
 from traitscope.errors import VectorError
-from traitscope.interventions.foreign import layer_rows
+from traitscope.interventions.foreign import arrays, layer_rows
 from traitscope.interventions.foreign.layer_rows import LayerRows
 
 PERSONA_NAME = re.compile(r"(prompt_avg|response_avg|prompt_last)_diff$")
@@ -31,7 +33,9 @@ AGU_KEYS = {"raw", "unit", "norm"}
 def content_of(path: Path) -> Any:
     """Tensors in plain containers. Raises VectorError for anything that would have to be run."""
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch warns of the pickles that it does not run
+            return torch.load(path, map_location="cpu", weights_only=True)
     except MemoryError:
         raise
     except Exception as error:  # torch raises many types for damaged files
@@ -49,6 +53,8 @@ def content_of(path: Path) -> Any:
 
 def format_of(path: Path, content: Any) -> str:
     """The format of a `.pt` file by what it holds; empty where that does not tell."""
+    if _is_list(content):
+        return "tensor"
     if isinstance(content, Tensor):
         return "persona_vectors" if PERSONA_NAME.search(path.stem) else "tensor"
     if not isinstance(content, dict) or not content:
@@ -58,8 +64,9 @@ def format_of(path: Path, content: Any) -> str:
     values = list(content.values())
     if all(isinstance(value, dict) and "steering_vector" in value for value in values):
         return "lm-eval"
-    numbered = all(type(key) is int for key in content)
-    return "tensor" if numbered and all(isinstance(value, Tensor) for value in values) else ""
+    kinds = {type(key) for key in content}
+    are_alike = kinds in ({int}, {str})
+    return "tensor" if are_alike and all(isinstance(value, Tensor) for value in values) else ""
 
 
 def rows_of(path: Path, content: Any, kind: str) -> LayerRows:
@@ -71,9 +78,25 @@ def rows_of(path: Path, content: Any, kind: str) -> LayerRows:
     if kind == "lm-eval":
         return _lm_eval(content, where)
     counting = {"persona_vectors": "hidden-states", "steering-vectors": "blocks"}.get(kind, "")
+    if _is_list(content):
+        content = dict(enumerate(content))
+        rows = layer_rows.by_number(_numbered(content, where), where, counting)
+        return layer_rows.stack(np.stack(list(rows.rows.values())), where, counting)
+    is_named = isinstance(content, dict) and {type(key) for key in content} == {str}
+    if is_named and kind != "persona_vectors":
+        named = {}
+        for name, value in content.items():
+            named[name] = _array(value, f"{where}, {name[:60]!r}")
+        return replace(arrays.by_name(named, where), counting=counting)
     if isinstance(content, dict) and kind != "persona_vectors":
         return layer_rows.by_number(_numbered(content, where), where, counting)
     return layer_rows.stack(_array(content, where), where, counting)
+
+
+def _is_list(content: Any) -> bool:
+    """Whether a file holds a list of tensors, one a layer from the first one on."""
+    is_list = isinstance(content, list | tuple) and len(content) > 0
+    return is_list and all(isinstance(value, Tensor) and value.ndim == 1 for value in content)
 
 
 def _array(value: Any, where: str) -> np.ndarray:
@@ -95,17 +118,17 @@ def _array(value: Any, where: str) -> np.ndarray:
 
 def _numbered(content: Mapping[Any, Any], where: str) -> dict[int, np.ndarray]:
     """The tensors of a dictionary by layer."""
-    arrays: dict[int, np.ndarray] = {}
+    numbered: dict[int, np.ndarray] = {}
     for key, value in content.items():
         if type(key) is not int:
             raise VectorError(
                 f"{where} has the key {str(key)[:60]!r}; expected layers as whole numbers; name its"
                 " format with --from, or save a dictionary of layer and tensor"
             )
-        arrays[key] = _array(value, f"{where}, layer {key}")
-    if not arrays:
+        numbered[key] = _array(value, f"{where}, layer {key}")
+    if not numbered:
         raise VectorError(f"{where} holds no tensor; expected one a layer; save the vector again")
-    return arrays
+    return numbered
 
 
 def _lm_eval(content: Any, where: str) -> LayerRows:
@@ -119,16 +142,16 @@ def _lm_eval(content: Any, where: str) -> LayerRows:
             f"{where} is a {type(content).__name__}; expected settings by hookpoint; name another"
             " format with --from"
         )
-    arrays: dict[int, np.ndarray] = {}
+    by_block: dict[int, np.ndarray] = {}
     coefficients: dict[str, float] = {}
     names: dict[int, str] = {}
     for hookpoint, settings in content.items():
         number, factor = _hookpoint(hookpoint, settings, where)
         array = _array(settings["steering_vector"], f"{where}, {hookpoint}")
         row_D = array.astype(np.float64) * factor
-        layer_rows.put(arrays, names, number, str(hookpoint), row_D, where)
+        layer_rows.put(by_block, names, number, str(hookpoint), row_D, where)
         coefficients[str(number)] = factor
-    file = layer_rows.by_number(arrays, where, "blocks")
+    file = layer_rows.by_number(by_block, where, "blocks")
     return LayerRows(file.rows, "blocks", about={"coefficients": coefficients})
 
 

@@ -63,10 +63,15 @@ def find_model(name: str, revision: str | None = None) -> Path:
     if not (folder / "config.json").exists() or not list(folder.glob("*.safetensors")):
         raise _no_model(folder, name)
     if (folder / "adapter_config.json").exists():  # peft, where installed, would add its adapter
+        way = (
+            "move the adapter's files into a folder of their own, and name that as a student:"
+            " --interventions adapter:FOLDER"
+        )
+        if not list(folder.glob("adapter_model.*")):
+            way = "delete that file if its adapter is merged into the weights"
         raise ModelError(
             f"{folder} holds an adapter (adapter_config.json) beside the weights of a model;"
-            " expected one of the two; move the adapter's files into a folder of their own, and"
-            " name that as a student: --interventions adapter:FOLDER"
+            f" expected one of the two; {way}"
         )
     kinds.check(folder)
     return folder

@@ -1,16 +1,26 @@
 """Checks of a teacher of an experiment, before anything is computed."""
 
+from pathlib import Path
+
 from traitscope.errors import VectorError
+from traitscope.interventions.adapters import origin, settings
 from traitscope.interventions.checks.files import check_intervention_files
-from traitscope.interventions.checks.vectors import check_direction
-from traitscope.interventions.intervention import Adapter
+from traitscope.interventions.checks.vectors import check_direction, of_another_model
+from traitscope.interventions.intervention import (
+    Ablate,
+    Adapter,
+    Intervention,
+    ReplaceBase,
+    Steer,
+)
 from traitscope.interventions.short_form import parse_all, student_folder
 from traitscope.interventions.vector import Vector, load_vector
 from traitscope.models.identity import finding
+from traitscope.runs.model_cache import model_digests
 from traitscope.studies.experiment.file import Teacher
 
 
-def check_teacher(teacher: Teacher, model: str, where: str) -> None:
+def check_teacher(teacher: Teacher, model: str, where: str, same_as: str | None = None) -> None:
     """Raise what is wrong with the files, the layer or the model of a teacher."""
     if teacher.layer is not None:
         finding.check_layers([teacher.layer], model, where)
@@ -19,12 +29,30 @@ def check_teacher(teacher: Teacher, model: str, where: str) -> None:
         vector = load_vector(teacher.vector)
         check_direction(vector, f"{where}: {teacher.vector}", layers)
         _check_norms(vector, teacher, where)
+        _check_model(vector, model, same_as, f"{where}: {teacher.vector}")
     interventions = parse_all(teacher.interventions or ())
     if teacher.adapter is not None:
         interventions.append(Adapter(str(student_folder(teacher.adapter))))
     check_intervention_files(interventions)
+    for item in interventions:
+        _check_models(item, model, same_as, where)
     if teacher.model is not None:
         finding.find_model(teacher.model)
+
+
+def _check_models(item: Intervention, model: str, same_as: str | None, where: str) -> None:
+    """Raise VectorError for the vector or the peft folder of an intervention on another model."""
+    if isinstance(item, Steer | Ablate | ReplaceBase):
+        vector = load_vector(Path(str(item.vector)))
+        _check_model(vector, model, same_as, f"{where}: {item.vector}")
+    elif isinstance(item, Adapter) and (Path(item.folder) / settings.CONFIG).is_file():
+        origin.notes_on(Path(item.folder), model, model_digests(model, same_as))
+
+
+def _check_model(vector: Vector, model: str, same_as: str | None, where: str) -> None:
+    digests = model_digests(model, same_as)
+    if vector.model not in digests:
+        raise VectorError(f"{where}: {of_another_model(vector, model, digests[0])}")
 
 
 def _check_norms(vector: Vector, teacher: Teacher, where: str) -> None:

@@ -305,7 +305,8 @@ def _check(request: ExperimentRequest, where: str) -> None:
     _check_traits(experiment, where)
     finding.check_layers([experiment.layer or 0], request.config.model, f"{where}: layer")
     for name, teacher in experiment.teachers.items():
-        check_teacher(teacher, request.config.model, f"{where}: teachers.{name}")
+        place, config = f"{where}: teachers.{name}", request.config
+        check_teacher(teacher, config.model, place, config.same_as)
     for control in experiment.all_controls:
         if isinstance(control, dict) and PROMPT in control and not control[PROMPT].strip():
             raise ConfigError(f"{where}: a control's prompt is blank; expected a text; fill it in")
