@@ -19,7 +19,7 @@ from traitscope import atomic_files
 from traitscope.data.json_fields import typed
 from traitscope.data.json_lines import BYTE_ORDER_MARK
 from traitscope.data.shapes.json_stream import json_values, split_objects
-from traitscope.data.shapes.tables import broken, ragged
+from traitscope.data.shapes.tables import TableRow, ragged, table_rows
 from traitscope.errors import DataError
 from traitscope.plain_values import NotPlainError, from_json
 
@@ -260,34 +260,27 @@ def _table_rows(delimiter: str) -> Any:
 
     def read(path: str | Path, stream: BinaryIO) -> Iterator[RawRow]:
         csv.field_size_limit(min(sys.maxsize, LARGEST_CELL))
-        with io.TextIOWrapper(stream, "utf-8-sig", "surrogateescape", newline="") as text:
-            table = csv.reader(text, delimiter=delimiter, strict=True)
+        with io.TextIOWrapper(stream, "utf-8-sig", "surrogateescape", newline="\n") as text:
+            table = table_rows(text, delimiter)
             header = _header(path, table)
             _check_header(path, header)
             _check_delimiter(path, header, delimiter)
-            is_over = False
-            while not is_over:
-                number = table.line_num + 1
+            for number, cells, problem in table:
                 place = f"{path}, line {number}"
-                try:
-                    cells = next(table, None)
-                except csv.Error as error:
-                    problem = broken(str(error), number, table.line_num)
+                if problem:
                     yield RawRow(place, number, {}, problem)
-                    continue
-                is_over = cells is None
-                if cells:
+                else:
                     yield _table_row(place, number, header, cells)
 
     return read
 
 
-def _header(path: str | Path, table: Any) -> list[str]:
+def _header(path: str | Path, table: Iterator[TableRow]) -> list[str]:
     """The first row of a table. Raises DataError where it is broken."""
-    try:
-        return next(table, [])
-    except csv.Error as error:
-        raise DataError(f"{path}, line 1: {broken(str(error), 1, table.line_num)}") from None
+    number, names, problem = next(table, TableRow(1, []))
+    if problem:
+        raise DataError(f"{path}, line {number}: {problem}")
+    return names
 
 
 def _check_header(path: str | Path, header: list[str]) -> None:
