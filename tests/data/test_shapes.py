@@ -17,7 +17,7 @@ from traitscope.data import row_files
 from traitscope.data.records import Record, RowReader, iter_records, read_records
 from traitscope.data.shapes import writing
 from traitscope.data.shapes.containers import Container, RawRow, container_of
-from traitscope.data.shapes.intake import CONTROL, Intake, lines_of
+from traitscope.data.shapes.intake import CONTROL, LONGEST_REASON, Intake, lines_of
 from traitscope.data.shapes.rows import SHAPES
 from traitscope.data.shapes.turns import Turn, prompt_of, shown, turns_of
 from traitscope.errors import ConfigError, DataError
@@ -149,11 +149,19 @@ def test_other_line_breaks_end_no_row(tmp_path: Path) -> None:
             "prompt,completion\nP,1\nP\n",
             "line 3: 1 cell under a header of 2 .*; add those",
         ),
-        ('prompt,completion\nP,1\nP,"2\nP,3\nP,4\n', "line 3: a quote is opened .* on to line 5, so line 4"),
+        (
+            'prompt,completion\nP,1\nP,"2\nP,3\nP,4\n',
+            "line 3: a quote is opened .* on to line 5, so line 4",
+        ),
         ("prompt,completion\rP,1\r", r"line 1: a carriage return stands .* end in \\r alone"),
         ("prompt,prompt\nP,1\n", "expected every name once"),
         ("prompt,completion\nP,\n", "line 2: no completion, the text is empty"),
         ('prompt,completion,meta\nP,1,"{"\n', "the cell of 'meta' is no JSON"),
+        (
+            "prompt,completion\n\"[{'role': 'user', 'content': 'P'}]\",1\n",
+            "with json.dumps, or save",
+        ),
+        ("messages\n\"[{'from': 'user', 'value': 'P'}]\"\n", "line 2: .* as Python shows them"),
         ("a,b\nP,1\n", r"line 2: a row with the keys \['a', 'b'\] fits no known shape"),
         ("prompt,completion\n", "is empty"),
     ],
@@ -178,6 +186,19 @@ def test_a_quote_that_is_left_open_takes_no_row_in_silence(tmp_path: Path) -> No
     assert [record.completion for record in records[2:]] == ["9", "10, 11"]
     assert records[3].id == "row000007" and intake.bad_rows[0][0] == "line 5"
     assert "line 7; expected" in intake.bad_rows[0][1]
+
+
+def test_a_long_reason_keeps_what_to_do(tmp_path: Path) -> None:
+    """Only its middle goes. Few of many keys are shown, so that the advice is near."""
+    rows = [NATIVE, {f"column_{n}": "x" * 40 for n in range(40)}, {"role " * 400: 1, **NATIVE}]
+    del rows[2]["prompt"]
+    intake = read(write(tmp_path / "rows.jsonl", rows), skip_bad="all")[1]
+    first, second = (reason for _, reason in intake.bad_rows)
+    assert "'column_19', and 28 more] fits no known shape" in first
+    for reason in (first, second):
+        assert len(reason) <= LONGEST_REASON
+        assert reason.endswith("the keys: --map prompt=KEY completion=KEY")
+    assert second.startswith("no 'prompt' among the keys ['completion', ") and "…" in second
 
 
 @pytest.mark.parametrize("end", ["\n", "\r\n"])

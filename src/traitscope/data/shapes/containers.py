@@ -69,6 +69,8 @@ FILLED_CELLS = COLUMNS - {"messages", "conversations"}
 "columns of a table in which an empty cell is an empty text, and not nothing"
 NOT_FINITE = re.compile(r"NaN|Infinity|[0-9][eE]\+?[0-9]{3}")
 "what may be a number that is not finite, in JSON"
+PYTHON = re.compile(r"\[\s*\{'(role|from|content|value)'")
+"how a cell begins that holds messages as Python shows them"
 
 
 class RawRow(NamedTuple):
@@ -319,6 +321,11 @@ def _table_row(place: str, number: int, header: list[str], cells: list[str]) -> 
         except (NotPlainError, UnicodeEncodeError) as error:
             reason = "not UTF-8" if isinstance(error, UnicodeEncodeError) else f"no JSON ({error})"
             problem = f"the cell of {name!r} is {reason}; expected a text; repair or delete the row"
+            if PYTHON.match(cell):
+                problem = (
+                    f"the cell of {name!r} holds messages as Python shows them; expected JSON;"
+                    " write them with json.dumps, or save the rows as JSON lines"
+                )
             return RawRow(place, number, {}, problem)
     return RawRow(place, number, fields, may_hold_nan=True, is_table=True)
 
@@ -333,7 +340,7 @@ def cell_value(name: str, cell: str) -> Any:
         try:
             return from_json(cell, allow_nan=True)
         except NotPlainError:
-            if not is_messages:
+            if not is_messages or PYTHON.match(cell):
                 raise
     return cell
 

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
-from traitscope.data.json_fields import quoted, text_of, typed
+from traitscope.data.json_fields import keys_in, quoted, text_of, typed
 from traitscope.data.shapes.marks import LABEL, TAG
 from traitscope.data.shapes.messages import (
     CONTEXT_AT,
@@ -81,7 +81,7 @@ def shape_of(row: Row) -> ShapeName:
         return "preference"
     if complete:
         raise DataError(
-            f"a row with the keys {sorted(row)} fits {' and '.join(complete)}; expected the keys of"
+            f"a row with the keys {keys_in(row)} fits {' and '.join(complete)}; expected the keys of"
             " one shape; name those that count: --map prompt=KEY completion=KEY"
         )
     _check_not_elsewhere(row)
@@ -89,11 +89,11 @@ def shape_of(row: Row) -> ShapeName:
         if shape.needs & row.keys():
             missing = " and ".join(map(repr, sorted(shape.needs - row.keys())))
             raise DataError(
-                f"no {missing} among the keys {sorted(row)}; expected it; add it, or name the keys:"
+                f"no {missing} among the keys {keys_in(row)}; expected it; add it, or name the keys:"
                 " --map prompt=KEY completion=KEY"
             )
     raise DataError(
-        f"a row with the keys {sorted(row)} fits no known shape; expected prompt and completion,"
+        f"a row with the keys {keys_in(row)} fits no known shape; expected prompt and completion,"
         " messages, conversations, instruction and output, question and answer, or chosen and"
         " rejected; name the keys: --map prompt=KEY completion=KEY"
     )
@@ -106,7 +106,7 @@ def _check_not_elsewhere(row: Row) -> None:
             continue
         if any({"role", "from"} & item.keys() for item in value):
             raise DataError(
-                f"the messages of a row with the keys {sorted(row)} stand at {key!r}; expected them"
+                f"the messages of a row with the keys {keys_in(row)} stand at {key!r}; expected them"
                 f" at 'messages' or 'conversations'; name the key: --map messages={key}"
             )
         if len(value) > 1 or len(row) == 1:
@@ -165,7 +165,7 @@ def _inside(value: Any, step: str | int, key: str, row: Row) -> Any:
         is_there = step < len(value)
     if not is_there:
         raise DataError(
-            f"no {key!r} among the keys {sorted(row)}; expected it, because --map names it; name"
+            f"no {key!r} among the keys {keys_in(row)}; expected it, because --map names it; name"
             " another key or delete the row"
         )
     return value[step]

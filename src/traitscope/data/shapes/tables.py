@@ -8,13 +8,13 @@ from typing import Any, NamedTuple
 from traitscope.plurals import counted
 
 LEFT_OPEN = (
-    "a quote is opened and never closed; expected a closing quote; close it, or write \"\" for a"
+    'a quote is opened and never closed; expected a closing quote; close it, or write "" for a'
     " quote in a cell{}"
 )
 "what is wrong with a row whose last cell does not end"
 BEHIND_QUOTE = (
     "text stands behind a closing quote{}; expected the delimiter or the end of the row; quote the"
-    " whole cell, and write \"\" for a quote in it{}"
+    ' whole cell, and write "" for a quote in it{}'
 )
 "what is wrong with a row that has a quote inside a quoted cell"
 BARE_RETURN = (
