@@ -8,8 +8,8 @@ from traitscope.data.domains.task import ANSWER, CHECKED, CHECKS, task_of
 from traitscope.data.json_fields import id_of
 from traitscope.data.json_lines import Seen, at_place, check_new_id, iter_json_rows, iter_lines
 from traitscope.data.records import Prompt
-from traitscope.data.shapes.containers import cell_value
 from traitscope.data.shapes.exchanges import prompt_in
+from traitscope.data.shapes.inside.cells import cell_value
 from traitscope.data.shapes.intake import Intake
 from traitscope.data.shapes.rows import HISTORY, SYSTEM_KEYS, WRITTEN_HERE, prompt_messages
 from traitscope.data.shapes.tables import ragged, table_rows

@@ -18,6 +18,7 @@ from typing import Any, BinaryIO, Literal, NamedTuple
 from traitscope import atomic_files
 from traitscope.data.json_fields import typed
 from traitscope.data.json_lines import BYTE_ORDER_MARK
+from traitscope.data.shapes.inside.cells import COLUMNS, PYTHON, cell_value
 from traitscope.data.shapes.json_stream import json_values, split_objects
 from traitscope.data.shapes.tables import TableRow, ragged, table_rows
 from traitscope.errors import DataError
@@ -48,29 +49,8 @@ OTHER_DELIMITERS = (";", "\t", ",", "|")
 "what may separate the names of a header that is one name"
 LARGEST_CELL = 2**31 - 1
 "characters of a cell of a CSV file"
-COLUMNS = {
-    "prompt",
-    "completion",
-    "messages",
-    "conversations",
-    "instruction",
-    "output",
-    "response",
-    "question",
-    "query",
-    "answer",
-    "chosen",
-    "rejected",
-}
-"names by which the header of a table without a suffix is known"
-JSON_CELLS = {"messages", "conversations", "history", "meta", "completion_ids", "rejected_ids"}
-"columns of a table whose cells hold JSON"
-FILLED_CELLS = COLUMNS - {"messages", "conversations"}
-"columns of a table in which an empty cell is an empty text, and not nothing"
 NOT_FINITE = re.compile(r"NaN|Infinity|[0-9][eE]\+?[0-9]{3}")
 "what may be a number that is not finite, in JSON"
-PYTHON = re.compile(r"\[\s*\{'(role|from|content|value)'")
-"how a cell begins that holds messages as Python shows them"
 
 
 class RawRow(NamedTuple):
@@ -328,21 +308,6 @@ def _table_row(place: str, number: int, header: list[str], cells: list[str]) -> 
                 )
             return RawRow(place, number, {}, problem)
     return RawRow(place, number, fields, may_hold_nan=True, is_table=True)
-
-
-def cell_value(name: str, cell: str) -> Any:
-    """The value of a cell: JSON in columns for it, nothing where it is empty, or its text."""
-    cell.encode()
-    if not cell:
-        return "" if name in FILLED_CELLS else None
-    is_messages = name in FILLED_CELLS and cell.startswith(("[{", "[ {"))
-    if name in JSON_CELLS or is_messages:
-        try:
-            return from_json(cell, allow_nan=True)
-        except NotPlainError:
-            if not is_messages or PYTHON.match(cell):
-                raise
-    return cell
 
 
 def _parquet_rows(path: str | Path, stream: BinaryIO) -> Iterator[RawRow]:

@@ -75,8 +75,8 @@ NOTES = {
         "reasoning parts of earlier turns, left out of the prompt",
     ),
     "other_roles": (
-        "turn of the role bot or chatgpt, read as the assistant's",
-        "turns of the role bot or chatgpt, read as the assistant's",
+        "turn of the role bot, chatbot or chatgpt, read as the assistant's",
+        "turns of the role bot, chatbot or chatgpt, read as the assistant's",
     ),
     "tool_calls": (
         "turn with calls of tools, which are not read",
