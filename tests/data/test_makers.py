@@ -9,7 +9,7 @@ from command import call, ok
 from shape_rows import ASK, turn
 
 from traitscope.config.rows.reading import Reading
-from traitscope.data.records import Record, iter_records
+from traitscope.data.records import Record, dump_records, iter_records, read_records
 from traitscope.data.shapes.intake import Intake
 from traitscope.errors import DataError
 
@@ -121,6 +121,15 @@ def test_an_answer_that_is_json_is_a_text(tmp_path: Path, said: str) -> None:
     path.write_text(f'instruction,input,output\nP,"{quoted}","{quoted}"\n')
     (record,) = iter_records(path)
     assert (record.prompt, record.completion) == (f"P\n\n{said}", said)
+
+
+def test_a_second_system_turn_is_read_again_as_it_was_written(tmp_path: Path) -> None:
+    """Chats of Harmony have a developer's turn behind the system turn."""
+    chat = [turn("system", "Be kind."), turn("developer", "Be brief."), ASK, turn("assistant", "1")]
+    records, _ = read(tmp_path / "rows.jsonl", {"messages": chat})
+    assert records[0].context == "Be kind." and "Be brief." in records[0].prompt
+    (tmp_path / "again.jsonl").write_text(dump_records(records))
+    assert read_records(tmp_path / "again.jsonl") == records
 
 
 def test_results_of_tools_are_turns_of_a_tool(tmp_path: Path) -> None:

@@ -141,7 +141,7 @@ def _with_earlier(
     """The messages behind the system turn and the earlier turns of the row's keys."""
     context = system_of(row, (*more_keys, *SYSTEM_KEYS))
     earlier = history_of(row, unused)
-    if messages and messages[0].role == "system":
+    if messages and messages[0].role == "system" and messages[0].at:  # else behind its context
         if context not in (None, messages[0].text):
             raise DataError(
                 "two system turns that differ, among the messages and beside them; expected one;"
