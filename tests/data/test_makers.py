@@ -45,6 +45,13 @@ def test_answers_without_an_order_are_refused(tmp_path: Path, scores: tuple) -> 
         read(tmp_path / "rows.jsonl", gemini_pair(*scores))
 
 
+@pytest.mark.parametrize("others", [{"contents": "x"}, {"contents": "x", "completions": ["y"]}])
+def test_a_key_that_gemini_has_too_makes_no_chat(tmp_path: Path, others: dict) -> None:
+    (record,), intake = read(tmp_path / "rows.jsonl", {"prompt": "P", "completion": "1", **others})
+    assert (record.prompt, record.completion) == ("P", "1")
+    assert intake.unused.keys() == others.keys()
+
+
 def test_what_a_pair_of_openai_does_not_use_is_named(tmp_path: Path) -> None:
     row = {
         "id": "a",

@@ -74,7 +74,7 @@ def shape_of(row: Row) -> ShapeName:
         return "native"
     complete: list[ShapeName] = []
     for name, shape in SHAPES.items():
-        if shape.needs <= row.keys():
+        if shape.needs <= row.keys() and (name != "gemini" or _are_messages(row["contents"])):
             complete.append(name)
     if len(complete) == 1:
         return complete[0]
@@ -126,7 +126,7 @@ def _check_not_elsewhere(row: Row) -> None:
                 f"the messages of a row with the keys {keys_in(row)} stand at {key!r}; expected"
                 f" them at 'messages' or 'conversations'; name the key: --map {name}"
             )
-        fits = any(shape.needs <= value[0].keys() for shape in SHAPES.values())
+        fits = "row" in value[0] or any(shape.needs <= value[0].keys() for shape in SHAPES.values())
         if fits and (len(value) > 1 or len(row) == 1):
             raise DataError(
                 f"{key!r} holds a list of {len(value)} objects, which look like rows; expected one"

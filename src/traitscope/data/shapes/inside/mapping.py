@@ -28,7 +28,7 @@ def pair_names(row: Row) -> dict[str, str]:
         inner = row["input"]
         prompt = "input.messages" if isinstance(inner, dict) and "messages" in inner else "input"
         names = (prompt, "preferred_output", "non_preferred_output")
-    elif row.keys() >= OF_GEMINI:
+    elif row.keys() >= OF_GEMINI and _are_answers(row["completions"]):
         best = _best_of_two(row["completions"])
         names = (
             "contents",
@@ -46,11 +46,17 @@ def without_scores(others: Row) -> Row:
     return {key: value for key, value in others.items() if not SCORE.fullmatch(key)}
 
 
-def _best_of_two(answers: Any) -> int:
+def _are_answers(value: Any) -> bool:
+    """Whether a value is a list of answers as Gemini's pairs have them."""
+    is_list = isinstance(value, list)
+    return is_list and all(isinstance(item, dict) and "completion" in item for item in value)
+
+
+def _best_of_two(answers: list[Row]) -> int:
     """The number of the answer with the higher score."""
     scores = []
-    for answer in answers if isinstance(answers, list) else []:
-        score = answer.get("score") if isinstance(answer, dict) else None
+    for answer in answers:
+        score = answer.get("score")
         scores.append(score if isinstance(score, int | float) else None)
     if len(scores) != 2 or None in scores or scores[0] == scores[1]:
         raise DataError(
