@@ -139,6 +139,16 @@ def test_a_second_system_turn_is_read_again_as_it_was_written(tmp_path: Path) ->
     assert read_records(tmp_path / "again.jsonl") == records
 
 
+def test_a_comma_behind_a_line_is_no_part_of_its_row(tmp_path: Path) -> None:
+    """The lines of a JSON array without its brackets."""
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"prompt": "P", "completion": "1"},\n{"prompt": "Q", "completion": "2"} , \n')
+    assert [record.completion for record in iter_records(path)] == ["1", "2"]
+    path.write_text('{"prompt": "P", "completion": "1"},,\n')
+    with pytest.raises(DataError, match="line 1: broken JSON"):
+        list(iter_records(path))
+
+
 def test_results_of_tools_are_turns_of_a_tool(tmp_path: Path) -> None:
     result = {"type": "tool_result", "tool_use_id": "a", "content": [{"type": "text", "text": "7"}]}
     chat = [ASK, turn("user", [result]), turn("assistant", "It is 7.")]

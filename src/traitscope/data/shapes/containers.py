@@ -207,8 +207,8 @@ def _objects_on(text: str, place: str, number: int) -> Iterator[RawRow]:
     try:
         values = [from_json(text, allow_nan=True)]
     except NotPlainError as error:
-        values = split_objects(text)
-        if len(values) < 2:
+        values = split_objects(text.rstrip().removesuffix(","))
+        if not values:
             problem = (
                 f"broken JSON ({error}); expected one JSON object a line; repair or delete the line"
             )

@@ -83,7 +83,8 @@ def shape_of(row: Row) -> ShapeName:
     if complete:
         raise DataError(
             f"a row with the keys {keys_in(row)} fits {' and '.join(complete)}; expected the keys"
-            " of one shape; name those that count: --map prompt=KEY completion=KEY"
+            " of one shape; name those that count: --map prompt=KEY completion=KEY, and of pairs"
+            " rejected=KEY"
         )
     _check_not_elsewhere(row)
     for shape in SHAPES.values():
