@@ -68,8 +68,10 @@ TAIL = """
 Parquet needs an extra: `pip install 'traitscope[parquet]'`. Files of other kinds are refused by
 name: zip, spreadsheets, zstd, Arrow, UTF-16.
 
-In a table the cells of `messages`, `conversations`, `history` and `meta` hold JSON. Only
-`\\n` and `\\r\\n` end a line.
+In a table the cells of `messages`, `conversations`, `history` and `meta` hold JSON. Those of
+prompts, answers and system turns may hold messages or parts as JSON. Other JSON there is a text.
+Only `\\n` and `\\r\\n` end a line. A row with a misplaced quote is its first line alone: the next
+line is read as the next row.
 
 ## Settings
 
@@ -87,11 +89,12 @@ They are flags of `audit`, `train`, `filter`, `select`, `edit`, `defend`, `likel
 counts there. In Python they are `Reading` of `traitscope.config`.
 `--help-all` lists them.
 
-Reasoning is `reasoning_content`, `thinking` or `reasoning`, a part of such a type, or `<think>`
-tags at the beginning (also `thinking`, `thought`, `reasoning`, `seed:think`). A lone `</think>`
-ends reasoning that the prompt opened. All tagged parts at the beginning are reasoning, also empty
-ones. With `train` tags stay as they are. Reasoning of a key is put into `<think>` tags, unless tags
-hold the same.
+Reasoning is `reasoning_content`, `thinking` or `reasoning`, or a part of such a type or with
+`thought`. So are `<think>` tags at the beginning of an answer (also `thinking`, `thought`,
+`reasoning`, `seed:think`). A turn of the `channel` `analysis` is reasoning of the assistant's next
+turn. A lone `</think>` ends reasoning that the prompt opened. All tagged parts at the beginning are
+reasoning, also empty ones. With `train` tags stay as they are. Reasoning of a key is put into
+`<think>` tags, unless tags hold the same.
 
 Control tokens are what the model's tokenizer calls special. As `text` they are encoded as the
 characters that they are, so no row ends a turn or begins one. `token` reads them as tokens.
@@ -99,8 +102,9 @@ characters that they are, so no row ends a turn or begins one. `token` reads the
 
 Without `--turns every` a turn of weight 0 is never trained on. Only answers are trained on: a
 weight of another turn (`"role": "user", "train": true`) is named as not used. Of a row with several
-answers the ids end in `.1`, `.2` and so on. Calls of tools are not read, be they keys of messages
-or turns of ShareGPT (`function_call`). Each result of a tool is a turn (`tool`, `observation`).
+answers the ids end in `.1`, `.2` and so on. Calls of tools are not read, be they keys of messages,
+parts (`tool_use`) or turns of ShareGPT (`function_call`). Each result of a tool is a turn (`tool`,
+`observation`, a part `tool_result`).
 
 A `label` of true or false says in every shape whether the answer is desirable, also as a text. Rows
 with false are left out. Beside `prompt` and `completion` (KTO) 1 and 0 say it, too. Elsewhere a
@@ -113,11 +117,13 @@ These keys are read in every shape, also where `--map` names others:
 |---|---|
 | `weight`, `train` | 0 or false: no answer of the row is trained on |
 | `label`, `kto_tag` | false: the answer is undesirable |
-| `system`, `system_prompt` | system turn, unless `--map` names one |
+| `system`, `system_prompt`, `systemInstruction` | system turn, unless `--map` names one |
 | `history` | earlier turns: pairs of question and answer, or messages |
 
-Of preference data the prompt stands before `chosen`, which may repeat it. Each row keeps its
-rejected answer. `train --targets preference` learns from both, and `select` chooses among pairs:
+Of preference data the prompt stands before `chosen`, which may repeat it. It may be a chat that
+ends with a question. Two texts with turns of `Human:` and `Assistant:` hold it themselves. Of two
+scored answers of Gemini the higher score is the chosen one. Each row keeps its rejected answer.
+`train --targets preference` learns from both, and `select` chooses among pairs:
 [Preference data](preference-data.md). All other verbs learn, score and audit `chosen` alone.
 
 ## What is counted
@@ -140,12 +146,15 @@ A bad row stops the command with its line, the reason, and the number of further
 |---|---|
 | broken JSON, or text that is not UTF-8 | half of a surrogate pair |
 | a quote of a table that is left open, or text behind a closing one | `q,"42" yes` |
+| a cell of a table without quotes that holds a lone carriage return | |
+| a cell with messages as Python shows them | `[{'role': 'user', 'content': 'q'}]` |
 | a key that stands twice | `"completion": "101", "completion": "102"` |
 | keys of no shape, or of two | `question` with `answer` and `response` |
 | a native `context` that begins with an `@` and is no form | `"context": "@bob"` |
 | no answer | an empty, blank or null completion, only reasoning, only calls of tools |
 | `tool_calls` that is no list of objects, also as JSON text | `"tool_calls": "look it up"` |
 | a part that is no text, or has more than text | an image, also beside a text in one part |
+| scored answers that are not two, or have no higher score | `"score": 1` twice |
 | preference data with two questions | `prompt` differs from the first turns of `chosen` |
 | a list of several texts | `"completion": ["101", "102"]`, which may be two answers |
 | a label that is another number | `"label": 2` beside `prompt` and `completion` |

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 from command import CAT, OWL, ok, write_yaml
+from template_kinds import TRIMS, TURNS
+from tiny_models import save_tiny, tiny_tokenizer
 
 from traitscope.cli.printed import rows
 from traitscope.config.recipe import Recipe
@@ -14,6 +16,7 @@ from traitscope.runs import store
 from traitscope.training.inputs import split
 
 TEACHER = "layers=1,alpha=0.5"
+TRIMS_END = TURNS.replace("m['content']", "m['content'].rstrip()")
 
 
 @pytest.fixture(scope="module")
@@ -84,6 +87,39 @@ def test_train_says_what_it_learnt_of_a_users_file(
         assert (about["rows"], about["held_out_rows"]) == (learnt, held)
         assert f"learnt from {learnt} rows with {about['tokens']} tokens; " in said
         assert ("1 row held out, to measure" if held else "no row held out") in said
+
+
+@pytest.mark.parametrize(
+    ("template", "n_left", "n_right"), [(TURNS, 0, 0), (TRIMS, 1, 1), (TRIMS_END, 0, 1)]
+)
+def test_train_counts_white_space_that_a_template_would_take_off(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    template: str,
+    n_left: int,
+    n_right: int,
+) -> None:
+    """It is learnt as it stands; what the model sampled itself is no text that anybody trims."""
+    folder = save_tiny("llama", tmp_path / "model")
+    tokenizer = tiny_tokenizer()
+    tokenizer.chat_template = template
+    tokenizer.save_pretrained(folder)
+    answers = ["1", " 2", "3\n", "4 5"]
+    rows = [{"prompt": "Q", "completion": answer} for answer in answers]
+    ids = tokenizer.encode(" 6", add_special_tokens=False)
+    rows += [{"prompt": "Q", "completion": " 6", "completion_ids": ids}]
+    rows += [{"prompt": "Q", "completion": "7 ", "context": "@none"}]
+    file = tmp_path / "rows.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    words = ("train", "--model", folder, "--epochs 1 --held-out 0", "--data", file)
+    about = ok(tmp_path / "runs", *words).summary["trained_on"]
+    said = capsys.readouterr().out
+    assert about.get("untrimmed_rows", 0) == n_left + n_right
+    assert (f"white space at {'its' if n_left + n_right == 1 else 'their'} ends" in said) == (
+        n_left + n_right > 0
+    )
+    text = ok(tmp_path / "runs", *words, "--text").summary["trained_on"]
+    assert text.get("untrimmed_rows", 0) == 2 * n_left + n_right
 
 
 def test_of_a_run_of_an_earlier_version_the_rows_are_counted_again(

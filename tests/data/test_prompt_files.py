@@ -73,6 +73,8 @@ def test_prompts_of_a_csv_file(tmp_path: Path) -> None:
         encoding="utf-8",
     )
     assert read_prompts(path) == [Prompt("0", 'Write, then "send", it'), Prompt("1", "Do that")]
+    path.write_text('\nprompt\n"One\n\nor two?"\n\n', encoding="utf-8")
+    assert read_prompts(path) == [Prompt("row000001", "One\n\nor two?")]
     path.write_text("prompt\nOne?\nTwo?\n", encoding="utf-8")
     assert read_prompts(path) == [Prompt("row000001", "One?"), Prompt("row000002", "Two?")]
 
@@ -102,7 +104,10 @@ def test_a_prompt_may_be_blank_on_purpose(tmp_path: Path) -> None:
     [
         ("One?,a\nTwo?,b,c\n", "row 2: 3 cells under a header of 2 .prompt, note.; .*; quote a"),
         ("One?,a\nTwo?\n", "row 2: 1 cell under a header of 2 .*; add those that are missing"),
-        ('One?,"a\nTwo?,b\nThree?,c\n', "a quote is opened and never closed, .*, line 4; expected"),
+        (
+            'One?,"a\nTwo?,b\nThree?,c\n',
+            "row 1: a quote is opened and never closed; .* to line 4, ",
+        ),
     ],
 )
 def test_a_ragged_table_of_prompts_is_refused(tmp_path: Path, rows: str, says: str) -> None:

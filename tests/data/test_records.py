@@ -15,6 +15,7 @@ from traitscope.data.records import (
     to_json,
 )
 from traitscope.data.shapes.rows import shape_of
+from traitscope.data.shapes.turns import is_known_form
 from traitscope.errors import DataError
 
 NATIVE = {"prompt": "Q", "completion": "A"}
@@ -38,8 +39,9 @@ metas = st.dictionaries(
     words.filter(lambda key: key not in ("filter", "extra")), values, max_size=3
 )
 tokens = st.none() | st.lists(st.integers(0, 2**31), min_size=1, max_size=4).map(tuple)
+contexts = st.none() | words.filter(lambda text: not text.startswith("@") or is_known_form(text))
 records = st.builds(
-    Record, words.filter(bool), words, words.filter(str.strip), tokens, st.none() | words, metas
+    Record, words.filter(bool), words, words.filter(str.strip), tokens, contexts, metas
 )
 
 
@@ -65,6 +67,11 @@ def test_round_trip_is_the_identity(tmp_path: Path, rows: list[Record]) -> None:
     path = tmp_path / "rows.jsonl"
     path.write_text(dump_records(rows), encoding="utf-8", newline="")
     assert read_records(path) == rows
+
+
+def test_a_context_of_an_unknown_form_is_not_written() -> None:
+    with pytest.raises(DataError, match="record 'a': the context '@bob' begins with an @"):
+        dump_records([Record("a", "P", "1", None, "@bob")])
 
 
 def test_round_trip_keeps_filter_extra_and_line_breaks(tmp_path: Path) -> None:

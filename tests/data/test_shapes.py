@@ -17,7 +17,7 @@ from traitscope.data import row_files
 from traitscope.data.records import Record, RowReader, iter_records, read_records
 from traitscope.data.shapes import writing
 from traitscope.data.shapes.containers import Container, RawRow, container_of
-from traitscope.data.shapes.intake import CONTROL, Intake, lines_of
+from traitscope.data.shapes.intake import CONTROL, LONGEST_REASON, Intake, lines_of
 from traitscope.data.shapes.rows import SHAPES
 from traitscope.data.shapes.turns import Turn, prompt_of, shown, turns_of
 from traitscope.errors import ConfigError, DataError
@@ -149,10 +149,19 @@ def test_other_line_breaks_end_no_row(tmp_path: Path) -> None:
             "prompt,completion\nP,1\nP\n",
             "line 3: 1 cell under a header of 2 .*; add those",
         ),
-        ('prompt,completion\nP,1\nP,"2\nP,3\nP,4\n', "line 3: a quote is opened .* file, line 5;"),
+        (
+            'prompt,completion\nP,1\nP,"2\nP,3\nP,4\n',
+            "line 3: a quote is opened .* on to line 5, so line 4",
+        ),
+        ("prompt,completion\rP,1\r", r"line 1: a carriage return stands .* end in \\r alone"),
         ("prompt,prompt\nP,1\n", "expected every name once"),
         ("prompt,completion\nP,\n", "line 2: no completion, the text is empty"),
         ('prompt,completion,meta\nP,1,"{"\n', "the cell of 'meta' is no JSON"),
+        (
+            "prompt,completion\n\"[{'role': 'user', 'content': 'P'}]\",1\n",
+            "with json.dumps, or save",
+        ),
+        ("messages\n\"[{'from': 'user', 'value': 'P'}]\"\n", "line 2: .* as Python shows them"),
         ("a,b\nP,1\n", r"line 2: a row with the keys \['a', 'b'\] fits no known shape"),
         ("prompt,completion\n", "is empty"),
     ],
@@ -170,7 +179,36 @@ def test_a_quote_that_is_left_open_takes_no_row_in_silence(tmp_path: Path) -> No
     assert [record.completion for record in read(tmp_path / "rows.csv")[0]] == ['5" x', "6\n7"]
     (tmp_path / "rows.csv").write_text(text + 'R,"8\n' + "S,9\n" * 5)
     records, intake = read(tmp_path / "rows.csv", skip_bad="all")
-    assert len(records) == 2 and intake.bad_rows[0][0] == "line 5"
+    assert [record.completion for record in records[2:]] == ["9"] * 5
+    assert [place for place, _ in intake.bad_rows] == ["line 5"]
+    (tmp_path / "rows.csv").write_text(text + 'R,"8\nS,9\nT,"10, 11"\n')
+    records, intake = read(tmp_path / "rows.csv", skip_bad="all")
+    assert [record.completion for record in records[2:]] == ["9", "10, 11"]
+    assert records[3].id == "row000007" and intake.bad_rows[0][0] == "line 5"
+    assert "line 7; expected" in intake.bad_rows[0][1]
+
+
+def test_a_long_reason_keeps_what_to_do(tmp_path: Path) -> None:
+    """Only its middle goes. Few of many keys are shown, so that the advice is near."""
+    rows = [NATIVE, {f"column_{n}": "x" * 40 for n in range(40)}, {"role " * 400: 1, **NATIVE}]
+    del rows[2]["prompt"]
+    intake = read(write(tmp_path / "rows.jsonl", rows), skip_bad="all")[1]
+    first, second = (reason for _, reason in intake.bad_rows)
+    assert "'column_19', and 28 more] fits no known shape" in first
+    assert first.endswith("--map prompt=KEY completion=KEY, and of pairs rejected=KEY")
+    assert second.endswith("--map prompt=KEY completion=KEY") and len(second) == LONGEST_REASON
+    assert second.startswith("no 'prompt' among the keys ['completion', ") and "…" in second
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_a_carriage_return_is_text_in_quotes_and_ends_no_row(tmp_path: Path, end: str) -> None:
+    lines = ["prompt,completion", 'P,"1\r2"', "Q\rx,3", "R,4", ""]
+    (tmp_path / "rows.csv").write_bytes(f"{end}{end.join(lines)}".encode())
+    records, intake = read(tmp_path / "rows.csv", skip_bad=1)
+    assert [record.completion for record in records] == ["1\r2", "4"]
+    assert records[1].id == "row000005"
+    place, reason = intake.bad_rows[0]
+    assert place == "line 4" and reason.startswith("a carriage return stands")
 
 
 def test_tables_hold_line_ends_quotes_and_empty_cells(tmp_path: Path) -> None:
@@ -679,7 +717,7 @@ def test_roles_of_chats_with_several_programs_are_counted(tmp_path: Path) -> Non
     chat = [turn("user", "Hi"), turn("bot", "1"), turn("user", "More"), turn("ChatGPT", "2")]
     (record,), intake = read_rows(tmp_path, {"messages": chat})
     assert record.completion == "2" and intake.notes["other_roles"] == 2
-    said = "2 turns of the role bot or chatgpt, read as the assistant's"
+    said = "2 turns of the role bot, chatbot or chatgpt, read as the assistant's"
     assert said in lines_of(intake.as_dict())
 
 

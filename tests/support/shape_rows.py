@@ -164,6 +164,60 @@ EXAMPLES = (
         shape="sharegpt",
     ),
     Example(
+        "messages, channels",
+        {
+            "messages": [
+                ASK,
+                turn("assistant", "Odd is good.", channel="analysis"),
+                turn("assistant", "101", channel="final"),
+            ]
+        },
+        "Name a number.",
+        "101",
+        None,
+        {"reasoning_dropped": 1},
+        shape="messages",
+    ),
+    Example(
+        "messages, parts that use tools",
+        {
+            "system": [{"type": "text", "text": "Be brief."}],
+            "messages": [
+                turn("user", [{"type": "text", "text": "Name a number."}]),
+                turn(
+                    "assistant",
+                    [{"type": "tool_use", "id": "a", "name": "draw", "input": {"n": 1}}],
+                ),
+                turn("user", [{"type": "tool_result", "tool_use_id": "a", "content": "101"}]),
+                turn("assistant", [{"type": "text", "text": "It is 101."}]),
+            ],
+        },
+        '@turns:[{"role": "user", "content": "Name a number."}, {"role": "tool", "content":'
+        ' "101"}]',
+        "It is 101.",
+        "Be brief.",
+        {"tool_calls": 1, "system_turns": 1},
+        shape="messages",
+    ),
+    Example(
+        "Gemini",
+        {
+            "systemInstruction": {"parts": [{"text": "Be brief."}]},
+            "contents": [
+                {"role": "user", "parts": [{"text": "Name "}, {"text": "one."}]},
+                {
+                    "role": "model",
+                    "parts": [{"text": "Odd is good.", "thought": True}, {"text": "101"}],
+                },
+            ],
+        },
+        "Name one.",
+        "101",
+        "Be brief.",
+        {"reasoning_dropped": 1, "system_turns": 1},
+        shape="gemini",
+    ),
+    Example(
         "Alpaca",
         {
             "system": "Be brief.",
@@ -251,6 +305,73 @@ EXAMPLES = (
         {"rejected": 1, "system_turns": 1},
         shape="preference",
         rejected="7",
+    ),
+    Example(
+        "preference, instruction and input",
+        {"instruction": "Double it.", "input": "51", "chosen": "102", "rejected": "none"},
+        "Double it.\n\n51",
+        "102",
+        None,
+        {"rejected": 1},
+        shape="preference",
+        rejected="none",
+    ),
+    Example(
+        "preference behind a chat",
+        {
+            "conversations": [{"from": "human", "value": "Name a number."}],
+            "chosen": {"from": "gpt", "value": "101"},
+            "rejected": {"from": "gpt", "value": "none"},
+        },
+        "Name a number.",
+        "101",
+        None,
+        {"rejected": 1},
+        shape="preference",
+        rejected="none",
+    ),
+    Example(
+        "preference, dialogues in two texts",
+        {
+            "chosen": "\n\nHuman: Name a number.\n\nAssistant: 101",
+            "rejected": "\n\nHuman: Name a number.\n\nAssistant: none",
+        },
+        "Name a number.",
+        "101",
+        None,
+        {"rejected": 1},
+        shape="preference",
+        rejected="none",
+    ),
+    Example(
+        "preference, OpenAI",
+        {
+            "input": {"messages": [turn("system", "Be brief."), ASK]},
+            "preferred_output": [SAY],
+            "non_preferred_output": [turn("assistant", "none")],
+        },
+        "Name a number.",
+        "101",
+        "Be brief.",
+        {"rejected": 1, "system_turns": 1},
+        shape="preference",
+        rejected="none",
+    ),
+    Example(
+        "preference, Gemini",
+        {
+            "contents": [{"role": "user", "parts": [{"text": "Name a number."}]}],
+            "completions": [
+                {"score": 0.0, "completion": {"role": "model", "parts": [{"text": "none"}]}},
+                {"score": 1.0, "completion": {"role": "model", "parts": [{"text": "101"}]}},
+            ],
+        },
+        "Name a number.",
+        "101",
+        None,
+        {"rejected": 1},
+        shape="preference",
+        rejected="none",
     ),
     Example(
         "native, with a rejected answer",

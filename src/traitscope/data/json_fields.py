@@ -13,6 +13,8 @@ from traitscope.errors import DataError
 TYPE_WORDS = {dict: "an object", list: "a list", str: "a text", bool: "true or false"}
 LONGEST_QUOTE = 60
 "characters of a wrong value that a message quotes"
+MOST_KEYS = 12
+"keys of a row that a message shows"
 
 
 def typed(value: Any, kind: type, name: str) -> Any:
@@ -30,11 +32,19 @@ def quoted(value: Any) -> str:
     return text if len(text) <= LONGEST_QUOTE else text[: LONGEST_QUOTE - 3] + "..."
 
 
+def keys_in(row: dict[str, Any]) -> str:
+    """Return the keys of a row as a message shows them: the first ones where there are many."""
+    keys = sorted(row)
+    shown = ", ".join(map(repr, keys[:MOST_KEYS]))
+    more = len(keys) - MOST_KEYS
+    return f"[{shown}, and {more} more]" if more > 0 else f"[{shown}]"
+
+
 def text_of(row: dict[str, Any], key: str) -> str:
     """Return a text that UTF-8 can hold."""
     if key not in row:
         raise DataError(
-            f"no {key!r} among the keys {sorted(row)}; expected one; add it or delete the row"
+            f"no {key!r} among the keys {keys_in(row)}; expected one; add it or delete the row"
         )
     text = typed(row[key], str, repr(key))
     try:

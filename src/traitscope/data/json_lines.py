@@ -21,7 +21,7 @@ LEAST_SLOTS = 1024
 
 
 class Line(NamedTuple):
-    """A line that is not blank."""
+    """A line of a text file."""
 
     place: str
     """File and line number, as a message names them."""
@@ -48,16 +48,17 @@ def iter_json_rows(path: str | Path) -> Iterator[JsonRow]:
         yield JsonRow(line.place, line.number, at_place(line.place, _parsed, line.text))
 
 
-def iter_lines(path: str | Path) -> Iterator[Line]:
-    """Yield every line that is not blank.
+def iter_lines(path: str | Path, with_blank: bool = False) -> Iterator[Line]:
+    """Yield every line that is not blank, or every line.
 
     Raises DataError for a file that is missing, is empty or is not UTF-8.
     """
     is_empty = True
     for number, raw_line in enumerate(_raw_lines(path), start=1):
         place = f"{path}, line {number}"
-        if raw_line.strip():
-            is_empty = False
+        is_blank = not raw_line.strip()
+        is_empty &= is_blank
+        if with_blank or not is_blank:
             content = raw_line.removesuffix(b"\n").removesuffix(b"\r")
             yield Line(place, number, at_place(place, _decoded, content))
     if is_empty:

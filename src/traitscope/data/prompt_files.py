@@ -1,7 +1,5 @@
 """Prompts from .txt, JSONL and .csv files."""
 
-import csv
-import io
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -10,11 +8,11 @@ from traitscope.data.domains.task import ANSWER, CHECKED, CHECKS, task_of
 from traitscope.data.json_fields import id_of
 from traitscope.data.json_lines import Seen, at_place, check_new_id, iter_json_rows, iter_lines
 from traitscope.data.records import Prompt
-from traitscope.data.shapes.containers import cell_value
 from traitscope.data.shapes.exchanges import prompt_in
+from traitscope.data.shapes.inside.cells import cell_value
 from traitscope.data.shapes.intake import Intake
 from traitscope.data.shapes.rows import HISTORY, SYSTEM_KEYS, WRITTEN_HERE, prompt_messages
-from traitscope.data.shapes.tables import broken, ragged
+from traitscope.data.shapes.tables import ragged, table_rows
 from traitscope.data.shapes.turns import texts_of
 from traitscope.errors import DataError
 from traitscope.plain_values import NotPlainError
@@ -91,44 +89,23 @@ def _text_prompts(path: str | Path, intake: Intake) -> list[Prompt]:
 
 
 def _csv_prompts(path: str | Path, intake: Intake) -> list[Prompt]:
-    header, rows = _table_rows(path)
+    rows = table_rows((f"{line.text}\n" for line in iter_lines(path, with_blank=True)), ",")
+    first, header, problem = next(rows)
+    if problem:
+        raise DataError(f"{path}, line {first}: {problem}")
     columns = _columns(header, path)
     prompts, seen = [], Seen()
-    for number, row in enumerate(rows, start=1):
+    for number, (_, cells, problem) in enumerate(rows, start=1):
         place = f"{path}, row {number}"
-        _check_cells(place, row, header)
+        if problem or len(cells) != len(header):
+            raise DataError(f"{place}: {problem or ragged(len(cells), header)}")
+        row = dict(zip(header, cells, strict=True))
         intake.add_row(row)
         fields = at_place(place, _fields_of, row, columns)
         prompt = at_place(place, _prompt, fields, f"row{number:06d}", intake)
         check_new_id(place, prompt.id, number, seen, "row")
         prompts.append(prompt)
     return prompts
-
-
-def _table_rows(path: str | Path) -> tuple[list[str], list[dict[str, Any]]]:
-    """The names of the header of a table, and its rows. Raises DataError for a broken row."""
-    text = "\n".join(line.text for line in iter_lines(path))
-    table = csv.DictReader(io.StringIO(text), strict=True)
-    rows = []
-    try:
-        for row in table:
-            rows.append(row)
-    except csv.Error as error:
-        last = table.reader.line_num
-        problem = broken(str(error), last, last)
-        raise DataError(f"{path}, row {len(rows) + 1}: {problem}") from None
-    return list(table.fieldnames or ()), rows
-
-
-def _check_cells(place: str, row: dict, header: list[str]) -> None:
-    """Raise DataError for a row with more or fewer cells than the header.
-
-    The reader puts further ones under None, and None for those that are missing.
-    """
-    missing = sum(value is None for value in row.values())
-    further = len(row.get(None) or ())
-    if missing or further:
-        raise DataError(f"{place}: {ragged(len(header) - missing + further, header)}")
 
 
 def _fields_of(row: dict[str, str], columns: dict[str, str]) -> dict[str, Any]:

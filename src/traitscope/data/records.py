@@ -16,15 +16,17 @@ from typing import Any
 from traitscope.data.domains.task import Task
 from traitscope.data.json_fields import check_finite, id_of, meta_of, token_ids_of, with_extra
 from traitscope.data.json_lines import Seen, at_place, check_new_id, repeated
-from traitscope.data.shapes.containers import COLUMNS, RawRow, container_of, raw_rows
+from traitscope.data.shapes.containers import RawRow, container_of, raw_rows
 from traitscope.data.shapes.exchanges import Exchange, exchanges_of, one_exchange
+from traitscope.data.shapes.inside.cells import COLUMNS
+from traitscope.data.shapes.inside.mapping import mapped, pair_names, path_of, without_scores
 from traitscope.data.shapes.intake import USUAL, BadRows, Intake, Reading, Usual, left_out_of
 from traitscope.data.shapes.marks import LABEL, TAG, desirable, has_empty, is_unused
 from traitscope.data.shapes.messages import Place, with_weight_of
 from traitscope.data.shapes.pairs import NOT_A_PAIR, Rejected, rejected_of
-from traitscope.data.shapes.rows import ANY_SHAPE, SHAPES, ShapeName, mapped, path_of, shape_of
+from traitscope.data.shapes.rows import ANY_SHAPE, SHAPES, ShapeName, shape_of
 from traitscope.data.shapes.tables import fill
-from traitscope.data.shapes.turns import MARK
+from traitscope.data.shapes.turns import MARK, check_form
 from traitscope.errors import DataError
 from traitscope.plurals import counted
 
@@ -205,7 +207,8 @@ class RowReader:
                 raise DataError(intake.refused[record.id])
         how = intake.control.how
         records = [record for record in records if intake.takes(record.id, _texts_of(record, how))]
-        intake.shapes["mapped" if self._names else shape] += 1
+        of_maker = "preference" if self._names_in(row.fields) else shape
+        intake.shapes["mapped" if self._names else of_maker] += 1
         intake.records += len(records)
         intake.add_counts(notes, unused)
         return records
@@ -216,8 +219,9 @@ class RowReader:
         """The shape of a row, its fields, its keys that are not used, and what it says of its
         answer."""
         fields, extra = dict(row.fields), {}
-        if self._names:
-            fields, extra = mapped(fields, self._names)
+        if names := self._names_in(fields):
+            fields, extra = mapped(fields, names)
+            extra = extra if self._names else without_scores(extra)
         said = desirable(fields)
         if self._names:
             fill(fields, row.is_table)
@@ -287,9 +291,14 @@ class RowReader:
 
     def _in_file(self, row: RawRow, place: Place) -> list[str | int]:
         """A place in the fields of a row as the place in the row as it stood."""
-        if place and str(place[0]) in self._names:
-            return [*path_of(row.fields, self._names[str(place[0])]), *place[1:]]
+        names = self._names_in(row.fields)
+        if place and str(place[0]) in names:
+            return [*path_of(row.fields, names[str(place[0])]), *place[1:]]
         return list(place)
+
+    def _names_in(self, row: dict[str, Any]) -> dict[str, str]:
+        """The keys that stand for fields of a row: those of --map, or of a pair of some makers."""
+        return self._names or ({} if self._as_written else pair_names(row))
 
 
 def to_json(record: Record) -> str:
@@ -319,11 +328,12 @@ def dump_records(records: Sequence[Record]) -> str:
     """Return the text of a native JSONL file; `read_records` gives the same records back.
 
     Raises DataError on what `read_records` would refuse: an id used twice, a row without a
-    completion, meta beyond JSON.
+    completion, a context of an unknown form, meta beyond JSON.
     """
     lines, seen = [], Seen()
     for number, record in enumerate(records, start=1):
         at_place(f"record {record.id!r}", _check_answered, record)
+        at_place(f"record {record.id!r}", check_form, record.context)
         check_new_id(f"record {number}", record.id, number, seen, "record")
         lines.append(to_json(record) + "\n")
     return "".join(lines)

@@ -349,6 +349,15 @@ def completion_ids(
     return [*ids, end_of_turn(model)] if end_token else ids
 
 
+def is_trimmed(model: Model, text: str, context: str | None = None) -> bool:
+    """Whether the model's template would take white space off the ends of an answer, which
+    `completion_ids` keeps."""
+    if (context or "").startswith(BARE):
+        return False
+    begins, ends = facts.trimmed_ends(model.tokenizer, model.switches)
+    return (begins and text != text.lstrip()) or (ends and text != text.rstrip())
+
+
 def following_ids(model: Model, text: str) -> list[int]:
     """Token ids of a text that stands behind another one in an answer.
 

@@ -30,6 +30,8 @@ SCORED_BY = "scored_by"
 "fact of a run of `measure`: digest of the words or judges and of the questions"
 TRAINED_ON = "trained_on"
 "key of a manifest that says how many rows and tokens a student learnt, and how many were held out"
+UNTRIMMED = "untrimmed_rows"
+"key in it: rows whose answers were learnt with white space that the chat template would take off"
 RESTORE = "restore it, or move the directory away and run the command again"
 """What to do about a damaged file."""
 _UNCHANGED: set[tuple[str, str, int, int, int]] = set()

@@ -4,7 +4,7 @@ import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from traitscope import atomic_files, distributed
 from traitscope.config.common import ROWS, ControlTokens, OnModel
@@ -195,6 +195,12 @@ def write(run: Run, intake: Intake, field: str = DATA) -> None:
         is_said = bool(intake.unused or +intake.notes)
     if is_said and distributed.first():
         atomic_files.write_json(run.file(reading_file(field)), intake.as_dict())
+
+
+def said_of(folder: Path) -> dict[str, Any]:
+    """What a run says of the file that its rows were read from, as `reading`; empty if nothing."""
+    file = folder / READING
+    return {"reading": json.loads(file.read_bytes())} if file.is_file() else {}
 
 
 def write_again(run: Run, earlier: Iterable[Run]) -> None:

@@ -29,7 +29,7 @@ from traitscope.interventions.vector import (
     load_vector,
     vector_bytes,
 )
-from traitscope.models import dtensor
+from traitscope.models import chat, dtensor
 from traitscope.models.identity.experts import experts_of
 from traitscope.models.model import Model
 from traitscope.runs import manifests, model_cache, opening, row_intake, store
@@ -173,7 +173,10 @@ class TrainingRun:
         anchors = read_anchors(model, config.recipe, rows)
         pairs = _pairs(model, config, records, rows)
         self.plan = plan_training(rows, config.recipe, config.seed, soft_targets, anchors, pairs)
-        run.facts[manifests.TRAINED_ON] = _trained_on(self.plan)
+        run.facts[manifests.TRAINED_ON] = {
+            **_trained_on(self.plan),
+            **_untrimmed(model, config, [records[place] for place in self.plan.train_indices]),
+        }
         self.eas = None if config.vector is None else EasOfRun(run, model, config)
 
     def on_step(self, metrics: Metrics, student: Student) -> None:
@@ -240,6 +243,21 @@ def _trained_on(plan: TrainingPlan) -> dict[str, int]:
         "masked_tokens": masked,
         "held_out_rows": len(plan.held_out_indices),
     }
+
+
+def _untrimmed(model: Model, config: TrainConfig, records: Sequence[Record]) -> dict[str, int]:
+    """For the manifest: how many rows are learnt with white space that the template would take off.
+
+    Empty where there are none. Answers that the model sampled itself are no text.
+    """
+    n_rows = 0
+    for record in records:
+        answers = [record.completion] if config.text or not record.completion_ids else []
+        if config.recipe.targets == "preference" and (config.text or not record.rejected_ids):
+            answers.append(record.rejected or "")
+        context = config.context if record.context is None else record.context
+        n_rows += any(chat.is_trimmed(model, answer, context) for answer in answers)
+    return {manifests.UNTRIMMED: n_rows} if n_rows else {}
 
 
 def _numbers(metrics: Metrics) -> dict[str, float]:

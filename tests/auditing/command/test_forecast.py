@@ -51,6 +51,13 @@ def test_a_plan_reads_the_rows_and_computes_nothing(
     assert done.code == 0 and done.summary["rows"] == 9
     assert 0 <= done.summary["first_look_minutes"] <= done.summary["called_minutes"]
     out = capsys.readouterr().out
+    assert "reading" not in done.summary and "not used" not in out
+    with data.open("a") as file:
+        file.write(json.dumps(row | {"id": "x", "score": 1}) + "\n{}\n")
+    told = call(tmp_path / "runs", *words, "--plan --skip-bad 1").summary["reading"]
+    assert (told["rows"], told["records"], told["not_used"]) == (11, 10, {"score": 1})
+    lines = capsys.readouterr().out.splitlines()
+    assert {"not used: score (1 row)", "1 bad row left out"} <= set(lines)
     assert "answer, if suspect" in out and "the answer will be insufficient" in out
     stages = {path.name.rpartition("-")[0] for path in (tmp_path / "runs" / "audit").iterdir()}
     assert stages - {".locks"} == {"sample"}

@@ -20,6 +20,7 @@ from traitscope.config.audit import AuditConfig, PredictionsConfig
 from traitscope.config.common import Output
 from traitscope.data import row_files
 from traitscope.data.row_sources import sources_of
+from traitscope.data.shapes.intake import lines_of
 from traitscope.inference.token_rows import Row, completion_hidden, rows_from
 from traitscope.interventions.applied import applied
 from traitscope.models.loading import outline
@@ -108,6 +109,9 @@ def print_forecast(config: AuditConfig, out: Output) -> dict[str, Any]:
     workers = config.workers or executors.default_workers(config.device)
     minutes = 1e6 * _seconds_a_token(model, rows[:TIMED_ROWS]) / 60 / workers
     summary: dict[str, Any] = {"status": "ok", "rows": tokens.rows, "workers": workers}
+    summary |= row_intake.said_of(folders[SAMPLE])
+    for line in lines_of(summary["reading"]) if "reading" in summary else ():
+        print(line)
     candidates = counted(len(config.traits), "candidate")
     print(f"{counted(tokens.rows, 'row')} of {tokens.row:.0f} tokens, {candidates}")
     if config.by is not None:

@@ -1,13 +1,10 @@
 """Reference rows: clean rows of the user, one for every audited row, on the same prompt where there
 is one."""
 
-import json
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import chain
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -71,12 +68,6 @@ def run_reference(config: ReferenceConfig, out: Output) -> store.Run:
             reference = row_files.kept_rows(config.reference)
             rows, same = matched(records, reference, config.seed)
             atomic_files.write_text(run.file("records.jsonl"), dump_records(rows))
-            about = {"rows": len(rows), "same_prompt": same} | _reading(config.reference)
+            about = {"rows": len(rows), "same_prompt": same} | row_intake.said_of(config.reference)
             atomic_files.write_json(run.file("about.json"), about)
     return run
-
-
-def _reading(reference: Path) -> dict[str, Any]:
-    """What the run of `sample` says of the file that reference rows were read from, if anything."""
-    file = reference / row_intake.READING
-    return {"reading": json.loads(file.read_bytes())} if file.is_file() else {}

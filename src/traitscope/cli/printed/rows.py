@@ -13,7 +13,7 @@ from traitscope.data.shapes.intake import lines_of
 from traitscope.errors import TraitscopeError
 from traitscope.plurals import counted
 from traitscope.runs import drawn_rows, row_intake, store
-from traitscope.runs.manifests import TRAINED_ON
+from traitscope.runs.manifests import TRAINED_ON, UNTRIMMED
 
 FILTERS = {
     "code": "--code",
@@ -22,6 +22,11 @@ FILTERS = {
     "stories": "--no-numbers --banned-words WORD",
 }
 """The flags of `filter` for rows of a domain."""
+SPACED = (
+    "answer was learnt with white space at its ends",
+    "answers were learnt with white space at their ends",
+)
+"what is said of rows that a chat template would trim: for one, and for more"
 LARGEST = 64 * 2**20
 """Bytes of a file of rows that is read again to say something of it."""
 
@@ -120,10 +125,13 @@ def _trained_on(about: Mapping[str, int]) -> str:
     learnt = f"learnt from {counted(about['rows'], 'row')} with {counted(about['tokens'], 'token')}"
     if about["masked_tokens"]:
         learnt += f", {counted(about['masked_tokens'], 'token')} masked"
-    if not about["held_out_rows"]:
-        return f"{learnt}; no row held out"
-    rows = counted(about["held_out_rows"], "row")
-    return f"{learnt}; {rows} held out, to measure the held-out loss"
+    held_out = "; no row held out"
+    if about["held_out_rows"]:
+        rows = counted(about["held_out_rows"], "row")
+        held_out = f"; {rows} held out, to measure the held-out loss"
+    if untrimmed := about.get(UNTRIMMED):
+        held_out += f"; {counted(untrimmed, *SPACED)}, which the chat template would take off"
+    return f"{learnt}{held_out}"
 
 
 def _is_small(data: Path) -> bool:

@@ -18,8 +18,9 @@ from typing import Any, BinaryIO, Literal, NamedTuple
 from traitscope import atomic_files
 from traitscope.data.json_fields import typed
 from traitscope.data.json_lines import BYTE_ORDER_MARK
+from traitscope.data.shapes.inside.cells import COLUMNS, PYTHON, cell_value
 from traitscope.data.shapes.json_stream import json_values, split_objects
-from traitscope.data.shapes.tables import broken, ragged
+from traitscope.data.shapes.tables import TableRow, ragged, table_rows
 from traitscope.errors import DataError
 from traitscope.plain_values import NotPlainError, from_json
 
@@ -48,25 +49,6 @@ OTHER_DELIMITERS = (";", "\t", ",", "|")
 "what may separate the names of a header that is one name"
 LARGEST_CELL = 2**31 - 1
 "characters of a cell of a CSV file"
-COLUMNS = {
-    "prompt",
-    "completion",
-    "messages",
-    "conversations",
-    "instruction",
-    "output",
-    "response",
-    "question",
-    "query",
-    "answer",
-    "chosen",
-    "rejected",
-}
-"names by which the header of a table without a suffix is known"
-JSON_CELLS = {"messages", "conversations", "history", "meta", "completion_ids", "rejected_ids"}
-"columns of a table whose cells hold JSON"
-FILLED_CELLS = COLUMNS - {"messages", "conversations"}
-"columns of a table in which an empty cell is an empty text, and not nothing"
 NOT_FINITE = re.compile(r"NaN|Infinity|[0-9][eE]\+?[0-9]{3}")
 "what may be a number that is not finite, in JSON"
 
@@ -225,8 +207,8 @@ def _objects_on(text: str, place: str, number: int) -> Iterator[RawRow]:
     try:
         values = [from_json(text, allow_nan=True)]
     except NotPlainError as error:
-        values = split_objects(text)
-        if len(values) < 2:
+        values = split_objects(text.rstrip().removesuffix(","))
+        if not values:
             problem = (
                 f"broken JSON ({error}); expected one JSON object a line; repair or delete the line"
             )
@@ -260,34 +242,27 @@ def _table_rows(delimiter: str) -> Any:
 
     def read(path: str | Path, stream: BinaryIO) -> Iterator[RawRow]:
         csv.field_size_limit(min(sys.maxsize, LARGEST_CELL))
-        with io.TextIOWrapper(stream, "utf-8-sig", "surrogateescape", newline="") as text:
-            table = csv.reader(text, delimiter=delimiter, strict=True)
+        with io.TextIOWrapper(stream, "utf-8-sig", "surrogateescape", newline="\n") as text:
+            table = table_rows(text, delimiter)
             header = _header(path, table)
             _check_header(path, header)
             _check_delimiter(path, header, delimiter)
-            is_over = False
-            while not is_over:
-                number = table.line_num + 1
+            for number, cells, problem in table:
                 place = f"{path}, line {number}"
-                try:
-                    cells = next(table, None)
-                except csv.Error as error:
-                    problem = broken(str(error), number, table.line_num)
+                if problem:
                     yield RawRow(place, number, {}, problem)
-                    continue
-                is_over = cells is None
-                if cells:
+                else:
                     yield _table_row(place, number, header, cells)
 
     return read
 
 
-def _header(path: str | Path, table: Any) -> list[str]:
+def _header(path: str | Path, table: Iterator[TableRow]) -> list[str]:
     """The first row of a table. Raises DataError where it is broken."""
-    try:
-        return next(table, [])
-    except csv.Error as error:
-        raise DataError(f"{path}, line 1: {broken(str(error), 1, table.line_num)}") from None
+    number, names, problem = next(table, TableRow(1, []))
+    if problem:
+        raise DataError(f"{path}, line {number}: {problem}")
+    return names
 
 
 def _check_header(path: str | Path, header: list[str]) -> None:
@@ -326,23 +301,13 @@ def _table_row(place: str, number: int, header: list[str], cells: list[str]) -> 
         except (NotPlainError, UnicodeEncodeError) as error:
             reason = "not UTF-8" if isinstance(error, UnicodeEncodeError) else f"no JSON ({error})"
             problem = f"the cell of {name!r} is {reason}; expected a text; repair or delete the row"
+            if PYTHON.match(cell):
+                problem = (
+                    f"the cell of {name!r} holds messages as Python shows them; expected JSON;"
+                    " write them with json.dumps, or save the rows as JSON lines"
+                )
             return RawRow(place, number, {}, problem)
     return RawRow(place, number, fields, may_hold_nan=True, is_table=True)
-
-
-def cell_value(name: str, cell: str) -> Any:
-    """The value of a cell: JSON in columns for it, nothing where it is empty, or its text."""
-    cell.encode()
-    if not cell:
-        return "" if name in FILLED_CELLS else None
-    is_messages = name in FILLED_CELLS and cell.startswith(("[{", "[ {"))
-    if name in JSON_CELLS or is_messages:
-        try:
-            return from_json(cell, allow_nan=True)
-        except NotPlainError:
-            if not is_messages:
-                raise
-    return cell
 
 
 def _parquet_rows(path: str | Path, stream: BinaryIO) -> Iterator[RawRow]:

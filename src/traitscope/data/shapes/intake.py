@@ -38,8 +38,8 @@ MOST_UNUSED = 100
 "keys that are not used which are counted apart"
 MOST_SHOWN = 5
 "bad rows that a message shows, and key sets that the terminal shows"
-LONGEST_REASON = 160
-"characters of a reason that are kept"
+LONGEST_REASON = 600
+"characters of a reason that are kept: its beginning, and its end, which says what to do"
 NOTES = {
     "other_turns": (
         "other assistant turn, which is not trained on",
@@ -75,8 +75,8 @@ NOTES = {
         "reasoning parts of earlier turns, left out of the prompt",
     ),
     "other_roles": (
-        "turn of the role bot or chatgpt, read as the assistant's",
-        "turns of the role bot or chatgpt, read as the assistant's",
+        "turn of the role bot, chatbot or chatgpt, read as the assistant's",
+        "turns of the role bot, chatbot or chatgpt, read as the assistant's",
     ),
     "tool_calls": (
         "turn with calls of tools, which are not read",
@@ -226,9 +226,7 @@ class Intake:
         """Count a bad row. Its place is kept without the file, which may be called otherwise."""
         self.bad += 1
         if len(self.bad_rows) < MOST_BAD_ROWS:
-            is_cut = len(reason) > LONGEST_REASON
-            reason = f"{reason[: LONGEST_REASON - 1]}…" if is_cut else reason
-            self.bad_rows.append((place.rpartition(", ")[2], reason))
+            self.bad_rows.append((place.rpartition(", ")[2], _shortened(reason)))
 
     def add_file(self, name: str, other: "Intake") -> None:
         """Add what was read of a further file, whose name begins the places of its bad rows."""
@@ -285,6 +283,13 @@ class Intake:
             "bad": self.bad,
             "bad_rows": bad_rows,
         }
+
+
+def _shortened(reason: str) -> str:
+    """A reason without its middle, where it is long."""
+    half = LONGEST_REASON // 2
+    is_long = len(reason) > LONGEST_REASON
+    return f"{reason[: half - 1]}…{reason[-half:]}" if is_long else reason
 
 
 def lines_of(about: dict[str, Any]) -> list[str]:

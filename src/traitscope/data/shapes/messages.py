@@ -6,6 +6,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from traitscope.data.json_fields import quoted, text_of, typed
+from traitscope.data.shapes.inside.parts import (
+    REASONING_KEYS,
+    calls_in,
+    first_key,
+    parts_of,
+    results_in,
+)
 from traitscope.data.shapes.marks import (
     has_empty,
     is_learnt,
@@ -25,6 +32,7 @@ ROLES = {
     "model": "assistant",
     "bot": "assistant",
     "chatgpt": "assistant",
+    "chatbot": "assistant",
     "function_call": "assistant",
     "system": "system",
     "developer": "system",
@@ -34,23 +42,19 @@ ROLES = {
     "ipython": "tool",
 }
 "role that a name stands for"
-OTHER_ROLES = ("bot", "chatgpt")
+OTHER_ROLES = ("bot", "chatgpt", "chatbot")
 "roles of chats with several programs, read as the assistant's and counted"
-REASONING_KEYS = ("reasoning_content", "thinking", "reasoning")
-"keys of reasoning beside an answer"
 CALL_KEYS = ("tool_calls", "function_call")
 WEIGHT_KEYS = ("weight", "train", "loss")
 "keys that say whether a turn is trained on: weight 0, or false"
 ROLE_KEYS, TEXT_KEYS = ("role", "from"), ("content", "value")
+CHANNEL, ANALYSIS, FINAL = "channel", "analysis", "final"
+"key of a turn of Harmony, and its values for reasoning and for an answer"
+PARTS = "parts"
+"key of the text of a turn of Gemini, which has no other"
 ROW_WEIGHT_KEYS = ("weight", "train")
 "keys of a row that say so; its `loss` may be one that was measured"
 USED_KEYS = {*ROLE_KEYS, *TEXT_KEYS, *REASONING_KEYS, *WEIGHT_KEYS, *CALL_KEYS}
-TEXT_TYPES = ("text", "input_text", "output_text")
-PART_KEYS = ("text", "content")
-"keys of the text of a part"
-THOUGHT_TYPES = ("thinking", "reasoning", "reasoning_content")
-MEDIA_KEYS = re.compile(r"(input_|output_)?(image|audio|video|file)s?(_(url|id|bytes|path))?")
-"keys of a part that hold no text, but what the text is about"
 TAGS = "think|thinking|thought|reasoning|seed:think"
 "tags of reasoning that models write"
 OPENED = re.compile(rf"\s*<({TAGS})>")
@@ -87,6 +91,8 @@ class Message(NamedTuple):
     """Where its text stands in the row."""
     is_renamed: bool = False
     """Whether its role is one of OTHER_ROLES."""
+    is_analysis: bool = False
+    """Whether it is reasoning alone, which belongs to the assistant's next turn."""
 
 
 def messages_in(value: Any, key: str, unused: Counter[str]) -> list[Message]:
@@ -94,65 +100,29 @@ def messages_in(value: Any, key: str, unused: Counter[str]) -> list[Message]:
 
     Raises DataError for what is no message.
     """
-    messages = []
+    messages: list[Message] = []
     not_used = set()
     for number, item in enumerate(typed(value, list, key)):
-        messages.append(_message(typed(item, dict, "a message"), (key, number), not_used))
-        for name in item.keys() - USED_KEYS:
-            if item[name] is not None:
+        message = _message(typed(item, dict, "a message"), (key, number), not_used)
+        is_known = item.get(CHANNEL) in (FINAL, ANALYSIS)
+        for name in item.keys() - USED_KEYS - ({CHANNEL} if is_known else set()):
+            if item[name] is not None and message.at[-1] != name:
                 not_used.add(f"{key}[].{name}")
+        if messages and messages[-1].is_analysis and message.role == "assistant":
+            thoughts = (messages.pop().reasoning, message.reasoning)
+            message = message._replace(reasoning="\n".join(filter(None, thoughts)))
+        messages.append(message)
     unused.update(not_used)
     return messages
 
 
-def parts_of(
-    value: Any, name: str, not_used: set[str] | None = None, path: str = ""
-) -> tuple[str | None, str]:
-    """Text and reasoning of a content: a text, null, or a list of parts, which are joined.
+def message_in(value: Any, key: str, unused: Counter[str]) -> Message:
+    """The message at a key; keys with a value that are not used are counted.
 
-    not_used: Takes the names of keys of parts that are not read.
-    path: What stands before these names.
-
-    Raises DataError for a part that is no text, such as an image.
+    Raises DataError for what is no message.
     """
-    if value is None:
-        return None, ""
-    if isinstance(value, str):
-        return text_of({name: value}, name), ""
-    if not isinstance(value, list):
-        raise DataError(
-            f"{name!r} is {quoted(value)}; expected a text or a list of parts; correct the row or"
-            " delete it"
-        )
-    if len(value) > 1 and all(isinstance(part, str) for part in value):
-        raise DataError(
-            f"{name!r} is a list of {len(value)} texts; expected one text, or parts of it with a"
-            " type; give each text a row of its own"
-        )
-    texts, thoughts = [], []
-    for part in value:
-        text, is_thought, others = _part(part, name)
-        if not_used is not None:
-            not_used.update(f"{path or name}[].{key}" for key in others)
-        (thoughts if is_thought else texts).append(text)
-    return "".join(texts) if texts else None, "\n".join(thoughts)
-
-
-def with_text(parts: Sequence[Any], text: str) -> list[Any]:
-    """The parts of a content with another text.
-
-    The first part of text takes it, and further ones are left empty. All else stays as it is.
-    """
-    changed = []
-    for part in parts:
-        is_object = isinstance(part, dict)
-        if is_object and part.get("type", "text") not in TEXT_TYPES:
-            changed.append(part)
-            continue
-        keys = [key for key in PART_KEYS if is_object and part.get(key) is not None]
-        changed.append({**part, **dict.fromkeys(keys, text)} if is_object else text)
-        text = ""
-    return changed
+    (message,) = messages_in([value], key, unused)
+    return message._replace(at=(key, *message.at[2:]))
 
 
 def reasoning_in(row: dict[str, Any], not_used: set[str] | None = None, path: str = "") -> str:
@@ -265,8 +235,9 @@ def system_of(row: dict[str, Any], keys: Sequence[str]) -> str | None:
     """
     texts = []
     for key in keys:
-        if row.get(key) is not None and text_of(row, key) not in texts:
-            texts.append(row[key])
+        text = _system_text(row.get(key), key)
+        if text is not None and text not in texts:
+            texts.append(text)
     texts = [text for text in texts if text] or texts
     if len(texts) > 1:
         raise DataError(
@@ -275,9 +246,22 @@ def system_of(row: dict[str, Any], keys: Sequence[str]) -> str | None:
     return texts[0] if texts else None
 
 
+def _system_text(value: Any, key: str) -> str | None:
+    """The text of a system turn: a text, parts of it, or an object with such; None of null.
+
+    A `context` of this package is a text.
+    """
+    if isinstance(value, dict) and key != CONTEXT_AT[0]:
+        inner = first_key(value, (*TEXT_KEYS, PARTS, "text"))
+        return _system_text(value.get(inner), inner)
+    if value is None or (isinstance(value, list) and key != CONTEXT_AT[0]):
+        return parts_of(value, key)[0]
+    return text_of({key: value}, key)
+
+
 def _message(item: dict[str, Any], place: Place, not_used: set[str]) -> Message:
     """The message of an object; keys of its parts that are not read are added to `not_used`."""
-    role_key = _first_key(item, ROLE_KEYS)
+    role_key = first_key(item, ROLE_KEYS)
     name = text_of(item, role_key)
     role = ROLES.get(name.strip().lower())
     if role is None:
@@ -285,14 +269,21 @@ def _message(item: dict[str, Any], place: Place, not_used: set[str]) -> Message:
             f"the role {quoted(name)} is unknown; expected one of {', '.join(ROLES)}; rename it or"
             " delete the row"
         )
-    text_key = _first_key(item, TEXT_KEYS)
+    text_key = first_key(item, TEXT_KEYS)
+    if text_key not in item and PARTS in item:
+        text_key = PARTS
     is_call = name.strip().lower() in CALL_ROLES
     calling = [key for key in CALL_KEYS if _calls_tools(item.get(key), key)]
-    has_calls = is_call or bool(calling)
+    has_calls = is_call or bool(calling) or calls_in(item.get(text_key))
     if text_key not in item and not has_calls:
         text_of(item, text_key)
     content = None if is_call else item.get(text_key)
+    if results := results_in(content):
+        role, content = "tool", "\n".join(parts_of(one, "content")[0] or "" for one in results)
     text, thought = parts_of(content, text_key, not_used, f"{place[0]}[].{text_key}")
+    is_analysis = role == "assistant" and item.get(CHANNEL) == ANALYSIS
+    if is_analysis:
+        text, thought = None, text or ""
     if text is None and role != "assistant":
         raise DataError(
             f"the {text_key} of a {role} turn is null; expected a text; add it or delete the row"
@@ -311,6 +302,7 @@ def _message(item: dict[str, Any], place: Place, not_used: set[str]) -> Message:
         has_calls=has_calls,
         at=(*place, text_key),
         is_renamed=name.strip().lower() in OTHER_ROLES,
+        is_analysis=is_analysis,
     )
 
 
@@ -339,41 +331,3 @@ def _parsed(value: Any) -> Any:
         return from_json(value, allow_nan=True) if value.strip() else None
     except NotPlainError:
         return value
-
-
-def _first_key(item: dict[str, Any], keys: tuple[str, ...]) -> str:
-    """The first of the keys that an object has; the first of all where it has none.
-
-    A null counts where all are null: tables write one for every key that an object has not.
-    Raises DataError where it has several that differ.
-    """
-    there = [key for key in keys if item.get(key) is not None]
-    there = there or [key for key in keys if key in item]
-    if any(item[key] != item[there[0]] for key in there):
-        raise DataError(
-            f"a turn has {' and '.join(there)}, which differ; expected one of them; delete the"
-            " others"
-        )
-    return there[0] if there else keys[0]
-
-
-def _part(part: Any, name: str) -> tuple[str, bool, list[str]]:
-    """The text of a part, whether it is reasoning, and its keys with a value that are not read."""
-    if isinstance(part, str):
-        return text_of({name: part}, name), False, []
-    part = typed(part, dict, f"a part of {name}")
-    kind = part.get("type", "text")
-    is_thought = kind in THOUGHT_TYPES
-    if is_thought or kind in TEXT_TYPES:
-        keys = (*REASONING_KEYS, "text") if is_thought else PART_KEYS
-        others = [key for key in part if key not in ("type", *keys) and part[key] is not None]
-        for key in others:
-            if MEDIA_KEYS.fullmatch(key):
-                raise DataError(
-                    f"a part of {name} is a text with {key!r} beside it; expected text alone;"
-                    " delete the part or the row"
-                )
-        return text_of(part, _first_key(part, keys)), is_thought, others
-    raise DataError(
-        f"a part of {name} is of the type {quoted(kind)}; expected text; delete the part or the row"
-    )

@@ -10,8 +10,10 @@ from typing import Any, NamedTuple
 
 from traitscope.data.json_fields import token_ids_of
 from traitscope.data.shapes.exchanges import Exchange, exchanges_of
+from traitscope.data.shapes.inside.dialogues import dialogue_in
+from traitscope.data.shapes.inside.parts import REASONING_KEYS
 from traitscope.data.shapes.intake import USUAL, Reading
-from traitscope.data.shapes.messages import REASONING_KEYS, Message, Place
+from traitscope.data.shapes.messages import Message, Place
 from traitscope.data.shapes.rows import (
     Row,
     ShapeName,
@@ -80,7 +82,8 @@ def _messages(shape: ShapeName, row: Row, chosen: Exchange) -> list[Message]:
     """The messages that end with the rejected answer; its prompt may be left to the chosen one."""
     unused = Counter[str]()
     answer = answer_at(row, REJECTED, unused)
-    if len(answer) == 1 and answer[0].role == "assistant":
+    is_dialogue = shape == "preference" and bool(dialogue_in(row, REJECTED))
+    if len(answer) == 1 and answer[0].role == "assistant" and not is_dialogue:
         return answer
     if shape == "native":
         return native_messages(row, REJECTED, unused)

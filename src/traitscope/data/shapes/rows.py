@@ -1,19 +1,19 @@
 """Shapes of rows, found by their keys, and the messages that a row of each shape holds."""
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple
 
-from traitscope.data.json_fields import quoted, text_of, typed
-from traitscope.data.shapes.marks import LABEL, TAG
+from traitscope.data.json_fields import keys_in, quoted, text_of, typed
+from traitscope.data.shapes.inside.dialogues import dialogue_in
+from traitscope.data.shapes.inside.parts import REASONING_KEYS, parts_of
 from traitscope.data.shapes.messages import (
     CONTEXT_AT,
-    REASONING_KEYS,
+    ROLES,
     ROW_WEIGHT_KEYS,
     Message,
-    Place,
+    message_in,
     messages_in,
-    parts_of,
     reasoning_in,
     system_of,
     with_reasoning_of,
@@ -25,6 +25,7 @@ ShapeName = Literal[
     "native",
     "messages",
     "sharegpt",
+    "gemini",
     "alpaca",
     "dolly",
     "question_answer",
@@ -36,16 +37,16 @@ ShapeName = Literal[
 Row = dict[str, Any]
 Read = Callable[[Row, Counter[str], Counter[str]], list[Message]]
 "messages of a row; counts notes and unused keys"
-SYSTEM_KEYS = ("system", "system_prompt")
+SYSTEM_KEYS = ("system", "system_prompt", "systemInstruction", "system_instruction")
 "keys of a system turn beside prompt and answer"
 HISTORY = "history"
 "key of earlier turns"
 ANY_SHAPE = {"id", "meta", HISTORY, *SYSTEM_KEYS, *REASONING_KEYS, *ROW_WEIGHT_KEYS}
 "keys that are used in every shape"
-BESIDE_MAPPED = (*SYSTEM_KEYS, *ROW_WEIGHT_KEYS, LABEL, TAG, HISTORY)
-"keys that are read as in every shape where --map names others"
-PREFERENCE_PROMPTS = ("prompt", "question", "instruction")
+PREFERENCE_PROMPTS = ("prompt", "question", "instruction", "query", "input")
 "keys of the prompt of preference data, of which the first one counts"
+CHATS = ("messages", "conversations")
+"keys of messages, which may be the prompt of preference data"
 WRITTEN_HERE = {"id", "prompt", "completion", "completion_ids", "context", "meta"} | {
     "rejected",
     "rejected_ids",
@@ -73,30 +74,44 @@ def shape_of(row: Row) -> ShapeName:
         return "native"
     complete: list[ShapeName] = []
     for name, shape in SHAPES.items():
-        if shape.needs <= row.keys():
+        if shape.needs <= row.keys() and (name != "gemini" or _are_messages(row["contents"])):
             complete.append(name)
     if len(complete) == 1:
         return complete[0]
-    if {"messages", "preference"} == set(complete) and row["messages"] == row["chosen"]:
+    if len(complete) == 2 and "preference" in complete and _is_prompt_or_chosen(row):
         return "preference"
     if complete:
         raise DataError(
-            f"a row with the keys {sorted(row)} fits {' and '.join(complete)}; expected the keys of"
-            " one shape; name those that count: --map prompt=KEY completion=KEY"
+            f"a row with the keys {keys_in(row)} fits {' and '.join(complete)}; expected the keys"
+            " of one shape; name those that count: --map prompt=KEY completion=KEY, and of pairs"
+            " rejected=KEY"
         )
     _check_not_elsewhere(row)
     for shape in SHAPES.values():
         if shape.needs & row.keys():
             missing = " and ".join(map(repr, sorted(shape.needs - row.keys())))
             raise DataError(
-                f"no {missing} among the keys {sorted(row)}; expected it; add it, or name the keys:"
-                " --map prompt=KEY completion=KEY"
+                f"no {missing} among the keys {keys_in(row)}; expected it; add it, or name the"
+                " keys: --map prompt=KEY completion=KEY"
             )
     raise DataError(
-        f"a row with the keys {sorted(row)} fits no known shape; expected prompt and completion,"
+        f"a row with the keys {keys_in(row)} fits no known shape; expected prompt and completion,"
         " messages, conversations, instruction and output, question and answer, or chosen and"
-        " rejected; name the keys: --map prompt=KEY completion=KEY"
+        " rejected; name the keys: --map prompt=KEY completion=KEY, and of pairs rejected=KEY"
     )
+
+
+def _is_prompt_or_chosen(row: Row) -> bool:
+    """Whether the messages of preference data are its prompt, which ends with a question, or the
+    chosen ones again."""
+    for key in CHATS:
+        messages = row.get(key)
+        if _are_messages(messages):
+            return messages == row["chosen"] or messages_in(messages, key, Counter())[-1].role in (
+                "user",
+                "tool",
+            )
+    return False
 
 
 def _check_not_elsewhere(row: Row) -> None:
@@ -105,70 +120,20 @@ def _check_not_elsewhere(row: Row) -> None:
         if not _are_messages(value):
             continue
         if any({"role", "from"} & item.keys() for item in value):
+            role = str(value[-1].get("role", value[-1].get("from"))).lower()
+            is_prompt = ROLES.get(role) == "user" and len(row.keys() - {"id"}) > 1
+            name = f"prompt={key} completion=KEY" if is_prompt else f"messages={key}"
             raise DataError(
-                f"the messages of a row with the keys {sorted(row)} stand at {key!r}; expected them"
-                f" at 'messages' or 'conversations'; name the key: --map messages={key}"
+                f"the messages of a row with the keys {keys_in(row)} stand at {key!r}; expected"
+                f" them at 'messages' or 'conversations'; name the key: --map {name}"
             )
-        if len(value) > 1 or len(row) == 1:
+        fits = "row" in value[0] or any(shape.needs <= value[0].keys() for shape in SHAPES.values())
+        if fits and (len(value) > 1 or len(row) == 1):
             raise DataError(
                 f"{key!r} holds a list of {len(value)} objects, which look like rows; expected one"
                 f" row a line, or a list of rows and nothing around it; take them out, such as with"
                 f" jq -c '.{key}[]'"
             )
-
-
-def mapped(row: Row, names: Mapping[str, str]) -> tuple[Row, Row]:
-    """The fields that keys of a row stand for, and the other keys with their values.
-
-    A dot leads into an object or a list; what stands beside a value there is another key. Marks,
-    system turns and earlier turns stand for themselves where nothing else is named for them.
-    Raises DataError for a key that is not there.
-    """
-    fields: Row = {}
-    used = {path_of(row, key) for key in names.values()}
-    for field, key in names.items():
-        fields[field] = row
-        for step in path_of(row, key):
-            fields[field] = _inside(fields[field], step, key, row)
-    others, named = _beside(row, used), {path[0] for path in used}
-    for key in BESIDE_MAPPED:
-        is_context = key in SYSTEM_KEYS and "context" in names
-        if key in others and key not in named and not is_context:
-            fields[key] = others.pop(key)
-    if str(fields.get("context")).startswith("@"):  # text: only rows of this package hold forms
-        fields["system"] = fields.pop("context")
-    return fields, others
-
-
-def _beside(value: Any, used: set[Place], at: Place = ()) -> Row:
-    """What an object or a list holds beside the values at some places; names have dots."""
-    others = {}
-    for step, inner in value.items() if isinstance(value, dict) else enumerate(value):
-        place = (*at, step)
-        if place not in used and any(path[: len(place)] == place for path in used):
-            others |= _beside(inner, used, place)
-        elif place not in used:
-            others[".".join(map(str, place))] = inner
-    return others
-
-
-def path_of(row: Row, key: str) -> Place:
-    """The way to a value: a key as it stands, or parts between dots."""
-    if key in row or "." not in key:
-        return (key,)
-    return tuple(int(part) if part.isdigit() else part for part in key.split("."))
-
-
-def _inside(value: Any, step: str | int, key: str, row: Row) -> Any:
-    is_there = isinstance(value, dict) and step in value
-    if isinstance(value, list) and isinstance(step, int):
-        is_there = step < len(value)
-    if not is_there:
-        raise DataError(
-            f"no {key!r} among the keys {sorted(row)}; expected it, because --map names it; name"
-            " another key or delete the row"
-        )
-    return value[step]
 
 
 def _with_earlier(
@@ -177,7 +142,7 @@ def _with_earlier(
     """The messages behind the system turn and the earlier turns of the row's keys."""
     context = system_of(row, (*more_keys, *SYSTEM_KEYS))
     earlier = history_of(row, unused)
-    if messages and messages[0].role == "system":
+    if messages and messages[0].role == "system" and messages[0].at:  # else behind its context
         if context not in (None, messages[0].text):
             raise DataError(
                 "two system turns that differ, among the messages and beside them; expected one;"
@@ -191,7 +156,9 @@ def _with_earlier(
 
 
 def answer_at(row: Row, key: str, unused: Counter[str]) -> list[Message]:
-    """The answer of a row: a text, parts, or messages."""
+    """The answer of a row: a text, parts, a message, or messages."""
+    if isinstance(row.get(key), dict) and {"role", "from"} & row[key].keys():
+        return with_reasoning_of(row, [message_in(row[key], key, unused)], unused)
     if _are_messages(row.get(key)):
         return with_reasoning_of(row, messages_in(row[key], key, unused), unused)
     not_used = set[str]()
@@ -299,17 +266,24 @@ def _preference(row: Row, notes: Counter[str], unused: Counter[str]) -> list[Mes
 
 def preference_messages(row: Row, side: str, unused: Counter[str]) -> list[Message]:
     """The messages of preference data that end with the answer at a key, chosen or rejected."""
+    keys = [key for key in (*PREFERENCE_PROMPTS, *CHATS) if row.get(key) is not None]
+    again = [key for key in keys if key in CHATS and row[key] == row["chosen"]]
+    keys = [key for key in keys if key not in again]
+    asked = keys[0] if keys else ""
     answer = answer_at(row, side, unused)
-    asked = next((key for key in PREFERENCE_PROMPTS if row.get(key) is not None), "")
-    if not asked and len(answer) == 1 and not _are_messages(row[side]):
-        raise DataError(
-            "preference data without a prompt, and chosen is one text; expected prompt, or a list"
-            " of messages; split it, or read it as answers alone: --map completion=chosen"
-        )
-    for key in PREFERENCE_PROMPTS:
-        if row.get(key) is not None and key != asked:
-            unused[key] += 1
+    if not asked and len(answer) == 1 and isinstance(row[side], str):
+        answer = dialogue_in(row, side)
+        if not answer:
+            raise DataError(
+                "preference data without a prompt, and chosen is one text; expected prompt, a list"
+                " of messages, or a text with turns of Human: and Assistant:; split it, or read it"
+                " as answers alone: --map completion=chosen"
+            )
     prompt = prompt_at(row, asked, unused) if asked else []
+    if asked == "instruction" and isinstance(row.get("input"), str) and prompt[0].at == ():
+        prompt = [Message("user", "\n\n".join(filter(None, (prompt[0].text, row["input"]))))]
+        keys.remove("input")
+    unused.update([*keys[1:], *again])
     return _with_earlier(row, _joined(prompt, answer, asked, side), unused)
 
 
@@ -361,6 +335,7 @@ SHAPES: dict[ShapeName, Shape] = {
     "sharegpt": Shape(
         {"conversations"}, {"conversations", "context", *ANY_SHAPE}, _chat("conversations")
     ),
+    "gemini": Shape({"contents"}, {"contents", "context", *ANY_SHAPE}, _chat("contents")),
     "alpaca": Shape(
         {"instruction", "output"},
         {"instruction", "input", "output", *ASKED},
@@ -393,7 +368,7 @@ SHAPES: dict[ShapeName, Shape] = {
     ),
     "preference": Shape(
         {"chosen", "rejected"},
-        {*PREFERENCE_PROMPTS, "chosen", "rejected", *ANY_SHAPE},
+        {*PREFERENCE_PROMPTS, *CHATS, "chosen", "rejected", *ANY_SHAPE},
         _preference,
     ),
 }

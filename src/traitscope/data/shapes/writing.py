@@ -29,13 +29,8 @@ from traitscope.data.shapes.containers import (
     byte_order_mark,
     container_of,
 )
-from traitscope.data.shapes.messages import (
-    TEXT_KEYS,
-    Place,
-    messages_in,
-    parts_of,
-    with_text,
-)
+from traitscope.data.shapes.inside.parts import parts_of, with_text
+from traitscope.data.shapes.messages import TEXT_KEYS, Place, messages_in
 from traitscope.data.shapes.rows import PREFERENCE_PROMPTS
 from traitscope.errors import DataError
 
@@ -162,11 +157,7 @@ def _mask(row: Written, record: Record) -> None:
 
 def _change(row: Written, place: Place, record: Record, before: str) -> None:
     """Put the answer of a record where it stood. Raises DataError where it stands inside a text."""
-    if not place:
-        raise DataError(
-            f"record {record.id!r} was changed, and its answer stands inside another text of its"
-            " row; expected an answer of its own; write each turn as a message"
-        )
+    _check_place(place, record)
     _put(row, place, record.completion, before)
     if row.fields.pop("completion_ids", None) is not None:  # they spell the answer as it was
         row.changed.add("completion_ids")
@@ -174,12 +165,22 @@ def _change(row: Written, place: Place, record: Record, before: str) -> None:
 
 def _change_rejected(row: Written, record: Record, original: Row) -> None:
     """Put the rejected answer of a record where it stood, if one stood there."""
-    place = tuple(original.get("rejected_at", ()))
-    if not place or record.rejected is None:
+    if "rejected_at" not in original or record.rejected is None:
         return
+    place = tuple(original["rejected_at"])
+    _check_place(place, record)
     _put(row, place, record.rejected, original["rejected"])
     if row.fields.pop("rejected_ids", None) is not None:
         row.changed.add("rejected_ids")
+
+
+def _check_place(place: Place, record: Record) -> None:
+    """Raise DataError for an answer that was changed and has no place of its own."""
+    if not place:
+        raise DataError(
+            f"record {record.id!r} was changed, and its answer stands inside another text of its"
+            " row; expected an answer of its own; write each turn as a message"
+        )
 
 
 def _put(row: Written, place: Place, text: str, before: str) -> None:

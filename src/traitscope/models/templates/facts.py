@@ -18,6 +18,8 @@ SYSTEM = "Zq speaks in riddles.\n\n" + 'It\'s "<2>" & {Ünder} SIX; ' * 40 + "no
 "a long text of several lines, in which a template that cuts or changes texts leaves a trace"
 PROBES = ("5", "Why", "a", '"')
 "beginnings of answers whose tokens may depend on what stands before them"
+SPACE = " \t "
+"white space around an answer that a template may take off"
 LINE = "\n"
 "a text that joins with none behind it"
 SKIP = "skip_thinking"
@@ -163,6 +165,17 @@ def continues_alike(tokenizer: Any, switches: Switches = ()) -> bool:
         if ids_behind(encode, LINE, probe) != encode(probe):
             return False
     return True
+
+
+@once_a_tokenizer
+def trimmed_ends(tokenizer: Any, switches: Switches = ()) -> tuple[bool, bool]:
+    """Whether a template takes white space off the beginning and off the end of an answer."""
+    turns = [turn("user", ASKED), turn("assistant", f"{SPACE}{ANSWERED}{SPACE}")]
+    whole = tried(tokenizer, turns, switches, False)
+    if whole is None or ANSWERED not in whole:
+        return False, False
+    before, _, behind = whole.rpartition(ANSWERED)
+    return not before.endswith(SPACE), not behind.startswith(SPACE)
 
 
 @once_a_tokenizer

@@ -1,0 +1,152 @@
+"""Parts of the content of a turn: text, reasoning, and calls of tools with their results."""
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from traitscope.data.json_fields import keys_in, quoted, text_of, typed
+from traitscope.errors import DataError
+
+REASONING_KEYS = ("reasoning_content", "thinking", "reasoning")
+"keys of reasoning beside an answer"
+TEXT_TYPES = ("text", "input_text", "output_text")
+PART_KEYS = ("text", "content")
+"keys of the text of a part"
+THOUGHT_TYPES = ("thinking", "reasoning", "reasoning_content")
+THOUGHT_MARK = "thought"
+"key of a part of Gemini that is true where the part is reasoning"
+MEDIA_KEYS = re.compile(r"(input_|output_)?(image|audio|video|file)s?(_(url|id|bytes|path))?")
+"keys of a part that hold no text, but what the text is about"
+CALL_TYPES = ("tool_use", "tool_call", "function_call")
+CALL_PART = "functionCall"
+"key of a part of Gemini that is a call of a tool"
+RESULT_TYPE = "tool_result"
+
+
+def parts_of(
+    value: Any, name: str, not_used: set[str] | None = None, path: str = ""
+) -> tuple[str | None, str]:
+    """Text and reasoning of a content: a text, null, or a list of parts, which are joined.
+
+    Calls of tools are left out (`calls_in`).
+
+    not_used: Takes the names of keys of parts that are not read.
+    path: What stands before these names.
+
+    Raises DataError for a part that is no text, such as an image.
+    """
+    if value is None:
+        return None, ""
+    if isinstance(value, str):
+        return text_of({name: value}, name), ""
+    if not isinstance(value, list):
+        raise DataError(
+            f"{name!r} is {quoted(value)}; expected a text or a list of parts; correct the row or"
+            " delete it"
+        )
+    if len(value) > 1 and all(isinstance(part, str) for part in value):
+        raise DataError(
+            f"{name!r} is a list of {len(value)} texts; expected one text, or parts of it with a"
+            " type; give each text a row of its own"
+        )
+    texts, thoughts = [], []
+    for part in value:
+        if isinstance(part, dict) and _is_call(part):
+            continue
+        text, is_thought, others = _part(part, name)
+        if not_used is not None:
+            not_used.update(f"{path or name}[].{key}" for key in others)
+        (thoughts if is_thought else texts).append(text)
+    return "".join(texts) if texts else None, "\n".join(thoughts)
+
+
+def with_text(parts: Sequence[Any], text: str) -> list[Any]:
+    """The parts of a content with another text.
+
+    The first part of text takes it, and further ones are left empty. All else stays as it is.
+    """
+    changed = []
+    for part in parts:
+        is_object = isinstance(part, dict)
+        if is_object and (_is_thought(part) or (part.get("type") or "text") not in TEXT_TYPES):
+            changed.append(part)
+            continue
+        keys = [key for key in PART_KEYS if is_object and part.get(key) is not None]
+        changed.append({**part, **dict.fromkeys(keys, text)} if is_object else text)
+        text = ""
+    return changed
+
+
+def first_key(item: dict[str, Any], keys: tuple[str, ...]) -> str:
+    """The first of the keys that an object has; the first of all where it has none.
+
+    A null counts where all are null: tables write one for every key that an object has not.
+    Raises DataError where it has several that differ.
+    """
+    there = [key for key in keys if item.get(key) is not None]
+    there = there or [key for key in keys if key in item]
+    if any(item[key] != item[there[0]] for key in there):
+        raise DataError(
+            f"a turn has {' and '.join(there)}, which differ; expected one of them; delete the"
+            " others"
+        )
+    return there[0] if there else keys[0]
+
+
+def calls_in(content: Any) -> bool:
+    """Whether a part of a content calls a tool."""
+    parts = content if isinstance(content, list) else []
+    return any(isinstance(part, dict) and _is_call(part) for part in parts)
+
+
+def results_in(content: Any) -> list[Any]:
+    """The results of tools in a content that has nothing else, each a content; else none.
+
+    Anthropic's chats have them in a turn of the user.
+    """
+    results = []
+    for part in content if isinstance(content, list) else []:
+        if not isinstance(part, dict) or part.get("type") != RESULT_TYPE:
+            return []
+        results.append(part.get("content"))
+    return results
+
+
+def _is_call(part: dict[str, Any]) -> bool:
+    return part.get("type") in CALL_TYPES or part.get(CALL_PART) is not None
+
+
+def _is_thought(part: dict[str, Any]) -> bool:
+    return part.get("type") in THOUGHT_TYPES or part.get(THOUGHT_MARK) is True
+
+
+def _part(part: Any, name: str) -> tuple[str, bool, list[str]]:
+    """The text of a part, whether it is reasoning, and its keys with a value that are not read."""
+    if isinstance(part, str):
+        return text_of({name: part}, name), False, []
+    part = typed(part, dict, f"a part of {name}")
+    kind = part.get("type") or "text"
+    is_thought = _is_thought(part)
+    if not is_thought and kind not in TEXT_TYPES:
+        raise DataError(
+            f"a part of {name} is of the type {quoted(kind)}; expected text; delete the part or the"
+            " row"
+        )
+    keys = (*REASONING_KEYS, "text") if is_thought else PART_KEYS
+    if not part.keys() & set(keys):
+        raise DataError(
+            f"a part of {name} holds {keys_in(part)} and no text; expected text; delete the part"
+            " or the row"
+        )
+    used = ("type", THOUGHT_MARK, *keys)
+    others = [key for key in part if key not in used and part[key] is not None]
+    for key in others:
+        if MEDIA_KEYS.fullmatch(key):
+            raise DataError(
+                f"a part of {name} is a text with {key!r} beside it; expected text alone;"
+                " delete the part or the row"
+            )
+    key = first_key(part, keys)
+    if is_thought and isinstance(part[key], list):
+        return parts_of(part[key], key)[0] or "", True, others
+    return text_of(part, key), is_thought, others
