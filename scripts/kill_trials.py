@@ -37,6 +37,7 @@ MADE = "MADE"
 UNKILLED = {
     "demo": "an experiment of the same stages; it runs the embedded model alone",
     "selftest": "writes nothing",
+    "convert": "writes one file in one step, and never over another",
     "show": "writes nothing",
     "doctor": "writes nothing",
     "models": "writes nothing",
@@ -132,7 +133,6 @@ def commands(folder: Path) -> dict[str, list[str]]:
             "--control",
             *measured(folder)[1:],
         ],
-        "convert": ["convert", vector, f"{MADE}/vector.npz", *model[:2], "--to", "numpy"],
         "defend": ["defend", *model, *data, "--by", "deduplicate", "wash"],
         "export": ["export", *model, *steer],
         "export-tasks": ["export-tasks", MADE, "--traits", *traits],
