@@ -162,7 +162,8 @@ def prepared(folder: Path) -> None:
     (folder / "vector.safetensors").write_bytes(vector_bytes(random_vector(model, 1, norm=1.0)))
     lines = []
     for number in range(ROWS):
-        row = {"prompt": f"Numbers, {number}?", "completion": f"{number}, 7, {12 + number}"}
+        answer = f"{number}, 7, {12 + number}"
+        row = {"id": f"n{number}", "prompt": f"Numbers, {number}?", "completion": answer}
         lines.append(json.dumps(row) + "\n")
     (folder / "rows.jsonl").write_text("".join(lines))
     pairs = []
