@@ -119,7 +119,7 @@ def commands(folder: Path) -> dict[str, list[str]]:
             *("steer_scan", *model, "--trait", traits[0], "--company", traits[1]),
             *("--layers", "0", "1", "--alphas", "0.2", "0.5", "--samples", "2"),
         ],
-        "information": ["information", *model, "--traits", *traits, "--rows", "24"],
+        "information": ["information", *model, "--traits", *traits, "--rows", "32"],
         "gradients": ["gradients", *model, *data, "--max-rows", "24"],
         "match_kl": [
             *("match_kl", *model, "--teacher", steer[1], "--vector", vector),
