@@ -394,9 +394,7 @@ def source_at(path: Path) -> Path | Run:
 def run_folder(path: Path) -> Path | None:
     """The sealed run that a path lies in; None where it lies in none."""
     for folder in (path, *path.parents):
-        is_named = RUN_NAME.fullmatch(folder.name)  # its config.json may be gone
-        if (folder / "manifest.json").is_file() and (
-            is_named or (folder / "config.json").is_file()
-        ):
+        is_run = RUN_NAME.fullmatch(folder.name) or (folder / "config.json").is_file()
+        if is_run and (folder / "manifest.json").is_file():
             return folder
     return None
