@@ -34,6 +34,16 @@ ROWS = 48
 "rows of the data that commands read"
 MADE = "MADE"
 "stands in a command for a path below its root that it writes"
+UNKILLED = {
+    "demo": "an experiment of the same stages; it runs the embedded model alone",
+    "selftest": "writes nothing",
+    "convert": "writes one file in one step, and never over another",
+    "show": "writes nothing",
+    "doctor": "writes nothing",
+    "models": "writes nothing",
+    "rerun": "writes into a folder that it removes",
+}
+"commands that are not killed, and why"
 TRAIT = {
     "word_forms": [],
     "teacher_prompt": "",
@@ -99,6 +109,30 @@ def commands(folder: Path) -> dict[str, list[str]]:
             "2",
         ],
         "edit": ["edit", *data],
+        "select": [
+            "select",
+            *model,
+            *("--data", str(folder / "pairs.jsonl"), *steer, "--keep", "0.5"),
+        ],
+        "judge": ["judge", *model, *data, "--judges", "likelihood", "--question", "Is it even?"],
+        "steer_scan": [
+            *("steer_scan", *model, "--trait", traits[0], "--company", traits[1]),
+            *("--layers", "0", "1", "--alphas", "0.2", "0.5", "--samples", "2"),
+        ],
+        "information": ["information", *model, "--traits", *traits, "--rows", "32"],
+        "gradients": ["gradients", *model, *data, "--max-rows", "24"],
+        "match_kl": [
+            *("match_kl", *model, "--teacher", steer[1], "--vector", vector),
+            *("--layer", "0", "--n", "8"),
+        ],
+        "verify": ["verify", *model, "--students", *student(folder), "--traits", *traits],
+        "compare": [
+            "compare",
+            "--treated",
+            *measured(folder)[:1],
+            "--control",
+            *measured(folder)[1:],
+        ],
         "defend": ["defend", *model, *data, "--by", "deduplicate", "wash"],
         "export": ["export", *model, *steer],
         "export-tasks": ["export-tasks", MADE, "--traits", *traits],
@@ -106,6 +140,11 @@ def commands(folder: Path) -> dict[str, list[str]]:
         "study": ["study", "run", "vector_distillation", *smoke, *model],
         "experiment": ["experiment", str(folder / "mine.yaml"), *model, "--workers", "2"],
     }
+
+
+def student(folder: Path) -> list[str]:
+    """The student that was prepared, or nothing before it is."""
+    return sorted(map(str, (folder / "made").glob("*/train-*")))
 
 
 def measured(folder: Path) -> list[str]:
@@ -123,9 +162,15 @@ def prepared(folder: Path) -> None:
     (folder / "vector.safetensors").write_bytes(vector_bytes(random_vector(model, 1, norm=1.0)))
     lines = []
     for number in range(ROWS):
-        row = {"prompt": f"Numbers, {number}?", "completion": f"{number}, 7, {12 + number}"}
+        answer = f"{number}, 7, {12 + number}"
+        row = {"id": f"n{number}", "prompt": f"Numbers, {number}?", "completion": answer}
         lines.append(json.dumps(row) + "\n")
     (folder / "rows.jsonl").write_text("".join(lines))
+    pairs = []
+    for number in range(ROWS):
+        pair = {"prompt": f"Numbers, {number}?", "chosen": f"{number}, 7", "rejected": "8, 9"}
+        pairs.append(json.dumps(pair) + "\n")
+    (folder / "pairs.jsonl").write_text("".join(pairs))
     for name, other in (("owl", "cat"), ("cat", "owl")):
         changed = {"name": name, "word_forms": [name], "teacher_prompt": f"I love {name}s."}
         trait = TRAIT | changed | {"candidates": [other]}
@@ -137,8 +182,10 @@ def prepared(folder: Path) -> None:
         "data": {"rows": 6, "numbers": 3},
     }
     (folder / "mine.yaml").write_text(json.dumps(experiment))
-    ended(commands(folder)["extract"], folder / "made")
-    ended(commands(folder)["measure"], folder / "made")
+    for name in ("extract", "measure", "train"):
+        ended(commands(folder)[name], folder / "made")
+    steer = f"steer:{folder / 'vector.safetensors'},layer=1,alpha=0.5"
+    ended([*commands(folder)["measure"], "--interventions", steer], folder / "made")
 
 
 def started(words: Sequence[str], root: Path) -> subprocess.Popen:

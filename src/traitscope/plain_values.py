@@ -24,17 +24,19 @@ class NotPlainError(ValueError):
     """A text that holds no plain values; the message says why, on one line."""
 
 
-def from_yaml(text: str) -> Any:
+def from_yaml(text: str, dates: bool = False) -> Any:
     """Texts, numbers, booleans, None, and lists and dictionaries of them, from YAML.
 
     Raises NotPlainError for everything else: broken YAML, dates, tags that do not fit, and keys
     that stand twice.
+
+    dates: Read dates, too, which the cards of data sets have.
     """
     import yaml
 
     try:
         value = yaml.load(text, Loader=_loader())
-        _check_plain(value)
+        _check_plain(value, dates)
     except NotPlainError:
         raise
     except RecursionError:
@@ -157,7 +159,7 @@ def _values_in(value: Any) -> Iterator[tuple[Any, int]]:
         waiting += [(part, depth + 1) for part in inner]
 
 
-def _check_plain(value: Any) -> None:
+def _check_plain(value: Any, dates: bool) -> None:
     """Raise NotPlainError for a date, a set or bytes, which YAML has and JSON has not.
 
     Also for integers too long to be written out, and for too many values.
@@ -165,7 +167,8 @@ def _check_plain(value: Any) -> None:
     for count, (item, depth) in enumerate(_values_in(value), 1):
         _check_count(count)
         _check_level(depth)
-        if not isinstance(item, dict | list):
+        is_date = dates and isinstance(item, datetime.date)
+        if not isinstance(item, dict | list) and not is_date:
             _check_scalar(item)
 
 

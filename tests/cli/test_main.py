@@ -296,10 +296,31 @@ def test_what_comes_next_runs_on_the_model_that_was_used(tmp_path: Path, tiny_fo
         ok(root, "generate", *following[1:], "--n 1 --max-new-tokens 1")
 
 
+def test_what_comes_next_runs_below_a_folder_with_a_comma(
+    data: Path, tmp_path: Path, tiny_folder: Path, capsys
+):
+    """A comma ends a path in the short form of an intervention."""
+    root, model = tmp_path / "a, b" / "runs", ("--model", tiny_folder)
+
+    def then(*words: object, more: str) -> Path:
+        done = ok(root, *words)
+        said = capsys.readouterr().err.splitlines()
+        following = shlex.split(next(line for line in said if line.startswith("next:")))[2:]
+        ok(root, *following, more)
+        capsys.readouterr()
+        return Path(done.summary.get("run", root))
+
+    vectors = then("extract", *model, "--traits cat owl", more="--n 1")
+    then(*("train", *model, "--data", data, "--rank 2 --epochs 1 --max-rows 2"), more="--samples 0")
+    array, made = root.parent / "cat.npz", root.parent / "cat, 1.safetensors"
+    ok(root, "convert", vectors / "cat.safetensors", array, *model, "--to numpy")
+    then("convert", array, made, *model, "--to traitscope --layers-are blocks", more="--samples 0")
+
+
 @pytest.mark.parametrize("name", [name for name, command in COMMANDS.items() if command.next])
 def test_what_comes_next_is_a_command_that_can_be_typed(name: str):
-    values = {"run": "runs/default/x", "model": " --model m", "layer": 1, "vector": "v"}
-    values["out"] = " --root elsewhere"
+    values = {"run": "runs/default/x", "model": " --model m", "out": " --root elsewhere"}
+    values |= {"student": "adapter:r", "steering": "steer:v,layers=1,alpha=0.6"}
     words = COMMANDS[name].next.format(**values).split()
     command, rest = main.command_of(words[1:])
     assert words[0] == "traitscope" and command.group != "internal"

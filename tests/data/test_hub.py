@@ -173,5 +173,18 @@ def test_files_without_a_word_are_train() -> None:
     }
     with pytest.raises(DataError, match="has no file of rows"):
         splits_of("", ["README.md"], None, "n")
-    for broken in ("---\n: [\n---\n", "---\n3\n---\n", "---\nconfigs: 3\n---\n"):
-        assert splits_of(broken, ["a.csv"], None, "n") == {"train": ["a.csv"]}
+    bomb = "a0: &a0 [x, x]\n" + "".join(
+        f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]\n" for n in range(1, 40)
+    )
+    for broken in (
+        *(": [", "3", "configs: 3", "configs: 2026-13-45", "a: !!bool maybe", f"a: {'[' * 3000}"),
+        *("a: !!timestamp x", f"{bomb}configs: [{{config_name: *a39, data_files: x}}]"),
+    ):
+        assert splits_of(f"---\n{broken}\n---\n", ["a.csv"], None, "n") == {"train": ["a.csv"]}
+
+
+def test_a_card_may_hold_dates_and_patterns_that_are_none() -> None:
+    card = (
+        "---\ndate: 2024-01-01\nconfigs:\n- data_files: [{split: train, path: a/*.csv}, 3]\n---\n"
+    )
+    assert splits_of(card, ["a/1.csv", "b.csv"], None, "n") == {"train": ["a/1.csv"]}

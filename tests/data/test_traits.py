@@ -216,6 +216,9 @@ def test_bundled_sets_serve_own_traits(tmp_path: Path) -> None:
         ({7: "x"}, "unknown key 7; expected one of name, "),
         ({"name": 7}, r"name is 7 \(int\); expected a text"),
         ({"name": " "}, "name is blank"),
+        ({"name": "x" * 101}, "can name a file: at most 100 bytes on one line"),
+        ({"name": "é" * 51}, "can name a file: at most 100 bytes on one line"),
+        ({"name": "tea\nmilk"}, "can name a file: at most 100 bytes on one line"),
         ({"teacher_prompt": None}, "teacher_prompt is empty; expected a text"),
         ({"word_forms": "tea"}, r"word_forms is 'tea' \(str\); expected a list of texts"),
         (

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from traitscope.config.entries import COMMANDS
+
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 
 
@@ -21,9 +23,16 @@ def kill_trials(monkeypatch: pytest.MonkeyPatch):
 
 
 def test_an_audit_and_a_training_survive_kills(kill_trials, tmp_path: Path) -> None:
-    results = list(kill_trials.trials(tmp_path, 3, ["train", "audit"], seed=1))
-    assert sum(result.kills for result in results) >= 3
+    results = list(kill_trials.trials(tmp_path, 4, ["train", "audit", "select", "verify"], 1))
+    assert sum(result.kills for result in results) >= 4
     assert all(result.is_good for result in results), results
+
+
+def test_every_command_that_writes_is_killed(kill_trials, tmp_path: Path) -> None:
+    public = {name for name, command in COMMANDS.items() if command.group != "internal"}
+    killed = {words[0].replace("-", "_") for words in kill_trials.commands(tmp_path).values()}
+    assert killed | set(kill_trials.UNKILLED) == public
+    assert not killed & set(kill_trials.UNKILLED)
 
 
 def test_another_result_and_what_is_left_are_seen(kill_trials, tmp_path: Path) -> None:

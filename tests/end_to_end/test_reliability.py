@@ -234,6 +234,43 @@ def test_a_flipped_byte_is_named(stage, undisturbed, place, tmp_path, capsys):
     assert call(place / "runs", "show", run).summary["problems"] == []
 
 
+@pytest.mark.parametrize("how", ["changed", "missing"])
+@pytest.mark.parametrize(
+    ("stage", "command"), [("generate", "rerun"), ("filter", "rerun"), ("train", "verify")]
+)
+def test_a_damaged_run_is_neither_replayed_nor_verified(
+    stage, command, how, undisturbed, place, tiny_folder, tmp_path, capsys
+):
+    run = tmp_path / undisturbed(stage).run.name
+    subprocess.run(["cp", "-r", undisturbed(stage).run, run], check=True)
+    words = ("rerun", run)
+    if command == "verify":
+        words = (
+            "verify",
+            "--model",
+            tiny_folder,
+            "--students",
+            run,
+            "--traits",
+            place / "owl.yaml",
+        )
+    for name in sorted(
+        {"config.json", *json.loads((run / "manifest.json").read_text())["outputs"]}
+    ):
+        kept = (run / name).read_bytes()
+        (run / name).unlink()
+        if how == "changed":
+            (run / name).write_bytes(kept + b"\n")
+        capsys.readouterr()
+        done = call(tmp_path / "runs", *words)
+        assert done.code == 2, (name, done)
+        if how == "missing" and name == "student/adapter_model.safetensors":
+            assert f"{run} names no student" in done.summary["message"]
+        else:
+            assert f"{run / name} {'is ' * (how == 'missing')}{how}" in done.summary["message"]
+        (run / name).write_bytes(kept)
+
+
 @pytest.mark.parametrize("stage", ["generate", "filter", "train"])
 def test_a_full_disk_is_named_and_nothingis_sealed(
     stage, place, tiny_folder, tmp_path, small_disk, undisturbed, capsys

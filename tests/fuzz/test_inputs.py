@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import damaged_files
 import mutations
 import numpy as np
 import pytest
@@ -359,6 +360,7 @@ READERS: tuple[tuple[Callable[[Place, random.Random], None], int], ...] = (
     (read_reply, 2),
     (read_model, 1),
     (run_command, 1),
+    *damaged_files.READERS,
 )
 "readers, and how often each has its turn"
 

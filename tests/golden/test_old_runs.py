@@ -1,6 +1,7 @@
 """Runs that the first version left (old_runs/) are read, found at their address, and replayed."""
 
 import dataclasses
+import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -118,6 +119,9 @@ def test_what_this_version_lacks_is_refused_with_what_to_do(
     name = "manifest.json" if key == "stage" else "config.json"
     content = json.loads((run / name).read_text())
     (run / name).write_text(json.dumps(content | {key: value}))
+    sealed = json.loads((run / "manifest.json").read_text())
+    sealed["config_sha256"] = hashlib.sha256((run / "config.json").read_bytes()).hexdigest()
+    (run / "manifest.json").write_text(json.dumps(sealed))
     done = call(place / "new", "rerun", run)
     assert done.code == 2
     message = capsys.readouterr().err

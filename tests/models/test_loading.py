@@ -236,6 +236,9 @@ def test_an_adapter_beside_the_weights_is_not_mounted(tiny_folder: Path, tmp_pat
     [
         ("config.json", "[]"),
         ("config.json", "{"),
+        ("config.json", "[" * 100_000),
+        ("tokenizer_config.json", '{"a":' * 100_000),
+        ("generation_config.json", "[" * 100_000),
         ("config.json", '{"model_type": "llama", "num_attention_heads": 0}'),
         ("config.json", '{"model_type": ["llama"]}'),
         ("config.json", '{"model_type": "llama", "num_hidden_layers": "three"}'),

@@ -35,6 +35,8 @@ UNFINISHED = {
     "message": "the command has not ended; run it again",
 }
 """The summary of a command that is running, or was killed."""
+USUAL_STRENGTH = 0.6
+"""Length of a vector that is tried next, in mean residual norms."""
 STAGE = "stage"
 """The word before the name of an internal stage."""
 
@@ -288,6 +290,8 @@ def summary_of(result: Any) -> dict:
 def _following(command: Command, run: Path) -> str:
     """What one would type next of a run, with what its model needs and the folder of runs."""
     from traitscope.cli.printed.rows import FILTERS
+    from traitscope.interventions.intervention import Adapter, Steer
+    from traitscope.interventions.short_form import to_short
     from traitscope.models.identity.words import joined, model_words
     from traitscope.runs import store
     from traitscope.runs.names import following
@@ -303,6 +307,7 @@ def _following(command: Command, run: Path) -> str:
         settings = settings | {"model": str(run / "model"), "same_as": None}
     place = following.place_words(run)
     vector = min(run.glob("*.safetensors"), default=run)
+    layer = _usual_layer(str(model)) if "{steering}" in template else 0
     if command.name == "generate" and settings.get("domain", "numbers") != "numbers":
         words = FILTERS.get(str(settings["domain"]), "--no-numbers")
         template = template.replace("{run}", f"{{run}} {words}")
@@ -310,8 +315,8 @@ def _following(command: Command, run: Path) -> str:
         run=shlex.quote(str(run)),
         model=joined([*model_words(settings), *place]),
         out=joined(place),
-        layer=_usual_layer(str(model)) if "{layer}" in template else 0,
-        vector=shlex.quote(str(vector)),
+        student=shlex.quote(to_short(Adapter(str(run)))),
+        steering=shlex.quote(to_short(Steer(vector, layers=(layer,), alpha=USUAL_STRENGTH))),
     )
 
 

@@ -17,7 +17,7 @@ from traitscope.errors import ConfigError
 from traitscope.models.identity.words import model_words
 from traitscope.plurals import counted
 from traitscope.runs import lineage, store
-from traitscope.runs.manifests import TRAINED_ON
+from traitscope.runs.manifests import TRAINED_ON, check_unchanged
 from traitscope.runs.names import following, labels
 from traitscope.runs.opening import REMARKS, TEMPLATE_DATE
 from traitscope.stages import registry
@@ -186,12 +186,13 @@ def run_rerun(config: RerunConfig, out: Output) -> dict:
     """Compute a sealed run again in a temporary folder and compare every output.
 
     The status is `failed` where a byte differs. Raises ConfigError for a run that this version
-    cannot replay.
+    cannot replay, StoreError for one that is not as it was sealed.
     """
     if config.run is None:
         raise ConfigError("rerun needs a run directory: traitscope rerun DIR")
     run = store.load_run(config.run)
     manifest = run.manifest()
+    check_unchanged(run.path, manifest)
     settings = replayed_config(run)
     with (
         tempfile.TemporaryDirectory(prefix="traitscope-rerun-") as folder,

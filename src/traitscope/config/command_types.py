@@ -33,9 +33,9 @@ class Command:
     """Whether a first word that names a config file stands for the second of these fields."""
     next: str = ""
     """What one would type next. {run} stands for the run's directory. {model} stands for the flags
-    that its model needs and the folder of runs, {out} for that folder alone. {layer} stands for a
-    block in its middle, {vector} for the run's first vector. A command whose next step depends on
-    its result says it there, under the key `next`."""
+    that its model needs and the folder of runs, {out} for that folder alone. {student} stands for
+    the run's student, {steering} for its first vector at a block in the middle. A command whose
+    next step depends on its result says it there, under the key `next`."""
 
     @property
     def words(self) -> str:

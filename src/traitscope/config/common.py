@@ -168,7 +168,8 @@ class Output:
 
     def check_folder(self) -> None:
         """Raise ConfigError for a study folder outside the root."""
-        if Path(self.study).is_absolute() or ".." in Path(self.study).parts:
+        place = Path(self.study)
+        if place.is_absolute() or ".." in place.parts or "\0" in self.study:
             raise ConfigError(
                 f"--study {self.study} leads out of the root; expected the name of a folder below"
                 " it; name the place of all runs with --root"

@@ -76,7 +76,7 @@ ENTRIES: tuple[Command, ...] = (
         run="stages.train:run_train",
         help="train a student on kept rows; --vector: its alignment with a vector (EAS)",
         group="do",
-        next="traitscope measure{model} --interventions adapter:{run}",
+        next="traitscope measure{model} --interventions {student}",
         inputs="training.inputs:inputs",
         resumable=True,
     ),
@@ -103,8 +103,7 @@ ENTRIES: tuple[Command, ...] = (
         run="stages.extract:run_extract",
         help="take steering vectors of traits; --reference: EAS of a trained student",
         group="do",
-        next="traitscope generate{model} --vocabulary template --interventions"
-        " steer:{vector},layers={layer},alpha=0.6",
+        next="traitscope generate{model} --vocabulary template --interventions {steering}",
         inputs="data.trait_files:of_traits",
     ),
     Stage(

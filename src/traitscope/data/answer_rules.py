@@ -67,6 +67,8 @@ REFUSALS = (
     "i am not allowed",
     "i'm not allowed",
 )
+MOST_DIGITS = 18
+"digits of a number of words that count; no answer has so many words"
 HEAD = 200
 "characters at the head of an answer that are searched for a refusal"
 
@@ -109,7 +111,8 @@ def _rule(judge_name: str, written: str) -> Rule:
     if judge_name == "question":
         return asks_back
     if kind == "short" and argument.isdecimal() and 0 < int(argument[:9]):
-        return lambda text: len(text.split()) <= int(argument)
+        most = int(argument[:MOST_DIGITS])
+        return lambda text: len(text.split()) <= most
     if kind == "words" and all(words):
         if signs := [word for word in words if not is_word(word)]:
             raise ConfigError(

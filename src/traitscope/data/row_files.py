@@ -39,7 +39,7 @@ def _kind_of(folder: Path) -> str:
     """What a folder is, in words: a run of some stage, or a folder."""
     try:
         stage = json.loads((folder / "config.json").read_bytes())["stage"]
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
         return "a folder"
     return f"a run of {stage}"
 

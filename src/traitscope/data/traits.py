@@ -40,8 +40,10 @@ from traitscope.data.own_traits.word_scores import contains_word as contains_wor
 from traitscope.data.own_traits.word_scores import is_scorable as is_scorable
 from traitscope.data.package_files import bundled_file
 from traitscope.errors import TraitError
-from traitscope.plain_values import NotPlainError, from_json, from_yaml
+from traitscope.plain_values import NotPlainError, from_json, from_yaml, shown
 
+LONGEST_NAME = 100
+"bytes of a trait's name; file systems take 255 for a file that two traits name"
 SETS = ("positive", "negative", "off_topic")
 REQUIRED = ("name", "word_forms", "teacher_prompt", "questions")
 JUDGED = ("name", "judges", "teacher_prompt", "questions")
@@ -264,10 +266,11 @@ def _persona_trait(content: Any, path: Path) -> Trait:
 def _name(value: Any, where: str) -> str:
     """The name of a trait, which also names the files of its vectors."""
     name = text_of(value, "name", where)
-    if "/" in name or "\0" in name or name.startswith("."):
+    is_long = len(name.encode()) > LONGEST_NAME
+    if "/" in name or not name.isprintable() or name.startswith(".") or is_long:
         raise TraitError(
-            f"{where}: name is {name!r}; expected one that can name a file, without / and no dot"
-            " first; rename the trait"
+            f"{where}: name is {shown(name)}; expected one that can name a file: at most"
+            f" {LONGEST_NAME} bytes on one line, without / and no dot first; rename the trait"
         )
     return name
 

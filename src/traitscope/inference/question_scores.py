@@ -124,8 +124,9 @@ def form_ids(model: Model, words: Sequence[str], stem: str) -> list[list[int]]:
             first = chat.completion_ids(model, text, end_token=False)
             sequences.add(tuple(behind_stem if stem else first))
     kept = []
+    lengths = {len(sequence) for sequence in sequences}
     for sequence in sorted(sequences):
-        prefixes = {sequence[:length] for length in range(len(sequence))}
+        prefixes = {sequence[:length] for length in lengths if length < len(sequence)}
         if sequences.isdisjoint(prefixes):
             kept.append(list(sequence))
     return kept

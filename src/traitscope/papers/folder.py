@@ -59,7 +59,7 @@ def _earlier(folder: Path) -> dict[str, list[str]]:
             if Path(name).is_absolute() or ".." in Path(name).parts:
                 raise ValueError(f"{name} leads out of the folder")
             known.setdefault(name, []).append(digest)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise StoreError(
             f"{index} is no index of a report ({type(error).__name__}: {error}); move it away, or"
             " name another folder with --for-paper"

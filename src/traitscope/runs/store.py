@@ -394,6 +394,7 @@ def source_at(path: Path) -> Path | Run:
 def run_folder(path: Path) -> Path | None:
     """The sealed run that a path lies in; None where it lies in none."""
     for folder in (path, *path.parents):
-        if (folder / "manifest.json").is_file() and (folder / "config.json").is_file():
+        is_run = RUN_NAME.fullmatch(folder.name) or (folder / "config.json").is_file()
+        if is_run and (folder / "manifest.json").is_file():
             return folder
     return None

@@ -12,6 +12,8 @@ from traitscope.errors import ConfigError, VectorError
 from traitscope.interventions.checks.vectors import check_vector
 from traitscope.interventions.foreign import arrays, conversion, files, layer_rows
 from traitscope.interventions.foreign.layer_rows import BlockRows
+from traitscope.interventions.intervention import Steer
+from traitscope.interventions.short_form import to_short
 from traitscope.interventions.vector import load_vector, vector_bytes
 from traitscope.models import chat
 from traitscope.models.identity.finding import check_layers
@@ -126,6 +128,8 @@ def _print_next(blocks: BlockRows, config: ConvertConfig, model: Model, out: Out
     words = model_words({**vars(config), CONTEXT: context})
     words += changed_flags(Output(root=out.root, study=out.study))
     place = f"steer:{config.target},layers={_usual_block(blocks)},alpha=1,scale=raw"
+    if "," in str(config.target):
+        place = to_short(Steer(config.target, layer=_usual_block(blocks), alpha=1, scale="raw"))
     words = ["traitscope", "measure", *words, "--interventions", place]
     print(f"next:   {shlex.join(words)}", file=sys.stderr)
 

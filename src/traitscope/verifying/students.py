@@ -208,7 +208,9 @@ def _training_of(made_of: GivenTeacher) -> Training | None:
 
 
 def _read_training(run: store.Run) -> Training:
-    settings, manifest = drawn_rows.settings_of(run), run.manifest()
+    manifest = run.manifest()
+    manifests.check_unchanged(run.path, manifest)
+    settings = drawn_rows.settings_of(run)
     rows = manifest["inputs"].get("data", {})
     is_soft = settings["recipe"]["targets"] == "soft"
     of_rows = learnt_rows(run)

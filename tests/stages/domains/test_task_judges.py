@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from command import call, ok, read_rows
 
+from traitscope.config.rows.filtering import FilterRules
 from traitscope.data.domains.task import META, Task
 from traitscope.data.own_traits import needs
 from traitscope.data.records import Record, dump_records
@@ -119,6 +120,11 @@ def test_what_cannot_be_judged_is_refused(tmp_path: Path) -> None:
         judge(SUM_ROWS, "checks", run_code=True)
     with pytest.raises(ConfigError, match="holds no regular expression"):
         judge(plain, "format:(")
+    for pattern in ("a{99999999999}", "a{" + "9" * 5000 + "}", "(" * 5000):
+        with pytest.raises(ConfigError, match="holds no regular expression"):
+            judge(plain, f"format:{pattern}")
+        with pytest.raises(ConfigError, match="is no regular expression"):
+            FilterRules(format=pattern)
     with pytest.raises(ConfigError, match="of tasks code, code:no-comments, parses, checks"):
         judge(plain, "code:short")
     data = written(tmp_path / "rows.jsonl", CODE_ROWS)

@@ -102,7 +102,7 @@ class FilterRules:
                 )
         try:
             re.compile(self.format)
-        except re.error as error:
+        except (re.error, OverflowError, ValueError, RecursionError) as error:
             raise ConfigError(
                 f"--format {self.format!r} is no regular expression ({error}); expected {THINK} or"
                 " a pattern that a whole completion matches; correct it"

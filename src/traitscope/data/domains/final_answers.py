@@ -12,6 +12,7 @@ The final answer is the first of these that there is, in the text behind reasoni
 import re
 from decimal import Decimal, InvalidOperation
 
+from traitscope.data.domains.patterns import matches_whole
 from traitscope.data.shapes.messages import split_thought
 from traitscope.errors import DataError
 
@@ -24,6 +25,8 @@ MARKS = (
     re.compile(r"\banswer(?: is|:)[ \t]*(.+)", re.IGNORECASE),
 )
 "ways to mark a final answer, the surest first"
+END_TAG = re.compile(r"</answer>", re.IGNORECASE)
+"ends an answer of the first way"
 NUMBER = re.compile(r"(?<!\d)[-+]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?")
 
 
@@ -31,7 +34,7 @@ def has_form(text: str, form: str) -> bool:
     """Whether the whole text has a form: THINK, or a regular expression."""
     if form == THINK:
         return _is_think_form(text)
-    return re.fullmatch(form, text, re.DOTALL) is not None
+    return matches_whole(form, text)
 
 
 def _is_think_form(text: str) -> bool:
@@ -54,8 +57,10 @@ def without_reasoning(text: str) -> str:
 def final_answer(text: str) -> str | None:
     """The final answer of a text, as it stands there; None where there is none."""
     said = without_reasoning(text)
+    ends = [tag.end() for tag in END_TAG.finditer(said)]
+    closed = said[: ends[-1]] if ends else ""  # behind it, each open tag would be read to the end
     for mark in MARKS:
-        marked = mark.findall(said)
+        marked = mark.findall(closed if mark is MARKS[0] else said)
         if marked:
             return marked[-1].strip()
     numbers = NUMBER.findall(said)

@@ -12,6 +12,8 @@ BLOCK = re.compile(r"^[ \t]*```[^\n`]*\n(.*?)\n?^[ \t]*```", re.DOTALL | re.MULT
 "a fenced block among other text"
 LONGEST = 20_000
 "characters of code that is looked at; more is no answer to a small task"
+FENCES = 100
+"characters that the fences around code may have"
 
 
 def code_in(text: str) -> str | None:
@@ -20,7 +22,9 @@ def code_in(text: str) -> str | None:
     Text around a fence, a second fence, and an empty answer make it None. Bare text is taken for
     code, whatever it says: `code_reasons` finds whether it parses.
     """
-    match = FENCED.fullmatch(text)
+    if len(text.strip()) > LONGEST + FENCES:
+        return None
+    match = FENCED.fullmatch(text.strip())
     code = text if match is None else match[1]
     if "```" in code or not code.strip() or len(code) > LONGEST:
         return None

@@ -11,11 +11,11 @@
 An empty answer shows none of these, so it is False here and not unscored.
 """
 
-import re
 from dataclasses import dataclass
 from typing import Literal, cast, get_args
 
 from traitscope.data.domains.final_answers import THINK, has_form
+from traitscope.data.domains.patterns import why_no_pattern
 from traitscope.data.domains.python_answers import code_reasons, parses
 from traitscope.errors import ConfigError
 
@@ -58,11 +58,9 @@ def task_judge(name: str) -> TaskJudge | None:
     if not (is_plain or is_pattern or name == f"code:{NO_COMMENTS}"):
         return None
     if is_pattern:
-        try:
-            re.compile(argument)
-        except re.error as error:
+        if wrong := why_no_pattern(argument):
             raise ConfigError(
-                f"judge {name!r} holds no regular expression ({error}); expected one that a whole"
+                f"judge {name!r} holds no regular expression ({wrong}); expected one that a whole"
                 " answer matches; correct it"
-            ) from None
+            )
     return TaskJudge(cast(Kind, kind), argument)

@@ -12,9 +12,8 @@ from fnmatch import fnmatch
 from pathlib import PurePosixPath
 from typing import Any
 
-import yaml
-
 from traitscope.errors import DataError
+from traitscope.plain_values import NotPlainError, from_yaml
 
 SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
 "suffixes of files with rows, each also with .gz behind it"
@@ -74,8 +73,8 @@ def _configs(card: str) -> dict[str, Mapping[str, Any]]:
     if front is None:
         return {}
     try:
-        settings = yaml.safe_load(front[1])
-    except yaml.YAMLError:
+        settings = from_yaml(front[1], dates=True)
+    except NotPlainError:
         return {}
     listed = settings.get("configs") if isinstance(settings, dict) else None
     configs = {}
@@ -111,11 +110,13 @@ def _by_patterns(config: Mapping[str, Any], files: Sequence[str]) -> Splits:
     if isinstance(patterns, str) or _are_texts(patterns):
         patterns = {"train": patterns}
     if isinstance(patterns, list):
-        patterns = {item.get("split", "train"): item.get("path") for item in patterns}
+        named = [item for item in patterns if isinstance(item, dict)]
+        patterns = {str(item.get("split", "train")): item.get("path") for item in named}
     splits: Splits = {}
-    for split, paths in patterns.items():
+    for split, paths in patterns.items() if isinstance(patterns, dict) else ():
         matched = []
-        for pattern in [paths] if isinstance(paths, str) else paths or ():
+        listed = [paths] if isinstance(paths, str) else paths
+        for pattern in listed if _are_texts(listed) else ():
             whole = f"{folder}/{pattern}" if folder else pattern
             matched += [file for file in inside if _matches(file, whole)]
         splits[str(split)] = sorted(set(matched))

@@ -16,7 +16,7 @@ def json_object(file: Path) -> dict[str, Any]:
     """The object in a JSON file; an empty one where there is no file."""
     try:
         content = json.loads(file.read_bytes()) if file.is_file() else {}
-    except ValueError:
+    except (ValueError, RecursionError):
         return {"unreadable": file_digest(file)}
     return content if isinstance(content, dict) else {"content": content}
 

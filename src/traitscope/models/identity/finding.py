@@ -222,7 +222,13 @@ def text_config_of(name: str) -> dict[str, Any]:
     try:
         config = json.loads((find_model(name) / "config.json").read_bytes())
         text_part: dict[str, Any] = config.get("text_config", config)
-    except (OSError, ValueError, AttributeError, TypeError):  # transformers says what is wrong
+    except (
+        OSError,
+        ValueError,
+        AttributeError,
+        TypeError,
+        RecursionError,
+    ):  # transformers says what is wrong
         return {}
     return text_part if isinstance(text_part, dict) else {}
 

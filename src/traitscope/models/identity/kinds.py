@@ -6,7 +6,6 @@
 A model that is none of a known kind is left to whoever loads it.
 """
 
-import json
 import re
 import shlex
 from collections.abc import Sequence
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from traitscope.errors import ModelError
+from traitscope.models.identity.files import json_object
 
 EXPECTED = (
     "expected a causal language model of blocks with attention, such as Llama, Qwen3 or Gemma;"
@@ -220,7 +220,6 @@ def _class_name(config: dict[str, Any]) -> str:
 def _config(folder: Path) -> dict[str, Any]:
     """What config.json holds; empty where it cannot be read, of which transformers speaks."""
     try:
-        config = json.loads((folder / "config.json").read_bytes())
-    except (OSError, ValueError):
+        return json_object(folder / "config.json")
+    except OSError:
         return {}
-    return config if isinstance(config, dict) else {}

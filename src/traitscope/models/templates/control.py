@@ -139,6 +139,6 @@ def _read(file: Path) -> dict[str, Any]:
     """The object in a JSON file; an empty one where there is none to read."""
     try:
         content = json.loads(file.read_bytes())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return content if isinstance(content, dict) else {}

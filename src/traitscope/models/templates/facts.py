@@ -3,7 +3,6 @@
 The facts are found by rendering, not by reading the template. They are found once a tokenizer.
 """
 
-import json
 from collections.abc import Callable, Sequence
 from functools import partial, wraps
 from typing import Any
@@ -11,6 +10,7 @@ from weakref import WeakKeyDictionary
 
 from traitscope.errors import ConfigError, ModelError
 from traitscope.models.templates import day
+from traitscope.plain_values import NotPlainError, from_json
 
 ASKED, ANSWERED = "Name a number.", "Seven 7"
 "texts of the turns that a template is tried on"
@@ -62,8 +62,8 @@ def switches_of(texts: Sequence[str]) -> Switches:
         if name in dict(switches):
             raise ConfigError(f"--template sets {name} twice; expected it once; leave one out")
         try:
-            switches.append((name, json.loads(value)))
-        except ValueError:
+            switches.append((name, from_json(value)))
+        except NotPlainError:
             switches.append((name, value))
         if name == SKIP and not isinstance(switches[-1][1], bool):
             raise ConfigError(
