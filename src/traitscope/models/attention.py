@@ -7,8 +7,8 @@ repeated in memory on a CPU, and repeating them takes most of a decoding step. O
 kernel is used throughout. The results equal those of transformers' `eager` up to rounding, which is
 tested on three families.
 
-Shapes: B batch, H query heads, K key-value heads, G = H/K, T queries, S keys, E head size, W head
-size of values, which is E in most families.
+Shapes: B batch, H query heads, K key-value heads, G = H/K, T queries, S keys, E head size.
+W is the head size of values. It is E in most families.
 """
 
 from collections.abc import Iterator
