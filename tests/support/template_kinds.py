@@ -64,6 +64,19 @@ CHANNELS = TURNS.replace("\n{{ m", "\n{% if m['role'] == 'assistant' %}|final:{%
 OTHER_END = TURNS.replace("<|im_end|>", "<|pad|>")
 NO_END = TURNS.replace("<|im_end|>", "")
 TRIMS = TURNS.replace("m['content']", "m['content'] | trim")
+SPACE_BEFORE = (
+    "{% for m in messages %}{% if m['role'] == 'assistant' %}{{ ' ' + m['content'] + eos_token }}"
+    "{% else %}[{{ m['role'] }}] {{ m['content'] }} [/{{ m['role'] }}]{% endif %}{% endfor %}"
+)
+"as Llama 2 and Mistral have it: the space joins the first word of an answer"
+LAST_SYSTEM = (
+    "{% set turns = messages[1:] if messages[0]['role'] == 'system' else messages %}"
+    "{% for m in turns %}{% if m['role'] == 'assistant' %}{{ m['content'] + eos_token }}{% else %}"
+    "[INST]{% if loop.last and messages[0]['role'] == 'system' %}"
+    "{{ messages[0]['content'] + '\n\n' }}{% endif %}{{ m['content'] }}[/INST]"
+    "{% endif %}{% endfor %}"
+)
+"has system turns in the last user turn, as long as no answer stands behind it"
 OWN_SYSTEM = (
     "{% if messages[0]['role'] != 'system' %}<|im_start|>system\nBe kind.<|im_end|>\n{% endif %}"
     + TURNS
@@ -88,6 +101,8 @@ KINDS = (
     Kind("cuts or changes the text of user turns", LOWERS_USER),
     Kind("ends a turn with a token of its own", OTHER_END),
     Kind("ends a turn with a line break alone", NO_END),
+    Kind("writes a space before answers", SPACE_BEFORE),
+    Kind("drops system turns once there is an answer", LAST_SYSTEM),
     Kind("writes today's date", DATED),
     Kind("takes white space off contents", TRIMS),
     Kind("fills a part for thinking", THINKS),

@@ -24,9 +24,10 @@ from traitscope.defending.methods import DISAGREE, Step
 from traitscope.defending.suspicion import Judge
 from traitscope.defending.washing import TokenClass
 from traitscope.inference.decode import Sampling, decode
-from traitscope.inference.question_scores import answer_text
+from traitscope.inference.question_scores import answer_text, text_of
 from traitscope.inference.token_rows import Row
 from traitscope.interventions.applied import applied
+from traitscope.models.templates.answers import without_frame
 from traitscope.stages.filter import with_decision
 from traitscope.training.safeguards.masks import with_mask
 
@@ -71,10 +72,10 @@ def _marked(judge: Judge, row: Row, record: Record) -> str:
         is_end = place == len(row.completion_ids)
         if not is_end and (place in places) == (start in places):
             continue
-        text = answer_text(judge.model, row.completion_ids[start:place])
+        text = text_of(judge.model, row.completion_ids[start:place])
         pieces.append(text.join(MARKS) if start in places else text)
         start = place
-    return "".join(pieces)
+    return without_frame(judge.model.tokenizer, judge.model.switches, "".join(pieces))
 
 
 def redraw(records: Sequence[Record], step: Step, judge: Judge, rng: np.random.Generator) -> Done:

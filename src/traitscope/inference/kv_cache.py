@@ -31,10 +31,10 @@ class PreallocatedLayer(DynamicLayer):
     ) -> tuple[Tensor, Tensor]:
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
-            n_rows, n_heads, _, head_size = key_states.shape
-            shape = (n_rows, n_heads, self.capacity, head_size)
-            self.key_buffer_BHSD = key_states.new_empty(shape)
-            self.value_buffer_BHSD = key_states.new_empty(shape)
+            n_rows, n_heads = key_states.shape[:2]
+            room = (n_rows, n_heads, self.capacity)
+            self.key_buffer_BHSD = key_states.new_empty(*room, key_states.shape[3])
+            self.value_buffer_BHSD = key_states.new_empty(*room, value_states.shape[3])
         start = self.length
         self.length = start + key_states.shape[2]
         self.key_buffer_BHSD[:, :, start : self.length] = key_states
@@ -48,14 +48,16 @@ class PreallocatedLayer(DynamicLayer):
     def put(self, other: "PreallocatedLayer", row: int, n_rows: int, length: int) -> None:
         """Write the keys and values of `other` as the rows from `row` on, of `n_rows` in all.
 
-        They are written so that they end at `length`. What lies before them is zero.
+        They are written so that they end at `length`. What lies before them is zero. A block that
+        reads the keys and values of another one has none.
         """
+        if not other.is_initialized:
+            return
         if not self.is_initialized:
             self.lazy_initialization(other.keys, other.values)
-            _, n_heads, _, head_size = other.keys.shape
-            shape = (n_rows, n_heads, self.capacity, head_size)
-            self.key_buffer_BHSD = other.keys.new_zeros(shape)
-            self.value_buffer_BHSD = other.keys.new_zeros(shape)
+            room = (n_rows, other.keys.shape[1], self.capacity)
+            self.key_buffer_BHSD = other.keys.new_zeros(*room, other.keys.shape[3])
+            self.value_buffer_BHSD = other.keys.new_zeros(*room, other.values.shape[3])
         rows = slice(row, row + len(other.keys))
         columns = slice(length - other.length, length)
         self.key_buffer_BHSD[rows, :, columns] = other.keys
@@ -65,6 +67,8 @@ class PreallocatedLayer(DynamicLayer):
 
     def take(self, index_B: Tensor) -> None:
         """Keep, or repeat, the rows `index_B`."""
+        if not self.is_initialized:
+            return
         self.key_buffer_BHSD = self.key_buffer_BHSD.index_select(0, index_B)
         self.value_buffer_BHSD = self.value_buffer_BHSD.index_select(0, index_B)
         self._show_filled()
@@ -193,8 +197,11 @@ def fixed_prefix_state(state: BatchState, copies: int, owners: multi_lora.Owners
 
     owners: the packed student of every row, all copies counted.
     """
-    layers = []
+    layers: list[Any] = []
     for layer in state.cache.layers:
+        if not layer.is_initialized:
+            layers.append(PreallocatedLayer(0))
+            continue
         keys_BHSD = layer.keys.repeat(copies, 1, 1, 1)
         values_BHSD = layer.values.repeat(copies, 1, 1, 1)
         layers.append(FixedPrefixLayer(keys_BHSD, values_BHSD))

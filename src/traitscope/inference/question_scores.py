@@ -29,6 +29,7 @@ from traitscope.interventions.applied import Active, Interventions, applied
 from traitscope.interventions.intervention import context_of
 from traitscope.models import chat
 from traitscope.models.model import Model
+from traitscope.models.templates.answers import without_frame
 
 BASE_BATCH = 32
 "Questions in one pass of the unmodified model."
@@ -106,7 +107,7 @@ def with_sets(trait: Trait, sets: Sequence[str]) -> Trait:
 
 def question_ids(model: Model, question: Question, context: str | None) -> list[int]:
     """Token ids of the chat up to the place where the answer is scored."""
-    stem_ids = chat.completion_ids(model, question.stem, end_token=False)
+    stem_ids = chat.completion_ids(model, question.stem, end_token=False, context=context)
     return chat.render(model, question.text, context) + stem_ids
 
 
@@ -299,7 +300,12 @@ def stream_keys(questions: Sequence[Question], samples: int) -> list[str]:
 
 
 def answer_text(model: Model, ids: Sequence[int]) -> str:
-    """The text of an answer, without the end of the turn."""
+    """The text of an answer, without the end of the turn and what the template writes around it."""
+    return without_frame(model.tokenizer, model.switches, text_of(model, ids))
+
+
+def text_of(model: Model, ids: Sequence[int]) -> str:
+    """The text of a part of an answer, without the end of the turn."""
     kept_ids = [token for token in ids if token not in model.end_ids]
     return model.tokenizer.decode(kept_ids)
 

@@ -192,9 +192,24 @@ def _row(
         _check_ids(model, record)
         completion: Sequence[int] = record.completion_ids
     else:
-        completion = chat.completion_ids(model, record.completion, end_token, neutral)
+        completion = _given_ids(model, record, end_token, neutral)
     _check_embedded(model, (*prompt, *completion))
     return Row(tuple(prompt), tuple(completion))
+
+
+def _given_ids(model: Model, record: Record, end_token: bool, context: str | None) -> Sequence[int]:
+    """The token ids of an answer that is read as text.
+
+    An answer that a model wrote with a tag of thinking in it stands behind its header as it was
+    written. Raises DataError where another one cannot stand there.
+    """
+    try:
+        return chat.completion_ids(model, record.completion, end_token, context)
+    except DataError:
+        if not record.completion_ids:
+            raise
+        _check_ids(model, record)
+        return record.completion_ids
 
 
 def _prompt_of_own(model: Model, prompt: str, own_context: str, context: str | None) -> list[int]:

@@ -195,7 +195,7 @@ def _digits(model: Model) -> Tensor:
     """The ids of the ten digits. Raises ConfigError for a tokenizer without a token for each."""
     ids = []
     for digit in range(10):
-        ids += chat.completion_ids(model, str(digit), end_token=False)
+        ids += chat.following_ids(model, str(digit))
     if len(ids) != 10:
         raise ConfigError(
             f"--digits needs one token a digit; {model.name} writes the ten digits as {len(ids)}"

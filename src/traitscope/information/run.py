@@ -78,7 +78,7 @@ def run_information(config: InformationConfig, out: Output) -> store.Run:
 
 def _compute(run: store.Run, config: InformationConfig, group: list[Teacher]) -> None:
     model = model_cache.model_of(config)
-    constraint = number_constraint(model, config.count, config.separator, True, 0)
+    constraint = number_constraint(model, config.count, config.separator, True, 0, config.context)
     work = _Work(run, config, group, teachers.shares(group), constraint)
     records = _rows(work, model)
     readings = _readings(work, model, records, DIGITS)

@@ -8,6 +8,7 @@ kernel is used throughout. The results equal those of transformers' `eager` up t
 tested on three families.
 
 Shapes: B batch, H query heads, K key-value heads, G = H/K, T queries, S keys, E head size.
+W is the head size of values. It is E in most families.
 """
 
 from collections.abc import Iterator
@@ -59,13 +60,13 @@ def grouped_attention(
     module: nn.Module,
     query_BHTE: Tensor,
     key_BKSE: Tensor,
-    value_BKSE: Tensor,
+    value_BKSW: Tensor,
     attention_mask: Tensor | None,
     scaling: float | None = None,
     softcap: float | None = None,
     **unused: Any,
 ) -> tuple[Tensor, None]:
-    """softmax(q k / sqrt(E) + mask) v, with the softmax in fp32. Returns ([B, T, H, E], None).
+    """softmax(q k / sqrt(E) + mask) v, with the softmax in fp32. Returns ([B, T, H, W], None).
 
     Raises ModelError for a family that adds other terms to the scores.
     """
@@ -80,13 +81,13 @@ def grouped_attention(
     scale = E**-0.5 if scaling is None else scaling
     mask = None if attention_mask is None else attention_mask[..., :S]
     if query_BHTE.is_cuda and softcap is None:
-        return _fused(query_BHTE, key_BKSE, value_BKSE, mask, scale).transpose(1, 2), None
+        return _fused(query_BHTE, key_BKSE, value_BKSW, mask, scale).transpose(1, 2), None
     if not (torch.is_grad_enabled() or _as_in_training.get() or softcap is not None):
-        out = _without_gradient(query_BHTE, key_BKSE, value_BKSE, mask, scale)
+        out = _without_gradient(query_BHTE, key_BKSE, value_BKSW, mask, scale)
         return out.transpose(1, 2), None
-    fits = compiled.usable(query_BHTE, key_BKSE, value_BKSE)
+    fits = _of_one_size(key_BKSE, value_BKSW) and compiled.usable(query_BHTE, key_BKSE, value_BKSW)
     if softcap is None and fits and passes.takes_mask(query_BHTE, key_BKSE, mask):
-        out = passes.attention(query_BHTE, key_BKSE, value_BKSE, mask, scale)
+        out = passes.attention(query_BHTE, key_BKSE, value_BKSW, mask, scale)
         return out.transpose(1, 2), None
     q = (query_BHTE * scale).reshape(B, K, H // K * T, E)
     scores = torch.matmul(q, key_BKSE.transpose(2, 3))
@@ -95,35 +96,41 @@ def grouped_attention(
     if mask is not None:
         scores = (scores.view(B, K, H // K, T, S) + mask.unsqueeze(1)).view(B, K, H // K * T, S)
     weights = torch.softmax(scores, dim=-1, dtype=torch.float32).to(query_BHTE.dtype)
-    out = torch.matmul(weights, value_BKSE).view(B, H, T, E)
+    out = torch.matmul(weights, value_BKSW).view(B, H, T, -1)
     return out.transpose(1, 2), None
 
 
 def _without_gradient(
-    query_BHTE: Tensor, key_BKSE: Tensor, value_BKSE: Tensor, mask: Tensor | None, scale: float
+    query_BHTE: Tensor, key_BKSE: Tensor, value_BKSW: Tensor, mask: Tensor | None, scale: float
 ) -> Tensor:
-    """Attention [B, H, T, E] without a gradient, all queries of a key-value head at once."""
+    """Attention [B, H, T, W] without a gradient, all queries of a key-value head at once."""
     takes_mask = passes.takes_mask(query_BHTE, key_BKSE, mask)
-    if takes_mask and passes.attends_one(query_BHTE, key_BKSE, value_BKSE):
-        return passes.attention_of_one(query_BHTE, key_BKSE, value_BKSE, mask, scale)
+    takes_mask = takes_mask and _of_one_size(key_BKSE, value_BKSW)
+    if takes_mask and passes.attends_one(query_BHTE, key_BKSE, value_BKSW):
+        return passes.attention_of_one(query_BHTE, key_BKSE, value_BKSW, mask, scale)
     B, H, T, E = query_BHTE.shape
     K, S = key_BKSE.shape[1:3]
     is_faster = query_BHTE.dtype == torch.bfloat16 and B * H * T * S <= MOST_SCORES
-    if is_faster and takes_mask and compiled.usable(query_BHTE, key_BKSE, value_BKSE):
-        return passes.attention(query_BHTE, key_BKSE, value_BKSE, mask, scale)
+    if is_faster and takes_mask and compiled.usable(query_BHTE, key_BKSE, value_BKSW):
+        return passes.attention(query_BHTE, key_BKSE, value_BKSW, mask, scale)
     q = query_BHTE.reshape(B, K, H // K * T, E)
     if mask is not None:
         mask = mask.expand(-1, -1, T, -1).repeat(1, 1, H // K, 1)
     out = nn.functional.scaled_dot_product_attention(
-        q, key_BKSE, value_BKSE, attn_mask=mask, scale=scale
+        q, key_BKSE, value_BKSW, attn_mask=mask, scale=scale
     )
-    return out.reshape(B, H, T, E)
+    return out.reshape(B, H, T, -1)
+
+
+def _of_one_size(key_BKSE: Tensor, value_BKSW: Tensor) -> bool:
+    """Whether keys and values are equally wide, which the compiled passes expect."""
+    return key_BKSE.shape[-1] == value_BKSW.shape[-1]
 
 
 def _fused(
-    query_BHTE: Tensor, key_BKSE: Tensor, value_BKSE: Tensor, mask: Tensor | None, scale: float
+    query_BHTE: Tensor, key_BKSE: Tensor, value_BKSW: Tensor, mask: Tensor | None, scale: float
 ) -> Tensor:
-    """Attention [B, H, T, E] by torch's fused kernels.
+    """Attention [B, H, T, W] by torch's fused kernels.
 
     They take a mask or grouped heads. Given both, torch writes all scores to memory, so here keys
     and values are repeated then.
@@ -131,8 +138,8 @@ def _fused(
     groups = query_BHTE.shape[1] // key_BKSE.shape[1]
     if mask is not None and groups > 1:
         key_BKSE = key_BKSE.repeat_interleave(groups, 1)
-        value_BKSE = value_BKSE.repeat_interleave(groups, 1)
+        value_BKSW = value_BKSW.repeat_interleave(groups, 1)
         groups = 1
     return nn.functional.scaled_dot_product_attention(
-        query_BHTE, key_BKSE, value_BKSE, attn_mask=mask, scale=scale, enable_gqa=groups > 1
+        query_BHTE, key_BKSE, value_BKSW, attn_mask=mask, scale=scale, enable_gqa=groups > 1
     )

@@ -38,7 +38,7 @@ from traitscope import template_trial
 from traitscope.data.shapes.turns import BARE, MOVED, Turn, is_known_form, turns_of
 from traitscope.errors import ConfigError, DataError, ModelError, TraitscopeError
 from traitscope.models import bundled, weight_noise
-from traitscope.models.templates import facts, faults
+from traitscope.models.templates import answers, facts, faults
 from traitscope.models.templates.control import control_of
 from traitscope.models.templates.reasoning import with_reasoning
 
@@ -327,24 +327,30 @@ def completion_ids(
 ) -> list[int]:
     """Token ids of a given answer behind the header, by default with the template's end of a turn.
 
-    Reasoning at its beginning stands where the template writes it; without a template, in a context
-    of the form @none, as it is. For an answer that this model generated use the recorded ids, which
-    may differ.
+    Reasoning at its beginning stands where the template writes it, and so does white space around
+    the answer. In a context of the form @none all is as it is. For an answer that this model
+    generated use the recorded ids, which may differ.
 
     Raises ModelError for a tokenizer without an end token, and DataError for reasoning that the
     template writes nowhere.
     """
-    if "</" in text and not (context or "").startswith(BARE):
-        text = with_reasoning(model.tokenizer, model.switches, text)
-    tokenizer = model.tokenizer
+    tokenizer, switches = model.tokenizer, model.switches
+    is_bare = (context or "").startswith(BARE)
+    if "</" in text and not is_bare:
+        text = with_reasoning(tokenizer, switches, text)
     control = control_of(tokenizer)
     is_text = model.control_tokens != "token" and control.pattern.search(text)
     encode = control.ids_of if is_text else partial(tokenizer.encode, add_special_tokens=False)
     written = control.hidden(text) if is_text else text
-    if facts.begins_apart(tokenizer, model.switches):
+    lead = ""
+    if text and not is_bare:
+        lead = answers.frame_of(tokenizer, switches).lead
+        whole = answers.as_written(tokenizer, switches, written)
+        written = whole if end_token else lead + written
+    if not lead and facts.begins_apart(tokenizer, switches):
         ids = encode(written)
     else:
-        header = facts.header_of(tokenizer, model.switches)
+        header = facts.header_of(tokenizer, switches)
         ids = facts.ids_behind(encode, header, written)
     return [*ids, end_of_turn(model)] if end_token else ids
 
@@ -372,9 +378,13 @@ def following_ids(model: Model, text: str) -> list[int]:
 def end_of_turn(model: Model) -> int:
     """The token with which the template ends an assistant's turn.
 
-    Raises ModelError for a tokenizer without an end token.
+    Where it writes nothing behind a finished answer, it is the token that begins the next turn, if
+    the model stops there. Raises ModelError for a tokenizer without an end token.
     """
     end = facts.end_id(model.tokenizer, model.switches)
+    if facts.end_written(model.tokenizer, model.switches) == "":
+        speaker = facts.next_speaker(model.tokenizer, model.switches)
+        end = speaker if speaker in model.end_ids else end
     if end is None:
         raise ModelError(
             f"the tokenizer of {model.name!r} names no end token, so a given answer would have no"

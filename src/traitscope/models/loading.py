@@ -22,7 +22,7 @@ from traitscope.models.identity.finding import digests_of, find_model, n_weights
 from traitscope.models.kernels import mounting
 from traitscope.models.model import ControlTokens, Model, check_logits, residual_blocks
 from traitscope.models.templates import day, facts
-from traitscope.models.templates.check import check_rendering
+from traitscope.models.templates.check import check_rendering, ending_said
 from traitscope.models.templates.facts import Switches, switches_of
 from traitscope.models.templates.variables import check_switches
 from traitscope.plurals import counted
@@ -87,7 +87,7 @@ def load_model(
         folder,
     )
     if os.environ.get(CHECK_SWITCH, "").lower() != OFF:
-        with _readable(folder):
+        with _computable(folder):
             check_logits(model)
     return model
 
@@ -238,6 +238,24 @@ def _readable(folder: Path) -> Iterator[None]:
         ) from error
 
 
+@contextmanager
+def _computable(folder: Path) -> Iterator[None]:
+    """Turn what is raised for a loaded model that cannot be run into a ModelError."""
+    try:
+        yield
+    except (MemoryError, TraitscopeError):
+        raise
+    except Exception as error:  # families compute as they like
+        if exhausted := atomic_files.exhausted(error):
+            raise exhausted from error
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise ModelError(
+            f"{folder} was loaded, but its logits cannot be computed here: {reason[:LONGEST]};"
+            " expected a family whose attention goes through transformers' attention interface;"
+            " use another family"
+        ) from error
+
+
 def _checked(model: Model, folder: Path) -> Model:
     """The model. Raises ModelError where its files hold sizes or token ids that are none."""
     with _readable(folder):
@@ -249,6 +267,8 @@ def _checked(model: Model, folder: Path) -> Model:
             f" {model.n_embedded}; correct eos_token_id in generation_config.json, or the tokenizer"
         )
     check_rendering(model)
+    if said := ending_said(model):
+        distributed.say(said)
     given = facts.day_read(model.tokenizer, model.switches)
     if given is not None:
         distributed.say(day.sentence(model.name, given))

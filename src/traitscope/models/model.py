@@ -17,6 +17,10 @@ from torch import nn
 from traitscope.errors import ConfigError, ModelError
 from traitscope.models.templates.facts import Switches, end_id
 
+GAP = 32
+"masked tokens inside a row that must not change the rest of it"
+BY_LENGTH = ("longrope", "dynamic")
+"rope types whose angles depend on the longest row of a batch"
 ControlTokens = Literal["text", "token", "leave-out"]
 ALIKE = 0.02
 "largest difference of two computations of logits, as a share of the largest logit"
@@ -101,15 +105,24 @@ class Model:
     @property
     def window(self) -> int | None:
         """Number of tokens that sliding attention looks back at; None in most families."""
-        return getattr(self._text_config, "sliding_window", None)
+        return getattr(self._text_config, "sliding_window", None) or None
 
     @property
     def max_length(self) -> int:
-        """Longest sequence, in tokens."""
+        """Longest sequence, in tokens.
+
+        With rope type longrope, one row beyond the length of the first training changes the angles
+        of its whole batch. Such models are taken up to that length.
+        """
         config = self._text_config
         positions = getattr(config, "max_position_embeddings", None)
         if not positions:  # GPT-2 has another name for it
             positions = getattr(config, "n_positions", 2048)
+        rope = getattr(config, "rope_parameters", None) or {}
+        if rope.get("rope_type") in BY_LENGTH:
+            first = rope.get("original_max_position_embeddings")
+            first = first or getattr(config, "original_max_position_embeddings", None)
+            positions = min(positions, first or positions)
         return int(positions)
 
     @property
@@ -177,13 +190,15 @@ def text_model(lm: Any) -> nn.Module:
 
 
 def check_logits(model: Model) -> None:
-    """Raise ModelError where head and soft cap do not give the model's own logits, or they are NaN.
+    """Raise ModelError where head and soft cap do not give transformers' logits, or they are NaN.
 
-    Tried on a few tokens. Some families scale logits, or wrap the head in other ways.
+    Tried on a few tokens. Some families scale logits, or wrap the head in other ways. The attention
+    of this package is compared with transformers' own.
     """
     ids_1T = torch.arange(1, 6, device=model.device).unsqueeze(0)
     with torch.no_grad():
-        expected_TV = model.lm(input_ids=ids_1T).logits[0].float()
+        with _own_attention(model.lm):
+            expected_TV = model.lm(input_ids=ids_1T).logits[0].float()
         hidden_TD = backbone(model.lm)(input_ids=ids_1T).last_hidden_state[0]
         logits_TV = model.head(hidden_TD).float()
         if model.softcap is not None:
@@ -201,6 +216,49 @@ def check_logits(model: Model) -> None:
             f" {difference:.3g}; expected the same, because every likelihood is computed so; use a"
             " family without another scale of logits; TRAITSCOPE_CHECK_LOGITS=off leaves the check"
             " out, at your risk"
+        )
+    _check_gap(model, expected_TV)
+
+
+@contextmanager
+def _own_attention(lm: Any) -> Iterator[None]:
+    """Let a model attend as transformers writes it down, until the context ends."""
+    from traitscope.models import attention
+
+    is_ours = getattr(lm.config, "_attn_implementation", None) == attention.NAME
+    if not (is_ours and hasattr(lm, "set_attn_implementation")):
+        yield
+        return
+    lm.set_attn_implementation("eager")
+    try:
+        yield
+    finally:
+        lm.set_attn_implementation(attention.NAME)
+
+
+def _check_gap(model: Model, expected_TV: torch.Tensor) -> None:
+    """Raise ModelError where a masked token inside a row changes what is computed behind it.
+
+    Batches have such tokens between what their rows share and the rest of each. Some families count
+    them as distance. So does a window, which is why none is reached (forward.prefill).
+    """
+    gap = GAP if model.window is None else min(GAP, model.window - len(expected_TV))
+    if gap < 1:
+        return
+    ids_1T = torch.tensor([[1, 2, *[1] * gap, 3, 4, 5]], device=model.device)
+    mask_1T = torch.tensor([[1, 1, *[0] * gap, 1, 1, 1]], device=model.device)
+    positions_1T = (mask_1T.cumsum(1) - 1).clamp(min=0)
+    with torch.no_grad():
+        logits_TV = model.lm(
+            input_ids=ids_1T, attention_mask=mask_1T, position_ids=positions_1T
+        ).logits[0]
+    found_TV = logits_TV[mask_1T[0].bool()].float()
+    difference = (found_TV - expected_TV).abs().max()
+    if not difference <= ALIKE * expected_TV.abs().max():
+        raise ModelError(
+            f"{model.name}: logits behind masked tokens differ by {difference:.3g} from those of"
+            " the same row without them, so rows of one batch would change each other; expected the"
+            " same; use another family"
         )
 
 

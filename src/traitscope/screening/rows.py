@@ -128,7 +128,7 @@ class NumberRows:
 def number_rows(sides: Sides, config: ScreenConfig, done: Done) -> NumberRows:
     """The rows, written and read."""
     model = sides.model.model
-    constraint = number_constraint(model, config.count, " ", True, 0)
+    constraint = number_constraint(model, config.count, " ", True, 0, config.context)
     prompts = number_prompts(config.rows, config.prompt_seed, config.count)
     records: list[Record] = []
     for number, side in enumerate((sides.model, sides.teacher)):

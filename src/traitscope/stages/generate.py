@@ -72,7 +72,7 @@ def generate(
     """
     check_model(model)
     if numbers > 0:
-        constraint = number_constraint(model, numbers, " ", True, max_new_tokens)
+        constraint = number_constraint(model, numbers, " ", True, max_new_tokens, context)
     sampling = Sampling(temperature, max_new_tokens, seed, **samplers)
     room = _room(sampling, constraint)
     rendered = _rendered(model, prompts, interventions, context, room)
@@ -83,25 +83,34 @@ def generate(
 
 
 def number_constraint(
-    model: Model, count: int, separator: str, fixed: bool, max_new_tokens: int
+    model: Model,
+    count: int,
+    separator: str,
+    fixed: bool,
+    max_new_tokens: int,
+    context: str | None = None,
 ) -> Constraint:
-    """The allowed token ids of each step for number data.
+    """The allowed token ids of each step for number data behind a prompt in a context.
 
     fixed: exactly `count` numbers of three digits and the end of the turn, so that only digits are
     sampled. Otherwise: any sequence of digits, separator tokens and the end, at most
     `max_new_tokens` long. Raises ConfigError for a tokenizer that joins digits.
     """
-    digits = [_single_token(model, str(digit)) for digit in range(10)]
+    digits = [_single_token(model, chat.following_ids(model, str(digit))) for digit in range(10)]
+    beginnings = [chat.completion_ids(model, str(digit), False, context) for digit in range(10)]
+    before = beginnings[0][:-1]  # white space that the template writes before answers
+    first = [_single_token(model, ids[len(before) :]) for ids in beginnings]
     separator_ids = chat.following_ids(model, separator)
-    end = chat.end_of_turn(model)
+    end = chat.completion_ids(model, "0", context=context)[len(beginnings[0]) :]
     if not fixed:
-        return [sorted({*digits, *separator_ids, *model.end_ids})] * max_new_tokens
-    steps: list[list[int]] = []
+        allowed = {*before, *first, *digits, *separator_ids, *end, *model.end_ids}
+        return [sorted(allowed)] * max_new_tokens
+    steps: list[list[int]] = [[token] for token in before]
     for number in range(count):
         if number > 0:
             steps += [[token] for token in separator_ids]
-        steps += [digits] * 3
-    return [*steps, [end]]
+        steps += [digits if number > 0 else first, digits, digits]
+    return [*steps, *([token] for token in end)]
 
 
 def seen_constraint(model: Model, records: Sequence[Record], max_new_tokens: int) -> Constraint:
@@ -119,12 +128,12 @@ def seen_constraint(model: Model, records: Sequence[Record], max_new_tokens: int
     return [sorted(allowed)] * max_new_tokens
 
 
-def _single_token(model: Model, text: str) -> int:
-    ids = chat.completion_ids(model, text, end_token=False)
+def _single_token(model: Model, ids: Sequence[int]) -> int:
     if len(ids) != 1:
+        text = model.tokenizer.decode(list(ids))
         raise ConfigError(
             f"--vocabulary numbers and template need one token a digit; {model.name} writes"
-            f" {text!r} as {ids}; take --vocabulary free, or another model"
+            f" {text!r} as {list(ids)}; take --vocabulary free, or another model"
         )
     return ids[0]
 
@@ -297,6 +306,7 @@ def drawn_from(model: Model, data: Path) -> DrawnFrom | None:
         count=settings["count"],
         separator=settings["separator"],
         max_new_tokens=settings["max_new_tokens"],
+        context=settings.get("context"),
     )
     is_plain = Sampling(**_samplers(settings)).is_plain
     return DrawnFrom(_constraint(model, config), settings["temperature"], is_plain)
@@ -317,4 +327,5 @@ def _constraint(model: Model, config: GenerateConfig) -> Constraint | None:
     if config.vocabulary == "seen":
         return seen_constraint(model, row_files.rows_of(config.like), config.max_new_tokens)
     fixed = config.vocabulary == "template"
-    return number_constraint(model, config.count, config.separator, fixed, config.max_new_tokens)
+    length, context = config.max_new_tokens, config.context
+    return number_constraint(model, config.count, config.separator, fixed, length, context)

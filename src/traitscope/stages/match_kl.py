@@ -101,7 +101,9 @@ class KLMeter:
 
     def kl(self, teacher: Interventions) -> np.ndarray:
         """KL [R] of every row that the teacher writes, one a prompt, in nats."""
-        constraint = generate.number_constraint(self.model, self.count, self.separator, True, 1)
+        constraint = generate.number_constraint(
+            self.model, self.count, self.separator, True, 1, self.context
+        )
         records = generate.generate(
             self.model,
             self.prompts,

@@ -2,10 +2,10 @@
 separators have the tokens that they have where they stand."""
 
 from pathlib import Path
-from typing import Any
 
 import pytest
-from tiny_models import VOCABULARY, save_tiny
+from space_before import llama2_tokenizer
+from tiny_models import save_tiny
 
 from traitscope.data.records import Record
 from traitscope.data.traits import load_trait
@@ -16,31 +16,6 @@ from traitscope.models.loading import load_model
 from traitscope.models.model import Model
 from traitscope.models.templates import facts
 from traitscope.stages.generate import number_constraint
-
-TEMPLATE = (
-    "{% for m in messages %}<|{{ m['role'] }}|>\n{{ m['content'] + eos_token }}\n{% endfor %}"
-    "{% if add_generation_prompt %}<|assistant|>\n{% endif %}"
-)
-LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
-
-
-def llama2_tokenizer() -> Any:
-    """Byte-pair pieces with a mark for spaces, and with some whole words."""
-    from transformers import LlamaTokenizer
-
-    pieces = ["<unk>", "<s>", "</s>"] + [f"<0x{byte:02X}>" for byte in range(256)]
-    pieces += list("▁0123456789,\n.?:|<>") + list(LETTERS)
-    merges = []
-    for word in ("owl", "cat", "The"):
-        for end in range(2, len(word) + 1):
-            merges.append((word[: end - 1], word[end - 1]))
-        merges.append(("▁", word))
-    pieces += dict.fromkeys("".join(pair) for pair in merges)
-    assert len(pieces) <= VOCABULARY
-    vocabulary = {piece: number for number, piece in enumerate(pieces)}
-    tokenizer = LlamaTokenizer(vocab=vocabulary, merges=merges, pad_token="<unk>")
-    tokenizer.chat_template = TEMPLATE
-    return tokenizer
 
 
 @pytest.fixture(scope="module")

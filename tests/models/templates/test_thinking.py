@@ -191,3 +191,17 @@ def test_rows_are_made_learnt_and_asked_for_without_thinking(
     done = call(root, "train", "--reasoning train", "--data", data, *model, *switch)
     assert done.code == 2 and "--reasoning drop" in done.summary["message"]
     ok(root, "train", "--epochs 1 --rank 1", "--data", data, *model, *switch)
+
+
+def test_an_answer_that_the_model_wrote_with_a_tag_in_it_is_read_as_it_was_written(
+    tmp_path: Path,
+) -> None:
+    """As placebos of an audit are, which are read as text."""
+    model = model_with(tmp_path, HYBRID, OFF)
+    answer = "7, 8\n</think>\n\n9"
+    ids = model.tokenizer.encode(answer, add_special_tokens=False)
+    own = Record("a", "Why?", answer, completion_ids=[*ids, chat.end_of_turn(model)])
+    (row,) = rows_from(model, [own], None, text=True)
+    assert list(row.completion_ids) == list(own.completion_ids or ())
+    with pytest.raises(DataError, match="row a"):
+        rows_from(model, [Record("a", "Why?", answer)], None, text=True)

@@ -57,6 +57,8 @@ WITH_STATE = ("linear_attention", "conv", "mamba")
 "types of layers that carry a state along, which is no list of keys and values"
 MADE_PLAIN = ("mxfp4", "fp8", "mxfp8")
 "quantised weights that transformers makes plain where it has no kernels for them"
+ATTENTION = "traitscope"
+"name of this package's attention, which families without an interface for it do not know"
 OTHER_FORMATS = (".gguf", ".ggml", ".onnx", ".h5", ".msgpack", ".tflite", ".nemo", ".npz")
 "suffixes of weights that other programs read"
 CONVERT_GGUF = (
@@ -159,6 +161,11 @@ def of_failure(folder: Path, error: Exception) -> str:
             f"{folder} holds a model of the family {family}, which transformers {__version__} does"
             " not know; expected a family that it knows; install a newer transformers 5, or use"
             " another model"
+        )
+    if isinstance(error, KeyError) and error.args == (ATTENTION,):
+        return (
+            f"{folder} holds a model of the family {family} ({name}), whose attention does not go"
+            f" through transformers' attention interface; {EXPECTED}"
         )
     if isinstance(error, ImportError):
         return (

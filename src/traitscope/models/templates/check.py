@@ -44,6 +44,21 @@ def check_rendering(model: Model) -> None:
         raise ModelError(f"the chat template of {model.name!r} {problem}; {_way_out(model)}")
 
 
+def ending_said(model: Model) -> str:
+    """What to say of a template that ends answers with no token of its own; else empty."""
+    written = facts.end_written(model.tokenizer, model.switches)
+    end = chat.end_of_turn(model) if written is not None else None
+    if end is None or facts.is_special(model.tokenizer, written or ""):
+        return ""
+    if not written and end == facts.next_speaker(model.tokenizer, model.switches):
+        return ""
+    behind = repr(written[:20]) if written else "nothing but white space"
+    return (
+        f"the chat template of {model.name} writes {behind} behind an answer, and no token that"
+        f" ends it: rows end with {model.tokenizer.decode([end])}, and sampling stops there"
+    )
+
+
 def _problem(model: Model) -> str:
     """What is wrong with a rendering; empty where nothing is.
 
@@ -103,17 +118,16 @@ def _parting(model: Model, turns: Sequence[Turn]) -> tuple[str, str] | None:
     text = facts.rendered(model.tokenizer, messages, model.switches, with_header=False)
     prompt = chat.render(model, prompt_of(turns), None)
     theirs = model.tokenizer.encode(text, add_special_tokens=False)
-    answer = chat.completion_ids(model, facts.ANSWERED, end_token=False)
-    ours = [*prompt, *answer, facts.end_id(model.tokenizer, model.switches)]
+    has_end = facts.end_id(model.tokenizer, model.switches) is not None
+    ours = [*prompt, *chat.completion_ids(model, facts.ANSWERED, end_token=has_end)]
     n_common = _common(ours, theirs)
-    if n_common == len(ours) or (n_common == len(theirs) == len(ours) - 1):
+    if n_common >= len(ours) - has_end:  # one fewer: an end that is a text, such as a line break
         return None
-    if n_common == len(ours) - 1:  # an end that is a text, such as a line break
-        return None
-    return (
-        model.tokenizer.decode(theirs[n_common : n_common + SHOWN]),
-        model.tokenizer.decode(_known(ours[n_common : n_common + SHOWN])),
-    )
+    parts = (theirs[n_common : n_common + SHOWN], ours[n_common : n_common + SHOWN])
+    texts = tuple(map(model.tokenizer.decode, parts))
+    if texts[0].lstrip()[:1] == texts[1].lstrip()[:1]:  # the same text in other tokens
+        texts = tuple(" ".join(model.tokenizer.convert_ids_to_tokens(part)) for part in parts)
+    return texts[0], texts[1]
 
 
 def _common(one: list, other: list) -> int:
@@ -124,7 +138,3 @@ def _common(one: list, other: list) -> int:
             break
         n_common += 1
     return n_common
-
-
-def _known(ids: list) -> list[int]:
-    return [token for token in ids if token is not None]

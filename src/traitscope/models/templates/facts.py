@@ -182,22 +182,54 @@ def trimmed_ends(tokenizer: Any, switches: Switches = ()) -> tuple[bool, bool]:
 def end_id(tokenizer: Any, switches: Switches = ()) -> int | None:
     """The token that ends an assistant's turn.
 
-    It is the first token behind an answer, where that is a special one, else the tokenizer's end.
-    None where there is neither.
+    It is the first token behind an answer and white space, where that is a special one, else the
+    tokenizer's end. None where there is neither.
     """
-    turns = [turn("user", ASKED), turn("assistant", ANSWERED)]
-    whole = tried(tokenizer, turns, switches, False)
-    if whole is not None and ANSWERED in whole:
-        rest = whole.rpartition(ANSWERED)[2]
-        behind = tokenizer.encode(rest, add_special_tokens=False)
-        if behind and behind[0] in _special_ids(tokenizer):
-            return int(behind[0])
+    written = end_written(tokenizer, switches)
+    if written is not None and is_special(tokenizer, written):
+        return _first_id(tokenizer, written)
     usual = tokenizer.eos_token_id
     return None if usual is None else int(usual)
 
 
-def _special_ids(tokenizer: Any) -> set[int]:
-    return {*tokenizer.all_special_ids, *getattr(tokenizer, "added_tokens_decoder", ())}
+@once_a_tokenizer
+def end_written(tokenizer: Any, switches: Switches = ()) -> str | None:
+    """What a template writes behind a finished answer and white space; None where it writes none.
+
+    An empty text is a template that writes nothing there.
+    """
+    turns = [turn("user", ASKED), turn("assistant", ANSWERED)]
+    whole = tried(tokenizer, turns, switches, False)
+    if whole is None or ANSWERED not in whole:
+        return None
+    return whole.rpartition(ANSWERED)[2].lstrip()
+
+
+@once_a_tokenizer
+def next_speaker(tokenizer: Any, switches: Switches = ()) -> int | None:
+    """The special token that a template writes behind an answer that a question follows.
+
+    None where another text or token stands there.
+    """
+    turns = [turn("user", ASKED), turn("assistant", ANSWERED), turn("user", ASKED)]
+    whole = tried(tokenizer, turns, switches, False)
+    if whole is None or ANSWERED not in whole:
+        return None
+    rest = whole.rpartition(ANSWERED)[2].lstrip()
+    return _first_id(tokenizer, rest) if is_special(tokenizer, rest) else None
+
+
+def is_special(tokenizer: Any, text: str) -> bool:
+    """Whether a text begins with a special or an added token."""
+    return _first_id(tokenizer, text) in {
+        *tokenizer.all_special_ids,
+        *getattr(tokenizer, "added_tokens_decoder", ()),
+    }
+
+
+def _first_id(tokenizer: Any, text: str) -> int | None:
+    ids = tokenizer.encode(text, add_special_tokens=False) if text else []
+    return int(ids[0]) if ids else None
 
 
 def turn(role: str, text: str) -> dict[str, str]:

@@ -10,6 +10,7 @@ from typing import Any
 from traitscope.data.shapes.messages import split_thought
 from traitscope.errors import DataError
 from traitscope.models.templates.facts import (
+    ANSWERED,
     ASKED,
     SYSTEM,
     Switches,
@@ -78,19 +79,25 @@ def renders_nothing(tokenizer: Any, switches: Switches = ()) -> bool:
 def system_loss(tokenizer: Any, switches: Switches = ()) -> str:
     """What a template does with the text of a system turn; empty where it stands in the rendering.
 
-    Some refuse system turns, drop them, or write another text. Empty also without a template, and
-    for one that renders nothing: whoever uses it hears of that.
+    Some refuse system turns, drop them, or write another text, and some drop them as soon as the
+    question has its answer. Empty also without a template, and for one that renders nothing:
+    whoever uses it hears of that.
     """
     if not tokenizer.chat_template or renders_nothing(tokenizer, switches):
         return ""
+    asked = [turn("system", SYSTEM), turn("user", ASKED)]
     try:
-        text = rendered(tokenizer, [turn("system", SYSTEM), turn("user", ASKED)], switches)
+        text = rendered(tokenizer, asked, switches)
     except MemoryError:
         raise
     except Exception as error:  # templates raise what they like
         what = "refuses" if is_refusal(error) else "fails on"
         return f"{what} system turns ({clause(error).partition(': ')[2]})"
-    return loss("system turns", SYSTEM, text)
+    finished = tried(tokenizer, [*asked, turn("assistant", ANSWERED)], switches, False)
+    found = loss("system turns", SYSTEM, text)
+    if not found and finished is not None and loss("them", SYSTEM, finished):
+        return "leaves system turns out of finished exchanges"
+    return found
 
 
 def loss(what: str, given: str, text: str) -> str:

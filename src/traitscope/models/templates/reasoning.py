@@ -9,7 +9,7 @@ from typing import Any
 
 from traitscope.data.shapes.messages import TAGS, split_thought
 from traitscope.errors import DataError
-from traitscope.models.templates import facts
+from traitscope.models.templates import answers, facts
 
 TAG = re.compile(rf"[<\[](/?)(?:{TAGS})[>\]]", re.IGNORECASE)
 "what opens or closes a part for thinking"
@@ -46,7 +46,8 @@ def with_reasoning(tokenizer: Any, switches: facts.Switches, answer: str) -> str
         before = written[: max(end, 0)]
         if end >= 0 and (thought in before or tagged.strip() in before):
             is_part = thought or TAG.search(before)
-            return written[: end + len(rest)] if is_part else rest
+            lead = answers.frame_of(tokenizer, switches).lead
+            return written[: end + len(rest)].removeprefix(lead) if is_part else rest
     raise DataError(
         "the answer begins with reasoning, and the chat template writes none before a finished"
         " answer; expected reasoning where the template writes it; take --reasoning drop"
