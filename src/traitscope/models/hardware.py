@@ -28,14 +28,14 @@ CPUINFO = Path("/proc/cpuinfo")
 AMX, AVX512_BF16 = "amx_bf16", "avx512_bf16"
 "flags of a CPU with instructions for bf16 products"
 HIDES_AMX = frozenset({"GenuineIntel", "avx512_fp16"})
-"""words of a CPU that is built with AMX. Without the flag of AMX a virtual machine hides it, and what
-is left for bf16 products is slower than fp32"""
+"""words of a CPU that is built with AMX. Without the flag of AMX a virtual machine hides it, and
+what is left for bf16 products is slower than fp32"""
 NARROWER = ("default", "avx2")
 "values of ATEN_CPU_CAPABILITY with which torch takes narrower kernels all the same"
 
 
 def default_dtype(device: str) -> str:
-    """The faster dtype of this machine: bf16 on CUDA and on CPUs with fast bf16 products, else fp32.
+    """The faster dtype of this machine: bf16 on CUDA and CPUs with fast bf16 products, else fp32.
 
     A CPU without AMX or AVX512-BF16 emulates a bf16 product. Two such cores reached 18 GFLOP/s in
     bf16 and 141 GFLOP/s in fp32. A core with Intel's AVX512-BF16 alone reached 94 and 168 GFLOP/s.
