@@ -74,8 +74,11 @@ def run_demo(config: DemoConfig, out: Output) -> dict:
 def _next(
     config: DemoConfig, out: Output, run: store.Run, size: Size, teacher: Precondition
 ) -> str:
-    """What one would type next: after the quick demo, the one whose numbers are evidence; after one
-    whose teacher lacks the trait, the scan for a teacher that has it."""
+    """What one would type next.
+
+    After the quick demo it is the one whose numbers are evidence. Where the teacher lacks the trait
+    it is the scan for one that has it.
+    """
     places = changed_flags(replace(out, json=None))
     if config.quick:
         settings = changed_flags(replace(config, quick=False))

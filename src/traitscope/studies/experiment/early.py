@@ -26,13 +26,13 @@ def teller(
     for planned in graph.plan(first, out, strict=False):
         if planned.state == "sealed" and planned.path is not None:
             known[planned.node.name] = planned.path
-    told: list[str] = []
+    shown_already: set[str] = set()
 
     def tell(name: str, folder: Path) -> None:
         known[name] = folder
         for sentence in teachers_known(experiment, known):
-            if sentence not in told:
-                told.append(sentence)
+            if sentence not in shown_already:
+                shown_already.add(sentence)
                 print(f"traitscope: {sentence}", file=sys.stderr, flush=True)
 
     return tell
