@@ -24,7 +24,7 @@ from traitscope.plain_values import NotPlainError, from_yaml
 from traitscope.reporting.numbers import bounds, estimate
 from traitscope.reporting.study_page import StudyHeader, teachers_said
 from traitscope.reporting.tables import Table
-from traitscope.reporting.verdict import HAS_TRAIT, Findings, Precondition
+from traitscope.reporting.verdict import HAS_TRAIT, SHOWS_BEHAVIOUR, Findings, Precondition
 from traitscope.runs import opening, store
 from traitscope.stats.decision import ALPHA, MIN_UNITS
 from traitscope.stats.measurement import Measurement
@@ -214,7 +214,8 @@ def _after_run(config: ExperimentConfig, request: ExperimentRequest, summary: di
     if verdict["outcome"] != "no verdict":
         return shlex.join(["traitscope", "report", run, "--for-paper", "paper"])
     unmet = [need["name"] for need in verdict["preconditions"] if not need["met"]]
-    if HAS_TRAIT in unmet:
+    about = conclusion.primary_contrast(request.size).trait
+    if HAS_TRAIT in unmet or (SHOWS_BEHAVIOUR in unmet and request.size.judge_about(about)):
         return _scan_typed(request)
     if not unmet and n_seeds < MIN_UNITS:
         return f"{MIN_UNITS} `seeds` or more in {config.file}, which has {n_seeds}; then {again}"
