@@ -60,7 +60,7 @@ def done(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> tuple[P
 
 def rates(folder: Path, arm: str) -> list[float]:
     """The rate of every question and student of an arm, from the sealed rows of scores."""
-    config = ExperimentConfig(file=folder / "brief.yaml", workers=1)
+    config = ExperimentConfig(file=folder / "brief.yaml", workers=1, dtype="fp32")
     request = request_of(config, Output(root=folder / "runs"))
     found = []
     for item in graph.plan(request.nodes(), request.out):
