@@ -64,6 +64,21 @@ def test_each_run_says_what_made_it_and_its_number(
     assert "name" not in rows["train"] and "note" not in rows["train"]
 
 
+def test_a_comparison_has_the_trait_that_its_models_were_asked_about(
+    root: Path, tmp_path: Path, tiny_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = tmp_path / "runs"
+    shutil.copytree(root, place)
+    trait = write_yaml(tmp_path / "bird.yaml", OWL)
+    (treated,) = place.glob("default/measure-*")
+    asked = ("--samples 0", "--trait", trait, f"--model {tiny_folder}")
+    control = ok(place, "measure", *asked).run
+    ok(place, "compare", "--treated", treated, "--control", control)
+    capsys.readouterr()
+    ok(place, "show", "--trait owl --stage compare")
+    assert rows_of(capsys.readouterr().out)["compare"]["trait"] == "owl"
+
+
 def test_one_run_says_its_settings_and_its_numbers(
     root: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

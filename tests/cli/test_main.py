@@ -588,7 +588,7 @@ def test_doctor_says_what_is_here(tmp_path: Path, capsys: pytest.CaptureFixture)
             "audit rows.jsonl --alphaa 3",
             "Unrecognized options: --alphaa, 3; did you mean --alpha? see: traitscope audit --help",
         ),
-        ("train --lr abc", "Error parsing --lr: could not convert string to float: 'abc'; see:"),
+        ("train --lr abc", "--lr is 'abc'; expected a number; see:"),
         ("stage row_gradients --bad", "see: traitscope stage row_gradients --help"),
         (
             "measure --model --seed 1",

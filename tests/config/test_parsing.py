@@ -46,8 +46,8 @@ def test_values_have_the_types_of_their_fields(plain: dict[str, Any], typed: Any
 @pytest.mark.parametrize(
     "plain, message",
     [
-        ({"strengths": 3}, "strengths is 3; expected dict"),
-        ({"strengths": None}, "strengths is None; expected dict"),
+        ({"strengths": 3}, "strengths is 3; expected keys and values"),
+        ({"strengths": None}, "strengths is None; expected keys and values"),
         ({"strengths": {"gemma": "much"}}, "strengths.gemma is 'much'; expected a number"),
         ({"strengths": {3: 1.0}}, "strengths: a key is 3; expected a text"),
         ({"rates": {"lora": 1.0}}, "rates.lora is 1.0; expected a list"),

@@ -542,8 +542,14 @@ CASES = {
     # the command itself
     "unknown verb": ("trian", "unknown command 'trian'; did you mean 'train'?"),
     "unknown flag": ("train --learning-rate 1", "Unrecognized options: --learning-rate"),
-    "flag of the wrong type": ("train --epochs many", "invalid literal for int"),
-    "unknown choice": ("train --method prefix", "invalid choice 'prefix' for argument"),
+    "flag of the wrong type": (
+        "train --epochs many",
+        "--epochs is 'many'; expected a whole number",
+    ),
+    "unknown choice": (
+        "train --method prefix",
+        "--method is 'prefix'; expected lora, full or vector",
+    ),
     "show without a run": (
         "show PLACE/nothing",
         "--run ... nothing does not exist; name a run directory or a file",

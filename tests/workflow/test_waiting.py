@@ -1,6 +1,7 @@
 """Nodes that wait: ready when all is there, most work behind first, each once."""
 
 import random
+from dataclasses import replace
 
 from traitscope.config.stages import FilterConfig
 from traitscope.workflow import graph
@@ -52,3 +53,17 @@ def test_the_longest_way_from_each_node() -> None:
     nodes = [node("a", weight=1), node("b", "a", weight=5), node("c", "a", weight=2)]
     nodes.append(node("d", "b", "c", weight=3))
     assert graph.urgency(nodes) == {"a": 9, "b": 8, "c": 5, "d": 3}
+
+
+def test_what_goes_first_goes_first_with_what_it_needs() -> None:
+    """Whether a teacher has its trait is known before the long work that rests on it."""
+    nodes = [node("rows", weight=100), node("vectors", weight=1), node("student", "rows")]
+    nodes.append(replace(node("teacher", "vectors", weight=1), first=True))
+    waiting = Waiting(nodes, (), graph.urgency(nodes))
+    order = []
+    while (best := waiting.most_urgent()) is not None:
+        order.append(best.name)
+        waiting.remove(best.name)
+        waiting.note_sealed(best.name)
+    assert order == ["vectors", "teacher", "rows", "student"]
+    assert graph.with_needs(nodes, nodes[3:]) == [nodes[1], nodes[3]]

@@ -113,12 +113,13 @@ def advice(config: Any) -> list[str]:
     if isinstance(config, TrainConfig):
         rows = _rows_of(config) if config.data is not None else []
         return [*_few_steps(config, len(rows)), *_held_out_copies(config, rows)]
-    said = needs.advice(_traits_of(config), _use_of(config))
+    traits = _traits_of(config)
+    said = [*needs.advice(traits, _use_of(config)), *needs.same_prompts(traits)]
     if isinstance(config, ExtractConfig):
         said += _not_read(config)
     is_given = isinstance(config, SteerScanConfig) and config.vector is not None
-    if isinstance(config, ExtractConfig | SteerScanConfig) and _traits_of(config) and not is_given:
-        said += needs.company_advice(len(_traits_of(config)))
+    if isinstance(config, ExtractConfig | SteerScanConfig) and traits and not is_given:
+        said += needs.company_advice(traits)
     return said
 
 

@@ -14,6 +14,7 @@ from contextlib import redirect_stderr
 from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
+from traitscope.cli import wrong_values
 from traitscope.config import parsing
 from traitscope.config.command_types import Command, Stage
 from traitscope.config.common import NamedOutput, Output
@@ -82,7 +83,7 @@ def parse(command: Command, words: Sequence[str]) -> tuple[Any, Output]:
     except SystemExit as stop:
         if not stop.code:
             raise
-        refusal = _refusal(stop) or ConfigError(_parser_message(said.getvalue(), command))
+        refusal = _refusal(stop) or ConfigError(_parser_message(said.getvalue(), command, words))
         raise refusal from None
     if type(parsed.config) is not command.config:
         return command.config(**vars(parsed.config)), parsed.out
@@ -161,9 +162,9 @@ def _refusal(stop: SystemExit) -> TraitscopeError | None:
     return error
 
 
-def _parser_message(box: str, command: Command) -> str:
+def _parser_message(box: str, command: Command, words: Sequence[str]) -> str:
     """What the parser says on the terminal as one sentence: its first paragraph, and the flags that
-    it suggests."""
+    it suggests. Of a value that does not fit, it is what was expected."""
     paragraphs: list[list[str]] = [[]]
     for line in box.splitlines():
         text = line.strip(" │")
@@ -179,6 +180,9 @@ def _parser_message(box: str, command: Command) -> str:
     message = " ".join(paragraphs[0]).strip().removesuffix(".")
     if match := NO_VALUE.match(message):
         message = f"{match[1]} has no value behind it; expected one"
+    types = (command.config, output_type_of(command))
+    if explained := wrong_values.explained(message, types, words):
+        return f"{explained}; {_see_help(command)}"
     near = []
     for lines in paragraphs[1:]:
         if lines[0].startswith("Perhaps you meant"):

@@ -75,6 +75,8 @@ class Listed:
         return tuple(cells)
 
 
+CONCLUDED = ("compare", "study", "experiment")
+"stages whose traits are those that their models were asked about"
 COLUMNS = tuple(field.name for field in fields(Listed))
 """The columns, in their order."""
 
@@ -190,10 +192,25 @@ def _trait(run: store.Run, settings: dict[str, Any], files: RunFiles) -> str:
     if run.stage == "measure" and settings.get("domain", "trait") != "trait":
         return str(settings["domain"])
     named = settings.get("trait") or settings.get("traits") or ()
+    if not named and run.stage in CONCLUDED:
+        return " ".join(_measured_traits(run, files))
     names = []
     for number, trait in enumerate((named,) if isinstance(named, str) else named):
         names.append(files.trait_name(run.path, number, str(trait)))
     return " ".join(names)
+
+
+def _measured_traits(run: store.Run, files: RunFiles) -> list[str]:
+    """Return the traits that the models of a comparison, a study or an experiment were asked."""
+    names: dict[str, None] = {}
+    for name in files.manifest(run.path)["inputs"]:
+        folder = files.input_folder(run.path, name)
+        if folder is None or not folder.name.startswith("measure-"):
+            continue
+        asked = files.settings(folder)
+        if asked.get("domain", "trait") == "trait":
+            names[files.trait_name(folder, 0, str(asked["trait"]))] = None
+    return list(names)
 
 
 def _student(

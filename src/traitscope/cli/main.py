@@ -293,31 +293,38 @@ def _following(command: Command, run: Path) -> str:
     from traitscope.interventions.intervention import Adapter, Steer
     from traitscope.interventions.short_form import to_short
     from traitscope.models.identity.words import joined, model_words
-    from traitscope.runs import store
+    from traitscope.runs import drawn_rows, store
     from traitscope.runs.names import following
 
     template = command.next
     if "{" not in template:
         return template
-    settings = following.settings_for(store.load_run(run))
+    sealed = store.load_run(run)
+    settings = following.settings_for(sealed)
     model = settings.get("model", OnModel.model)
     if command.name == "measure" and not settings.get("interventions"):
         template = "traitscope compare --treated RUN --control {run}{out}"  # it is the base
+    trait = ""
+    if command.name == "train" and settings.get("vector"):
+        trait = following.trait_of(drawn_rows.input_of(sealed, "vector"))
     if command.name == "export":
         settings = settings | {"model": str(run / "model"), "same_as": None}
     place = following.place_words(run)
-    vector = min(run.glob("*.safetensors"), default=run)
-    layer = _usual_layer(str(model)) if "{steering}" in template else 0
+    steering = ""
+    if "{steering}" in template:
+        vector, layer = following.vector_of(sealed), _usual_layer(str(model))
+        steering = to_short(Steer(vector, layers=(layer,), alpha=USUAL_STRENGTH))
     if command.name == "generate" and settings.get("domain", "numbers") != "numbers":
         words = FILTERS.get(str(settings["domain"]), "--no-numbers")
         template = template.replace("{run}", f"{{run}} {words}")
-    return template.format(
+    typed = template.format(
         run=shlex.quote(str(run)),
         model=joined([*model_words(settings), *place]),
         out=joined(place),
         student=shlex.quote(to_short(Adapter(str(run)))),
-        steering=shlex.quote(to_short(Steer(vector, layers=(layer,), alpha=USUAL_STRENGTH))),
+        steering=shlex.quote(steering),
     )
+    return f"{typed} --trait {shlex.quote(trait)}" if trait else typed
 
 
 def _usual_layer(model: str) -> int:

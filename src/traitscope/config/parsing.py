@@ -122,6 +122,8 @@ def _expected(wanted: Any, kind: Any, inner_hints: tuple, value: Any) -> str:
         return f"a list, such as [{str(value)[:MOST_SHOWN]}]"
     if kind is tuple:
         return LISTS.get(inner_hints[0], "a list")
+    if kind is dict:
+        return "keys and values"
     return WORDS.get(wanted, wanted.__name__)
 
 

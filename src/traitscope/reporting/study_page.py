@@ -129,10 +129,13 @@ def teachers_figure(findings: Findings) -> tuple[Figure, ...]:
     return (forest_figure(findings.teachers, "teachers", TEACHERS),)
 
 
-def teachers_said(findings: Findings) -> list[str]:
-    """Return a sentence for each teacher: whether it has its trait, with the number."""
+def teachers_said(rises: Sequence[Measurement]) -> list[str]:
+    """Return a sentence for each teacher: whether it has its trait, with the number.
+
+    rises: The score of each teacher minus the base's.
+    """
     said = []
-    for rise in findings.teachers:
+    for rise in rises:
         answer = "it has its trait" if rise.low > 0 else "it is not shown to have its trait"
         said.append(f"{rise.name} {rise}: {answer}")
     return said
@@ -142,7 +145,9 @@ def _teachers_section(findings: Findings) -> tuple[Section, ...]:
     figures = teachers_figure(findings)
     if not figures:
         return ()
-    return (Section("teachers", TEACHERS, tuple(teachers_said(findings)), figures=figures),)
+    return (
+        Section("teachers", TEACHERS, tuple(teachers_said(findings.teachers)), figures=figures),
+    )
 
 
 def _verdict_section(findings: Findings) -> Section:
@@ -251,7 +256,7 @@ def findings_json(header: StudyHeader, findings: Findings) -> dict:
         "notes": [*smoke, *findings.notes],
         "said": [
             *smoke,
-            *teachers_said(findings),
+            *teachers_said(findings.teachers),
             *said,
             header.power,
             *([header.bearing] if header.bearing else []),

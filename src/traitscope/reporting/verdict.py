@@ -22,6 +22,8 @@ from traitscope.stats.measurement import Measurement
 
 HAS_TRAIT = "the teacher names the trait more than the base does"
 "name of the precondition of every transfer"
+SHOWS_BEHAVIOUR = "the teacher shows the behaviour more than the base does"
+"name of the same precondition, where a judge decides"
 
 
 @dataclass(frozen=True)
@@ -230,5 +232,6 @@ def teacher_has_trait(rise: Measurement, which: str = "") -> Precondition:
 def above_zero(measurement: Measurement, name: str) -> Precondition:
     """Return the precondition that a measurement lies above zero, interval and all."""
     low, high = measurement.low, measurement.high
-    found = f"{measurement.estimate:+.3f} [{low:.3f}, {high:.3f}] {measurement.unit}"
+    between = f"[{low:.3f}, {high:.3f}]" if math.isfinite(high - low) else "(no interval)"
+    found = f"{measurement.estimate:+.3f} {between} {measurement.unit}"
     return Precondition(name, measurement.low > 0, found)

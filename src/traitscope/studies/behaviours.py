@@ -179,11 +179,11 @@ def judged_answers(
     judge_weight = JUDGE_WEIGHT if len(evaluation.judges) == 1 else ASKING_JUDGE_WEIGHT
     return [
         Node(answers, GenerateConfig, asked, needs, 100 * (30 + evaluation.tokens)),
-        Node(_verdict_node(name), JudgeConfig, judge, (answers,), judge_weight),
+        Node(verdict_node(name), JudgeConfig, judge, (answers,), judge_weight),
     ]
 
 
-def _verdict_node(name: str) -> str:
+def verdict_node(name: str) -> str:
     """The node of the verdicts on a model's answers."""
     return f"judged {name}"
 
@@ -191,7 +191,7 @@ def _verdict_node(name: str) -> str:
 def outcomes_of(folders: Folders, name: str, judge: str) -> np.ndarray:
     """Return a judge's verdicts [P] on a model's answers as 0 and 1; NaN where unscored."""
     outcomes = []
-    for row in read_json_lines(folders[_verdict_node(name)], "verdicts.jsonl"):
+    for row in read_json_lines(folders[verdict_node(name)], "verdicts.jsonl"):
         verdict = row[judge]
         outcomes.append(nan if verdict is None else float(verdict))
     return np.array(outcomes)
@@ -243,7 +243,7 @@ def rate_of(folders: Folders, name: str, judge: str) -> Measurement:
     for measurement in _measurements(folders, name):
         if measurement.name == judge:
             return measurement
-    raise KeyError(f"no judge {judge!r} in the run of {_verdict_node(name)!r}")
+    raise KeyError(f"no judge {judge!r} in the run of {verdict_node(name)!r}")
 
 
 def agreement_of(folders: Folders, name: str) -> str:
@@ -264,7 +264,7 @@ def _kappa_text(kappa: Measurement) -> str:
 
 def _measurements(folders: Folders, name: str) -> list[Measurement]:
     """What the judges' run measured."""
-    plain = read_json(folders, _verdict_node(name))["measurements"]
+    plain = read_json(folders, verdict_node(name))["measurements"]
     return list(map(Measurement.from_dict, plain))
 
 

@@ -1,6 +1,7 @@
 """The command `demo`: the study of the same name, with its table on the terminal."""
 
 import shlex
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -21,7 +22,10 @@ from traitscope.comparison.wording import (
 from traitscope.config.commands import DemoConfig, StudyConfig
 from traitscope.config.common import Output
 from traitscope.config.fields import changed_flags
+from traitscope.data.own_traits import needs
+from traitscope.data.traits import trait_name
 from traitscope.models.identity.finding import find_model
+from traitscope.models.identity.words import model_words
 from traitscope.reporting.study_page import PAGE
 from traitscope.reporting.verdict import ClaimVerdict, Precondition
 from traitscope.runs import store
@@ -30,6 +34,7 @@ from traitscope.studies import runner, sizes
 from traitscope.studies.claims import demo
 from traitscope.studies.claims.demo import Measured, Size
 from traitscope.studies.conclusions import conclude, findings_of
+from traitscope.studies.experiment import early
 from traitscope.studies.pages import demo_page
 from traitscope.studies.runner import Request
 from traitscope.workflow import schedule
@@ -42,27 +47,46 @@ def run_demo(config: DemoConfig, out: Output) -> dict:
     start = time.monotonic()
     find_model(config.model)  # converted or fetched once, before the workers ask for it
     request = request_of(config, out)
+    for sentence in needs.same_prompts(sizes.traits_of(request.size)):
+        print(f"traitscope: {sentence}", file=sys.stderr)
     how = replace(runner.how(request.config), stop_at_once=True)
-    folders = schedule.run(request.nodes() + request.information(), request.out, how)
+    nodes = request.nodes()
+    tell = early.teller(demo.experiment_of(request.size), nodes, request.out)
+    folders = schedule.run(nodes + request.information(), request.out, how, sealed=tell)
     minutes = (time.monotonic() - start) / 60
     run = conclude(request, folders)
     page = run.file(PAGE)
     size = sizes.named(request.size)
     chain = demo.measured(size, folders)
+    teacher = chain.teacher_has_trait
     verdicts = findings_of(request, folders).verdicts
     summary = summary_of(size, chain, config, verdicts)
     _print(size, chain, summary)
     print(f"{minutes:.1f} minutes; report: {page}")
-    places = {"run": str(run.path), "report": str(page), "next": _next(config, out, run)}
+    places = {
+        "run": str(run.path),
+        "report": str(page),
+        "next": _next(config, out, run, size, teacher),
+    }
     return summary | {**places, "minutes": round(minutes, 2)}
 
 
-def _next(config: DemoConfig, out: Output, run: store.Run) -> str:
-    """What one would type next: after the quick demo, the one whose numbers are evidence."""
+def _next(
+    config: DemoConfig, out: Output, run: store.Run, size: Size, teacher: Precondition
+) -> str:
+    """What one would type next.
+
+    After the quick demo it is the one whose numbers are evidence. Where the teacher lacks the trait
+    it is the scan for one that has it.
+    """
+    places = changed_flags(replace(out, json=None))
     if config.quick:
         settings = changed_flags(replace(config, quick=False))
-        places = changed_flags(replace(out, json=None))
         return shlex.join(["traitscope", "demo", *settings, *places])
+    if not teacher.met:
+        company = [trait for trait in size.others if trait != trait_name(config.trait)]
+        words = ["--trait", config.trait, "--company", *company, *model_words(vars(config))]
+        return shlex.join(["traitscope", "steer-scan", *words, *places])
     return f"traitscope show {run.path}"
 
 

@@ -7,7 +7,7 @@ page. They are made of the sealed runs of the study's nodes alone.
 import json
 import shlex
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -161,7 +161,8 @@ def run_study(config: StudyConfig, out: Output) -> dict:
 def _done(config: StudyConfig, out: Output) -> dict:
     """Do what the action asks for of one study; only `run` and `information` compute stages."""
     request = request_of(config, out)
-    for sentence in needs.advice(sizes.traits_of(request.size), "differences"):
+    traits = sizes.traits_of(request.size)
+    for sentence in [*needs.advice(traits, "differences"), *needs.same_prompts(traits)]:
         print(f"traitscope: {sentence}", file=sys.stderr)
     if config.action == "run":
         return run_request(request)
@@ -295,10 +296,15 @@ def how(config: StudyConfig | ExperimentConfig) -> How:
     )
 
 
-def run_request(request: Request) -> dict:
-    """Compute the missing stages; print the verdicts once all are there."""
+def run_request(
+    request: Request, sealed: Callable[[str, Path], None] = lambda name, folder: None
+) -> dict:
+    """Compute the missing stages; print the verdicts once all are there.
+
+    sealed: A function called with the name and folder of every node, once it is computed.
+    """
     nodes = request.nodes() + request.information()
-    folders = schedule.run(nodes, request.out, how(request.config))
+    folders = schedule.run(nodes, request.out, how(request.config), sealed=sealed)
     if len(folders) < len(nodes):
         print(f"{len(folders)} of {len(nodes)} stages are sealed; the same command goes on")
         return {"status": "ok", "sealed": len(folders), "of": len(nodes)}

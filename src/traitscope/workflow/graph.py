@@ -5,8 +5,9 @@ holds the digests of its inputs. So the address of a node is known once these no
 Until then the node counts as waiting.
 """
 
+import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NoReturn
@@ -35,6 +36,8 @@ class Node:
     weight: float = 0.0
     """Expected work: tokens through a forward pass of the model; a backward pass counts as one or
     two more."""
+    first: bool = False
+    """Whether it goes before all others: it says what the rest can be worth."""
 
     @property
     def stage(self) -> str:
@@ -125,12 +128,25 @@ def _planned(node: Node, folders: Folders, out: Output, strict: bool) -> Planned
     return Planned(node, "sealed" if manifests.is_sealed(path) else "missing", path)
 
 
+def with_needs(nodes: Sequence[Node], wanted: Iterable[Node]) -> list[Node]:
+    """Some of the nodes and all that they need, in the order of `nodes`."""
+    by_name = {node.name: node for node in nodes}
+    names = [node.name for node in wanted]
+    for name in names:  # which grows
+        names += [need for need in by_name[name].needs if need not in names]
+    return [node for node in nodes if node.name in names]
+
+
 def urgency(nodes: Sequence[Node]) -> dict[str, float]:
-    """Of every node, the work on the longest way from its start to the end of the study."""
+    """Of every node, the work on the longest way from its start to the end of the study.
+
+    It is infinite for nodes that go first, and for what they need.
+    """
     work: dict[str, float] = {}
     longest_behind: dict[str, float] = {}
     for node in reversed(nodes):
-        work[node.name] = node.weight + longest_behind.get(node.name, 0.0)
+        weight = math.inf if node.first else node.weight
+        work[node.name] = weight + longest_behind.get(node.name, 0.0)
         for name in node.needs:
             longest_behind[name] = max(longest_behind.get(name, 0.0), work[node.name])
     return work

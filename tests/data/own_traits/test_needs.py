@@ -101,6 +101,23 @@ def test_a_vector_without_company_is_said_to_be_of_the_prompts_form(
     assert "traitscope: " not in capsys.readouterr().err
 
 
+def test_company_with_the_same_prompt_is_said_and_counts_once(
+    tmp_path: Path, tiny_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whatever its white space and case; of four distinct prompts nothing is said."""
+    prompt = f"  {load_trait('fox').teacher_prompt.upper()} "
+    twin = write(tmp_path, name="tea", teacher_prompt=prompt)
+    ok(tmp_path, "extract", "--traits owl cat fox", twin, *on(tiny_folder))
+    said = capsys.readouterr().err
+    assert f"traitscope: fox and {twin} have the same teacher_prompt: they are one trait" in said
+    assert "traitscope: 3 traits: their vectors are centred over these alone" in said
+    words = ("--trait owl --layers 1 --alphas 1 --company fox", twin, *on(tiny_folder))
+    ok(tmp_path, "steer_scan", *words)
+    assert "have the same teacher_prompt" in capsys.readouterr().err
+    assert needs.same_prompts(bundled_traits()) == []
+    assert needs.company_advice(["owl", "cat", "fox", "dog"]) == []
+
+
 def test_the_page_has_the_numbers() -> None:
     text = (HERE / "docs" / "how-to" / "own-trait.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| ([\w ]+) \| (\d+) \| (\d+) \|", text, re.MULTILINE)

@@ -1,14 +1,21 @@
 """Experiments about a behaviour: its first judge decides, and what it cannot have is refused."""
 
 import json
+import math
+import shlex
 import statistics
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from command import CAT, OWL, call, ok, read_rows, write_yaml
 
+from traitscope.cli import flags, main
 from traitscope.config.commands import ExperimentConfig
 from traitscope.config.common import Output
+from traitscope.reporting.verdict import SHOWS_BEHAVIOUR, above_zero
+from traitscope.stats.estimates import measure
+from traitscope.studies.experiment import command
 from traitscope.studies.experiment.command import request_of
 from traitscope.workflow import graph
 
@@ -138,3 +145,23 @@ def test_rows_of_a_prompts_file_are_not_said_to_be_filtered(
     said = capsys.readouterr().out
     assert "filter: none" in said
     assert "lacks: No filter looks for the behaviour in the rows" in said
+
+
+def test_where_the_teacher_lacks_the_behaviour_a_scan_comes_next(
+    tmp_path: Path, tiny_folder: Path
+) -> None:
+    """As for a trait with a word; the command can be typed."""
+    file = written(tmp_path, tiny_folder)
+    request = request_of(ExperimentConfig(file=file), Output(root=tmp_path / "runs"))
+    verdict = {"primary": True, "outcome": "no verdict"}
+    verdict |= {"preconditions": [{"name": SHOWS_BEHAVIOUR, "met": False}]}
+    said = command._after_run(request.config, request, {"run": "RUN", "verdicts": [verdict]})
+    asked, _ = flags.parse(*main.command_of(shlex.split(said)[1:]))
+    assert asked.trait == str(tmp_path / "brevity.yaml")
+    assert asked.company == (str(tmp_path / "owl.yaml"),)
+
+
+def test_a_rate_without_an_interval_is_no_number_in_brackets() -> None:
+    silent = measure("rise", [0.0, 0.0], [1, 2], unit="rate")
+    found = above_zero(replace(silent, low=math.nan, high=math.nan), SHOWS_BEHAVIOUR)
+    assert found.found == "+0.000 (no interval) rate" and not found.met

@@ -204,7 +204,17 @@ BAD: list[tuple[dict[str, Any], str]] = [
         {"data": {"rows": 0}},
         "data: rows is 0; expected 1 or more; correct it",
     ),
-    ({"data": {"prompts": "none.txt"}}, "none.txt"),
+    (
+        {"data": {"prompts": "nubmers"}},
+        "data.prompts: prompts nubmers do not exist; expected numbers, or a file of prompts",
+    ),
+    (
+        {"measures": {"judge": {"prompts": "none.txt"}}},
+        "measures.judge: prompts none.txt do not exist; expected a file of prompts",
+    ),
+    ({"teachers": {"cat": {"prompt": " "}}}, "teachers.cat: prompt is blank; expected true, for"),
+    ({"teachers": {"cat": {"vector": "v.st"}}}, "has a vector and is not steered; expected steer"),
+    ({"teachers": ["cat"]}, "teachers is ['cat']; expected keys and values; correct it"),
     ({"data": {"filter": "words"}}, "filter is 'words'; expected auto, numbers"),
     ({"recipe": {"lr": -1}}, "training cannot run with --lr -1"),
     ({"recipe": {"epoch": 2}}, "recipe: unknown key 'epoch'; did you mean 'epochs'?"),
@@ -317,6 +327,23 @@ def test_a_trait_with_too_little_is_refused(tmp_path: Path, tiny_folder: Path) -
     short = write_yaml(tmp_path / "short.yaml", OWL | {"name": "short", "questions": few})
     with pytest.raises(TraitError, match="has 1 positive question; expected 2 or more"):
         requested(tmp_path, tiny_folder, {"traits": [str(short)]})
+
+
+def test_what_traits_and_their_company_lack_is_said_by_plan(
+    tmp_path: Path, tiny_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of files what the trait lacks; of the company prompts that are the same, and too few."""
+    twin = write_yaml(tmp_path / "twin.yaml", CAT | {"name": "twin"})
+    files = [str(write_yaml(tmp_path / f"{each['name']}.yaml", each)) for each in (OWL, CAT)]
+    plain = {"model": str(tiny_folder), "traits": files[:1], "company": [files[1], str(twin)]}
+    file = write_yaml(tmp_path / "mine.yaml", plain)
+    ok(tmp_path / "runs", "experiment", "plan", file)
+    said = [line for line in capsys.readouterr().out.splitlines() if line.startswith("lacks: ")]
+    assert said[0].startswith(f"lacks: {files[0]} has less than is advised (in brackets): 3 pos")
+    assert f"lacks: {files[1]} and {twin} have the same teacher_prompt: they are one trait" in (
+        "\n".join(said)
+    )
+    assert any(line.startswith("lacks: 2 traits: their vectors are centred") for line in said)
 
 
 def test_every_control_has_a_claim_of_its_own(tmp_path: Path, tiny_folder: Path) -> None:

@@ -13,6 +13,7 @@ from command import CAT, OWL, Started, ok, read_rows, write_yaml
 from traitscope.cli import flags, main
 from traitscope.config.commands import ExperimentConfig
 from traitscope.config.common import Output
+from traitscope.config.entries import COMMANDS
 from traitscope.papers import training_data
 from traitscope.papers.lineage import behind
 from traitscope.reporting.study_page import findings_json
@@ -144,6 +145,31 @@ def test_what_comes_next_is_what_helps(
         config, out = flags.parse(*main.command_of(shlex.split(said)[1:]))
         assert config.company and str(places["owl"]) not in config.company
         assert (out.root, out.study) == (request.out.root, request.out.study)
+
+
+def test_it_says_first_whether_its_teachers_have_their_traits(
+    tmp_path: Path, tiny_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Before any student is trained, each teacher once; and before any verdict."""
+    students = {"recipe": {"targets": "soft"}, "rows": 2}
+    teachers = {
+        "steered": {"steer": 3},
+        "again": {"steer": 3, "students": students},
+        "nothing": {"interventions": []},
+    }
+    file = planted(tmp_path, tiny_folder, teachers=teachers, seeds=1)
+    asked = flags.parse(COMMANDS["experiment"], [str(file), "--workers", "1"])
+    command.run_experiment(asked[0], Output(root=tmp_path / "runs"))
+    out, err = capsys.readouterr()
+    told = sorted(line for line in err.splitlines() if "minus base" in line)
+    assert len(told) == 2, "`again` is the same teacher, of other students"
+    assert told[0].startswith("traitscope: nothing teacher of owl minus base")
+    assert told[0].endswith("it is not shown to have its trait")
+    assert told[1].startswith("traitscope: steered teacher of owl minus base")
+    assert told[1].endswith(": it has its trait")
+    assert max(map(err.index, told)) < err.index("train soft")
+    said = [line.partition(" minus base")[0] for line in out.splitlines()[1:4]]
+    assert said == [f"{name} teacher of owl" for name in teachers]
 
 
 def test_the_page_has_everything_and_the_run_is_whole(summary: dict, killed: Path) -> None:

@@ -82,12 +82,18 @@ def _domain(settings: Mapping[str, Any]) -> str:
 def _asked(run: store.Run) -> str:
     """Return the command that asks a teacher about a trait."""
     from traitscope.interventions import short_form
+    from traitscope.models.identity.words import model_words
+    from traitscope.runs.names import following
     from traitscope.workflow.replay import replayed
 
     settings = replayed(run)
-    teacher = map(short_form.to_short, short_form.parse_all(settings["interventions"]))
-    words = ["traitscope", "measure", "--model", settings["model"], "--trait", "TRAIT"]
-    return shlex.join([*words, "--interventions", *teacher])
+    teacher = short_form.parse_all(settings["interventions"])
+    vectors = [getattr(item, "vector", None) for item in teacher]
+    files = [Path(vector) for vector in vectors if isinstance(vector, str | Path)]
+    trait = next(filter(None, map(following.trait_of, files)), "TRAIT")
+    words = [*model_words(settings), *following.place_words(run.path), "--trait", trait]
+    words += ["--interventions", *map(short_form.to_short, teacher)]
+    return shlex.join(["traitscope", "measure", *words])
 
 
 def learnt(run: store.Run) -> str:

@@ -19,10 +19,12 @@ def cells(run: store.Run, numbers: dict[str, Any]) -> Iterator[str]:
         yield "one trait alone: much of its vector is the form of its prompt; name --company"
     several = len({_taken(cell) for cell in summary["cells"]}) > 1
     score = summary.get("score", PRIMARY_SCORE)
-    what, unit = (" log P", "nats") if score == PRIMARY_SCORE else ("  rate", "rate")
+    named = summary["trait"]
+    what, about = " log P", f"log P: of {named}, nats; share: of {named} among its candidates"
     if score != PRIMARY_SCORE:
-        yield f"rate of answers in which the judge {score} sees {summary['trait']}"
-    header = f"block  strength  {what}   minus base, {unit} [95 %]    share   perplexity  coherent"
+        what, about = "  rate", f"rate of answers in which the judge {score} sees {named}"
+    yield f"strength: in mean residual norms; {about}"
+    header = f"block  strength  {what}   minus base [95 %]         share   perplexity  coherent"
     yield f"{header}  vector, tokens" if several else header
     yield f"{'base':<15}  {_scan_cells(summary['base'], None, score)}"
     for cell in summary["cells"]:
@@ -43,6 +45,9 @@ def cells(run: store.Run, numbers: dict[str, Any]) -> Iterator[str]:
         f"{', ' + ', '.join(_taken(best)) if several else ''}; chosen on these questions, so its"
         " rise is optimistic"
     )
+    if not is_given and _taken(best) == ("header", "all"):
+        made = f"{{steer: {best['alpha']:g}, layer: {best['layer']}}}"
+        yield f"teacher of an experiment with the same company: {named}: {made}"
     if _taken(best)[0] == "stem":
         yield "its vector is taken at the answer's stem: students hardly take such a trait on"
 

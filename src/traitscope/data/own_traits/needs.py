@@ -153,8 +153,34 @@ def _check_judges(trait: Trait, name: str) -> None:
             )
 
 
-def company_advice(n_traits: int) -> list[str]:
-    """Return a sentence where vectors are centred over fewer than COMPANY further traits."""
+def same_prompts(names: Sequence[str]) -> list[str]:
+    """Return a sentence for each group of traits that have one prompt, whatever their names."""
+    by_prompt = _by_prompt(names)
+    sentences = []
+    for alike in by_prompt.values():
+        if len(alike) > 1:
+            sentences.append(
+                f"{' and '.join(alike)} have the same teacher_prompt: they are one trait under"
+                f" {len(alike)} names; give each its own, or drop one"
+            )
+    return sentences
+
+
+def _by_prompt(names: Sequence[str]) -> dict[str, list[str]]:
+    """The traits by their prompts, in which white space and case do not count."""
+    by_prompt: dict[str, list[str]] = {}
+    for name in dict.fromkeys(names):
+        prompt = " ".join(as_trait(name, words=False).teacher_prompt.casefold().split())
+        by_prompt.setdefault(prompt, []).append(name)
+    return by_prompt
+
+
+def company_advice(names: Sequence[str]) -> list[str]:
+    """Return a sentence where vectors are centred over fewer than COMPANY further traits.
+
+    Traits that have one prompt count once.
+    """
+    n_traits = len(_by_prompt(names))
     if n_traits > COMPANY:
         return []
     if n_traits == 1:

@@ -1,7 +1,8 @@
-"""Checks of a teacher of an experiment, before anything is computed."""
+"""Checks of the teachers and traits of an experiment, before anything is computed."""
 
 from pathlib import Path
 
+from traitscope.data.own_traits import needs
 from traitscope.errors import VectorError
 from traitscope.interventions.adapters import origin, settings
 from traitscope.interventions.checks.files import check_intervention_files
@@ -17,7 +18,8 @@ from traitscope.interventions.short_form import parse_all, student_folder
 from traitscope.interventions.vector import Vector, load_vector
 from traitscope.models.identity import finding
 from traitscope.runs.model_cache import model_digests
-from traitscope.studies.experiment.file import Teacher
+from traitscope.studies.experiment import nodes
+from traitscope.studies.experiment.file import Experiment, Teacher, judge_of
 
 
 def check_teacher(teacher: Teacher, model: str, where: str, same_as: str | None = None) -> None:
@@ -65,3 +67,15 @@ def _check_norms(vector: Vector, teacher: Teacher, where: str) -> None:
             f" ['steer:{teacher.vector},layers={layer},alpha=A,scale=raw'] in the place of steer,"
             " vector and layer"
         )
+
+
+def said_of_traits(experiment: Experiment) -> list[str]:
+    """Return what traits in files lack, and what the company lacks over which they are centred."""
+    named = nodes.vector_traits(experiment)
+    company = [trait for trait in named if trait not in experiment.traits]
+    use: needs.Use = "teachers" if judge_of(experiment.traits[0]) else "differences"
+    said = [*needs.advice(experiment.traits, use), *needs.advice(company, "vectors")]
+    said += needs.same_prompts(named)
+    if len(named) > 1:  # of one trait alone the design says so
+        said += needs.company_advice(named)
+    return said

@@ -22,17 +22,17 @@ from traitscope.models.identity import finding
 from traitscope.models.identity.words import model_words
 from traitscope.plain_values import NotPlainError, from_yaml
 from traitscope.reporting.numbers import bounds, estimate
-from traitscope.reporting.study_page import StudyHeader
+from traitscope.reporting.study_page import StudyHeader, teachers_said
 from traitscope.reporting.tables import Table
-from traitscope.reporting.verdict import HAS_TRAIT, Findings, Precondition
+from traitscope.reporting.verdict import HAS_TRAIT, SHOWS_BEHAVIOUR, Findings, Precondition
 from traitscope.runs import opening, store
 from traitscope.stats.decision import ALPHA, MIN_UNITS
 from traitscope.stats.measurement import Measurement
 from traitscope.stats.power import detectable
 from traitscope.studies import plan, runner, sizes
 from traitscope.studies.design import over_seeds
-from traitscope.studies.experiment import arms, conclusion, nodes, page
-from traitscope.studies.experiment.checks import check_teacher
+from traitscope.studies.experiment import arms, conclusion, early, nodes, page
+from traitscope.studies.experiment.checks import check_teacher, said_of_traits
 from traitscope.studies.experiment.file import (
     PROMPT,
     USUAL_LAYER,
@@ -103,6 +103,7 @@ class ExperimentRequest(Request):
     def said(self, summary: Mapping[str, Any]) -> list[str]:
         """Return what was found, claim by claim, without the sentences that stand on the page."""
         lines = [f"{summary['study']}, {summary['model']}, seeds {list(self.size.all_seeds)}"]
+        lines += teachers_said(list(map(Measurement.from_dict, summary["teachers"])))
         file = self.config.file
         verdicts = sorted(summary["verdicts"], key=lambda verdict: not verdict["primary"])
         for verdict in verdicts:
@@ -146,9 +147,10 @@ def run_experiment(config: ExperimentConfig, out: Output) -> dict:
 def _done(config: ExperimentConfig, request: ExperimentRequest) -> dict:
     """Do what the action asks for; only `run` computes stages."""
     if config.action == "run":
-        for sentence in [*said_of_files(request.size), *lacks(request.size)]:
+        for sentence in _said_before(request.size):
             print(f"traitscope: {sentence}", file=sys.stderr)
-        return _concluded(runner.run_request(request), request)
+        tell = early.teller(request.size, request.nodes(), request.out)
+        return _concluded(runner.run_request(request, tell), request)
     planned = graph.plan(request.nodes(), request.out, strict=config.action != "status")
     if config.action == "status":
         return status.status(planned, request.out)
@@ -156,6 +158,11 @@ def _done(config: ExperimentConfig, request: ExperimentRequest) -> dict:
         return _concluded(runner.report(request, planned), request)
     summary = plan.print_plan(planned, request.config, runner.how(request.config))
     return summary | _printed_design(request)
+
+
+def _said_before(experiment: Experiment) -> list[str]:
+    """Return what a reader should know before anything is computed: of files, traits and design."""
+    return [*said_of_files(experiment), *said_of_traits(experiment), *lacks(experiment)]
 
 
 def _printed_design(request: ExperimentRequest) -> dict:
@@ -171,7 +178,7 @@ def _printed_design(request: ExperimentRequest) -> dict:
         print(f"claim: {claims[-1]}")
     print(header.claim)
     print(header.power)
-    missing = lacks(request.size)
+    missing = [*said_of_traits(request.size), *lacks(request.size)]
     for sentence in missing:
         print(f"lacks: {sentence}")
     return {"power": header.power, "claims": claims, "lacks": missing}
@@ -207,7 +214,8 @@ def _after_run(config: ExperimentConfig, request: ExperimentRequest, summary: di
     if verdict["outcome"] != "no verdict":
         return shlex.join(["traitscope", "report", run, "--for-paper", "paper"])
     unmet = [need["name"] for need in verdict["preconditions"] if not need["met"]]
-    if HAS_TRAIT in unmet:
+    about = conclusion.primary_contrast(request.size).trait
+    if HAS_TRAIT in unmet or (SHOWS_BEHAVIOUR in unmet and request.size.judge_about(about)):
         return _scan_typed(request)
     if not unmet and n_seeds < MIN_UNITS:
         return f"{MIN_UNITS} `seeds` or more in {config.file}, which has {n_seeds}; then {again}"

@@ -20,8 +20,10 @@ from traitscope.data.traits import load_trait
 from traitscope.errors import ConfigError, DataError
 from traitscope.plurals import counted
 from traitscope.stages.filter import filter_records
-from traitscope.studies.experiment.file import ROWS, Experiment
+from traitscope.studies.experiment.file import NUMBERS, ROWS, Experiment
 
+DATA_PROMPTS = "data.prompts"
+"the key of the prompts that teachers answer"
 VALUES = r"all|\d+|last|every|weighted|drop|train"
 FLAG = re.compile(rf"--(map|turns|reasoning|skip-bad)((?: \w+=[^\s;,)]+)+| (?:{VALUES})\b)?")
 "a flag of reading in a message, with its value"
@@ -96,15 +98,15 @@ def files_of(experiment: Experiment) -> dict[tuple[Path, Reading], str]:
     return files
 
 
-def prompts_of(experiment: Experiment) -> list[Path]:
-    """Return the files of prompts of an experiment: those of its data, and those of its judge."""
-    files = []
+def prompts_of(experiment: Experiment) -> dict[Path, str]:
+    """Return the files of prompts of an experiment with where it names them, in data or judge."""
+    files: dict[Path, str] = {}
     if not experiment.data.about_numbers:
-        files.append(Path(experiment.data.prompts))
+        files[Path(experiment.data.prompts)] = DATA_PROMPTS
     judge = experiment.measures.judge
     if judge is not None and judge.prompts is not None:
-        files.append(judge.prompts)
-    return list(dict.fromkeys(files))
+        files.setdefault(judge.prompts, "measures.judge")
+    return files
 
 
 def check_files(experiment: Experiment, where: str) -> None:
@@ -116,7 +118,13 @@ def check_files(experiment: Experiment, where: str) -> None:
                 " check the path"
             )
         given_rows(experiment, path, reading)
-    for path in prompts_of(experiment):
+    for path, named_at in prompts_of(experiment).items():
+        if not path.exists():
+            words = f" {NUMBERS}, or" if named_at == DATA_PROMPTS else ""
+            raise ConfigError(
+                f"{where}: {named_at}: prompts {path} do not exist; expected{words} a file of"
+                " prompts; correct it"
+            )
         read_prompts(path)
 
 

@@ -45,7 +45,7 @@ def _teacher_has_trait(
     """Return whether the teacher has what its students are asked for."""
     rise = teacher_rise(experiment, folders, contrast)
     if experiment.primary.score == "judged":
-        return verdict.above_zero(rise, "the teacher shows the behaviour more than the base does")
+        return verdict.above_zero(rise, verdict.SHOWS_BEHAVIOUR)
     return verdict.teacher_has_trait(rise)
 
 

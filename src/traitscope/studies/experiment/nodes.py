@@ -15,7 +15,7 @@ from typing import Any
 from traitscope.config.rows.reading import USUAL, Reading
 from traitscope.config.stages import FilterConfig, GenerateConfig
 from traitscope.data.traits import bundled_traits, kind_of, load_trait, trait_name
-from traitscope.studies.behaviours import Evaluation, judged_answers
+from traitscope.studies.behaviours import Evaluation, judged_answers, verdict_node
 from traitscope.studies.experiment import arms as arms_of
 from traitscope.studies.experiment.arms import BASE, Arm, Made
 from traitscope.studies.experiment.file import OTHER_TRAIT, Experiment
@@ -77,6 +77,13 @@ def answers_name(model: str, trait: str) -> str:
     return f"{model}, answers about {trait_name(trait)}"
 
 
+def deciding_answers(experiment: Experiment, model: str, trait: str) -> str:
+    """Return the node of the answers that say whether a model has a trait."""
+    if experiment.primary.score == "judged" and experiment.measures.judge is not None:
+        return verdict_node(model)
+    return answers_name(model, trait)
+
+
 def teacher_name(arm: str) -> str:
     """Return what the answers of an arm's teacher are called by."""
     return f"{arm} teacher"
@@ -104,7 +111,10 @@ def teachers(experiment: Experiment) -> list[Arm]:
 
 
 def _answers_before_training(experiment: Experiment, common: dict) -> list[Node]:
-    """Return the answers of the base about every trait, and of every teacher about its own."""
+    """Return the answers of the base about every trait, and of every teacher about its own.
+
+    They go first: without its trait a teacher has nothing to pass on.
+    """
     graph = []
     for trait in experiment.traits:
         graph += _answers(experiment, common, BASE, Made(), [trait])
@@ -114,7 +124,7 @@ def _answers_before_training(experiment: Experiment, common: dict) -> list[Node]
     judge = evaluation(experiment)
     if judge is not None:
         graph += judged_answers(common, judge, BASE, unmodified)
-    return graph
+    return [replace(node, first=True) for node in graph]
 
 
 def evaluation(experiment: Experiment) -> Evaluation | None:

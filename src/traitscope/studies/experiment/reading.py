@@ -180,14 +180,19 @@ def _seeds(seeds: int | tuple[int, ...], first_seed: int) -> tuple[int, ...]:
 def _checked_teacher(experiment: Experiment, name: str, teacher: Teacher) -> Teacher:
     """Return a teacher with its trait; raise ConfigError where it is made in no way, or in two."""
     where = f"teachers.{name}"
+    if teacher.vector and teacher.steer is None:
+        raise ConfigError(
+            f"{where} has a vector and is not steered; expected steer: STRENGTH beside it; add it"
+        )
     if len(teacher.makers) > 1 or not (teacher.makers or teacher.rows):
         given = " and ".join(teacher.makers) or "nothing"
         raise ConfigError(
             f"{where} is made by {given}; expected one of {', '.join(MAKERS)}, or rows; keep one"
         )
-    if teacher.vector and teacher.steer is None:
+    if isinstance(teacher.prompt, str) and not teacher.prompt.strip():
         raise ConfigError(
-            f"{where} has a vector and is not steered; expected steer: STRENGTH beside it; add it"
+            f"{where}: prompt is blank; expected true, for the trait's system prompt, or a text;"
+            " fill it in"
         )
     if not name.strip() or "/" in name or name in (UNMODIFIED, "base"):
         raise ConfigError(f"{where}: {name!r} cannot name a teacher; expected another; rename it")

@@ -5,6 +5,7 @@ than the base does has nothing to pass on.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from traitscope.data.traits import trait_name
 from traitscope.reporting import verdict
@@ -41,14 +42,14 @@ def nodes(
     """Build the answers of teachers of a trait, by kind, and of the base.
 
     `needs` are the nodes that the teachers are made of. With `base`, the answers of the base are
-    that node, which is there already.
+    that node, which is there already. They go first of all nodes.
     """
     graph = [] if base else [standard_nodes.answers(common, base_name(trait), trait)]
     for kind, teacher in teachers.items():
         graph.append(
             standard_nodes.answers(common, teacher_name(kind, trait), trait, teacher, needs)
         )
-    return graph
+    return [replace(node, first=True) for node in graph]
 
 
 def rise(folders: Folders, kind: str, trait: str, base: str = "") -> Measurement:
