@@ -15,6 +15,7 @@ from traitscope.data.shapes.turns import Turn, prompt_of
 from traitscope.errors import ConfigError, DataError, ModelError
 from traitscope.models import chat, loading
 from traitscope.models.model import Model
+from traitscope.models.templates import trial
 
 CONTEXTS = (None, "", "You love owls.")
 HEADER = "<|im_start|>assistant\n"
@@ -146,13 +147,13 @@ GREEDY = {
 
 def tried(template: object) -> None:
     tokenizer = SimpleNamespace(chat_template=template, special_tokens_map={"bos_token": "<s>"})
-    with chat.template_tried(tokenizer, "some/model"):
+    with trial.template_tried(tokenizer, "some/model"):
         pass
 
 
 @pytest.mark.parametrize("case", [*ENDLESS, *GREEDY])
 def test_a_template_without_end_is_refused(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(chat.TRIAL_LIMITS, "seconds", 1)
+    monkeypatch.setitem(trial.TRIAL_LIMITS, "seconds", 1)
     says = "does not end within 1 s" if case in ENDLESS else "takes more memory, or writes a longer"
     with pytest.raises(ModelError, match=f"template of 'some/model' {says}.*; expected one that"):
         tried((ENDLESS | GREEDY)[case])
@@ -188,17 +189,17 @@ def test_a_template_is_tried_once_and_while_weights_are_read(
         started.append(popen(*args, **kwargs))
         return started[-1]
 
-    monkeypatch.setattr(chat.subprocess, "Popen", counted)
-    monkeypatch.setattr(chat, "_TRIED", set())
+    monkeypatch.setattr(trial.subprocess, "Popen", counted)
+    monkeypatch.setattr(trial, "_TRIED", set())
     tokenizer = SimpleNamespace(chat_template=TEMPLATE, special_tokens_map={})
     for name in ("smollm2-135m", "smollm2-135m+noise:0.1"):
-        with chat.template_tried(tokenizer, name):
+        with trial.template_tried(tokenizer, name):
             assert started == []
     for _ in range(2):
-        with chat.template_tried(tokenizer, "some/model"):
+        with trial.template_tried(tokenizer, "some/model"):
             assert len(started) == 1
     assert started[0].returncode == 0
-    with pytest.raises(KeyError), chat.template_tried(changed(tokenizer), "some/model"):
+    with pytest.raises(KeyError), trial.template_tried(changed(tokenizer), "some/model"):
         raise KeyError("planned")
     assert started[1].returncode is not None, "it was left running"
 
@@ -213,14 +214,14 @@ def test_where_no_process_can_be_started_the_template_is_used(
     def fails(*args: object, **kwargs: object) -> None:
         raise OSError(24, "Too many open files")
 
-    monkeypatch.setattr(chat.subprocess, "Popen", fails)
+    monkeypatch.setattr(trial.subprocess, "Popen", fails)
     tried(ENDLESS["loops"] + "{# of this test #}")
 
 
 def test_a_model_with_an_endless_template_is_not_loaded(
     tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(chat.TRIAL_LIMITS, "seconds", 1)
+    monkeypatch.setitem(trial.TRIAL_LIMITS, "seconds", 1)
     folder = shutil.copytree(tiny_folder, tmp_path / "model")
     (folder / "chat_template.jinja").write_text(ENDLESS["loops"])
     for load in (load_tiny, lambda folder: loading.outline(str(folder))):

@@ -125,7 +125,7 @@ def form_ids(model: Model, words: Sequence[str], stem: str) -> list[list[int]]:
             first = chat.completion_ids(model, text, end_token=False)
             sequences.add(tuple(behind_stem if stem else first))
     kept = []
-    lengths = {len(sequence) for sequence in sequences}
+    lengths = set(map(len, sequences))
     for sequence in sorted(sequences):
         prefixes = {sequence[:length] for length in lengths if length < len(sequence)}
         if sequences.isdisjoint(prefixes):
@@ -306,8 +306,7 @@ def answer_text(model: Model, ids: Sequence[int]) -> str:
 
 def text_of(model: Model, ids: Sequence[int]) -> str:
     """The text of a part of an answer, without the end of the turn."""
-    kept_ids = [token for token in ids if token not in model.end_ids]
-    return model.tokenizer.decode(kept_ids)
+    return model.tokenizer.decode([token for token in ids if token not in model.end_ids])
 
 
 def _forms_logprob(

@@ -100,7 +100,7 @@ def applied(model: Model, interventions: Interventions) -> Iterator[Active]:
     for more than one WeightNoise, and for a layer that the model lacks. Raises VectorError for a
     vector or student of another model.
     """
-    plain = [as_intervention(item) for item in interventions]
+    plain = list(map(as_intervention, interventions))
     active = Active(model)
     adapters, noise = _adapters(plain), _only_noise(plain)
     replaced: set[int] = set()

@@ -13,7 +13,7 @@ from torch.overrides import TorchFunctionMode
 
 from traitscope import array_files, atomic_files, deferred_imports, distributed
 from traitscope.errors import ModelError, TraitscopeError
-from traitscope.models import chat, nf4, weight_noise
+from traitscope.models import nf4, weight_noise
 from traitscope.models.bundled import quietly
 from traitscope.models.hardware import NF4, available_memory, compute_dtype, resolve_device
 from traitscope.models.identity import kinds
@@ -21,7 +21,7 @@ from traitscope.models.identity.digest import texts_identity
 from traitscope.models.identity.finding import digests_of, find_model, n_weights, short_digest
 from traitscope.models.kernels import mounting
 from traitscope.models.model import ControlTokens, Model, check_logits, residual_blocks
-from traitscope.models.templates import day, facts
+from traitscope.models.templates import day, facts, trial
 from traitscope.models.templates.check import check_rendering, ending_said
 from traitscope.models.templates.facts import Switches, switches_of
 from traitscope.models.templates.variables import check_switches
@@ -109,7 +109,7 @@ def outline(
     switches = switches_of(template)
     with _readable(folder):
         tokenizer = _load_tokenizer(folder, name, switches)
-        with chat.template_tried(tokenizer, name), _lean(), torch.device("meta"):
+        with trial.template_tried(tokenizer, name), _lean(), torch.device("meta"):
             config = AutoConfig.from_pretrained(folder, **NO_FOREIGN_CODE)
             lm = AutoModelForCausalLM.from_config(config, **NO_FOREIGN_CODE)
         if (folder / "generation_config.json").exists():
@@ -133,7 +133,7 @@ def _load_folder(
     quietly()
     with _readable(folder):
         tokenizer = _load_tokenizer(folder, name, switches)
-        with chat.template_tried(tokenizer, name), _lean():
+        with trial.template_tried(tokenizer, name), _lean():
             lm, loading_info = AutoModelForCausalLM.from_pretrained(
                 folder,
                 dtype=dtype,
@@ -286,7 +286,7 @@ def day_of_template(name: str, template: Sequence[str] = ()) -> str | None:
     with _readable(folder):
         switches = switches_of(template)
         tokenizer = _load_tokenizer(folder, name, switches)
-        with chat.template_tried(tokenizer, name):
+        with trial.template_tried(tokenizer, name):
             pass
         given: str | None = facts.day_read(tokenizer, switches)
     return given

@@ -88,8 +88,11 @@ def _asked(run: store.Run) -> str:
 
     settings = replayed(run)
     teacher = short_form.parse_all(settings["interventions"])
-    vectors = [getattr(item, "vector", None) for item in teacher]
-    files = [Path(vector) for vector in vectors if isinstance(vector, str | Path)]
+    files = []
+    for item in teacher:
+        vector = getattr(item, "vector", None)
+        if isinstance(vector, str | Path):
+            files.append(Path(vector))
     trait = next(filter(None, map(following.trait_of, files)), "TRAIT")
     words = [*model_words(settings), *following.place_words(run.path), "--trait", trait]
     words += ["--interventions", *map(short_form.to_short, teacher)]

@@ -110,8 +110,11 @@ def _by_patterns(config: Mapping[str, Any], files: Sequence[str]) -> Splits:
     if isinstance(patterns, str) or _are_texts(patterns):
         patterns = {"train": patterns}
     if isinstance(patterns, list):
-        named = [item for item in patterns if isinstance(item, dict)]
-        patterns = {str(item.get("split", "train")): item.get("path") for item in named}
+        paths_of: dict[str, Any] = {}
+        for item in patterns:
+            if isinstance(item, dict):
+                paths_of[str(item.get("split", "train"))] = item.get("path")
+        patterns = paths_of
     splits: Splits = {}
     for split, paths in patterns.items() if isinstance(patterns, dict) else ():
         matched = []

@@ -86,8 +86,8 @@ def _check_maps(
             linear.append(name)
     expected: set[str] = set()
     for spelt in _spellings(possible, renamed):
-        theirs = [spelt[name] for name in possible]
-        chosen = meaning.targeted(config, theirs, {spelt[name] for name in linear})
+        theirs = list(map(spelt.__getitem__, possible))
+        chosen = meaning.targeted(config, theirs, set(map(spelt.__getitem__, linear)))
         ours = {name for name in possible if spelt[name] in chosen}
         expected = (_with_twins(ours, model) if config.get(meaning.TYING) else ours) or expected
         if expected == there:

@@ -30,7 +30,7 @@ def by_task(
 
     Raises DataError where no row has a task that the judge could compare with.
     """
-    tasks = [task_of_record(record) for record in records]
+    tasks = list(map(task_of_record, records))
     if judge.reads_tasks:
         _check_some(judge, tasks)
     verdicts: list[JudgeVerdict] = []

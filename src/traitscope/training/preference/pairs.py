@@ -83,7 +83,7 @@ def rejected_rows(
     interventions: Interventions = (),
 ) -> list[Row]:
     """A token row for the rejected answer of each record; arguments as of `rows_from`."""
-    rejected = [rejected_record(record) for record in records]
+    rejected = list(map(rejected_record, records))
     return rows_from(model, rejected, context, text, interventions)
 
 
