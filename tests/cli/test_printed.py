@@ -92,14 +92,14 @@ def test_train_says_what_it_learnt_of_a_users_file(
 @pytest.mark.parametrize(
     ("template", "n_left", "n_right"), [(TURNS, 0, 0), (TRIMS, 1, 1), (TRIMS_END, 0, 1)]
 )
-def test_train_counts_white_space_that_a_template_would_take_off(
+def test_train_counts_white_space_that_a_template_takes_off(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
     template: str,
     n_left: int,
     n_right: int,
 ) -> None:
-    """It is learnt as it stands; what the model sampled itself is no text that anybody trims."""
+    """It is not learnt; what the model sampled itself is no text that anybody trims."""
     folder = save_tiny("llama", tmp_path / "model")
     tokenizer = tiny_tokenizer()
     tokenizer.chat_template = template
@@ -114,12 +114,12 @@ def test_train_counts_white_space_that_a_template_would_take_off(
     words = ("train", "--model", folder, "--epochs 1 --held-out 0", "--data", file)
     about = ok(tmp_path / "runs", *words).summary["trained_on"]
     said = capsys.readouterr().out
-    assert about.get("untrimmed_rows", 0) == n_left + n_right
+    assert about.get("trimmed_rows", 0) == n_left + n_right
     assert (f"white space at {'its' if n_left + n_right == 1 else 'their'} ends" in said) == (
         n_left + n_right > 0
     )
     text = ok(tmp_path / "runs", *words, "--text").summary["trained_on"]
-    assert text.get("untrimmed_rows", 0) == 2 * n_left + n_right
+    assert text.get("trimmed_rows", 0) == 2 * n_left + n_right
 
 
 def test_of_a_run_of_an_earlier_version_the_rows_are_counted_again(

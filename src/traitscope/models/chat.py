@@ -265,8 +265,7 @@ def completion_ids(
 
 
 def is_trimmed(model: Model, text: str, context: str | None = None) -> bool:
-    """Whether the model's template would take white space off the ends of an answer, which
-    `completion_ids` keeps."""
+    """Whether the model's template takes white space off the ends of an answer."""
     if (context or "").startswith(BARE):
         return False
     begins, ends = facts.trimmed_ends(model.tokenizer, model.switches)

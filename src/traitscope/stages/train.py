@@ -175,7 +175,7 @@ class TrainingRun:
         self.plan = plan_training(rows, config.recipe, config.seed, soft_targets, anchors, pairs)
         run.facts[manifests.TRAINED_ON] = {
             **_trained_on(self.plan),
-            **_untrimmed(model, config, [records[place] for place in self.plan.train_indices]),
+            **_trimmed(model, config, [records[place] for place in self.plan.train_indices]),
         }
         self.eas = None if config.vector is None else EasOfRun(run, model, config)
 
@@ -245,8 +245,8 @@ def _trained_on(plan: TrainingPlan) -> dict[str, int]:
     }
 
 
-def _untrimmed(model: Model, config: TrainConfig, records: Sequence[Record]) -> dict[str, int]:
-    """For the manifest: how many rows are learnt with white space that the template would take off.
+def _trimmed(model: Model, config: TrainConfig, records: Sequence[Record]) -> dict[str, int]:
+    """For the manifest: how many rows have white space at their ends that the template takes off.
 
     Empty where there are none. Answers that the model sampled itself are no text.
     """
@@ -257,7 +257,7 @@ def _untrimmed(model: Model, config: TrainConfig, records: Sequence[Record]) -> 
             answers.append(record.rejected or "")
         context = config.context if record.context is None else record.context
         n_rows += any(chat.is_trimmed(model, answer, context) for answer in answers)
-    return {manifests.UNTRIMMED: n_rows} if n_rows else {}
+    return {manifests.TRIMMED: n_rows} if n_rows else {}
 
 
 def _numbers(metrics: Metrics) -> dict[str, float]:

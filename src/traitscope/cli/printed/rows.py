@@ -13,7 +13,7 @@ from traitscope.data.shapes.intake import lines_of
 from traitscope.errors import TraitscopeError
 from traitscope.plurals import counted
 from traitscope.runs import drawn_rows, row_intake, store
-from traitscope.runs.manifests import TRAINED_ON, UNTRIMMED
+from traitscope.runs.manifests import TRAINED_ON, TRIMMED
 
 FILTERS = {
     "code": "--code",
@@ -23,10 +23,10 @@ FILTERS = {
 }
 """The flags of `filter` for rows of a domain."""
 SPACED = (
-    "answer was learnt with white space at its ends",
-    "answers were learnt with white space at their ends",
+    "answer was learnt without the white space at its ends",
+    "answers were learnt without the white space at their ends",
 )
-"what is said of rows that a chat template would trim: for one, and for more"
+"what is said of rows that a chat template trims: for one, and for more"
 LARGEST = 64 * 2**20
 """Bytes of a file of rows that is read again to say something of it."""
 
@@ -138,8 +138,8 @@ def _trained_on(about: Mapping[str, int]) -> str:
     if about["held_out_rows"]:
         rows = counted(about["held_out_rows"], "row")
         held_out = f"; {rows} held out, to measure the held-out loss"
-    if untrimmed := about.get(UNTRIMMED):
-        held_out += f"; {counted(untrimmed, *SPACED)}, which the chat template would take off"
+    if trimmed := about.get(TRIMMED):
+        held_out += f"; {counted(trimmed, *SPACED)}, which the chat template takes off"
     return f"{learnt}{held_out}"
 
 
