@@ -17,7 +17,7 @@ from traitscope.models import nf4, weight_noise
 from traitscope.models.bundled import quietly
 from traitscope.models.hardware import NF4, available_memory, compute_dtype, resolve_device
 from traitscope.models.identity import kinds
-from traitscope.models.identity.digest import texts_identity
+from traitscope.models.identity.digest import of_processor, texts_identity
 from traitscope.models.identity.finding import digests_of, find_model, n_weights, short_digest
 from traitscope.models.kernels import mounting
 from traitscope.models.model import ControlTokens, Model, check_logits, residual_blocks
@@ -192,7 +192,8 @@ def _load_tokenizer(folder: Path, name: str, switches: Switches) -> Any:
     if not (folder / "tokenizer.json").is_file():
         _check_pieces(folder)
     tokenizer = AutoTokenizer.from_pretrained(folder, **NO_FOREIGN_CODE)
-    tokenizer.chat_template = check_switches(tokenizer.chat_template, switches, name)
+    template = tokenizer.chat_template or of_processor(folder)
+    tokenizer.chat_template = check_switches(template, switches, name)
     return tokenizer
 
 

@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 from command import call, ok
 from safetensors.numpy import save_file
+from tiny_models import load_tiny
 
 from traitscope.errors import ModelError, VectorError
 from traitscope.interventions.checks.vectors import check_vector
 from traitscope.interventions.vector import Vector
-from traitscope.models import bundled
+from traitscope.models import bundled, chat
 from traitscope.models.identity import digest
 from traitscope.models.identity.finding import digests_of
 from traitscope.models.loading import load_model
@@ -316,3 +317,29 @@ def test_a_model_of_another_size_is_no_copy(
     assert done.code == 2 and "'nonsense' is neither" in done.summary["message"]
     done = call(tmp_path, "generate", "--n 1 --model", tiny_folder, "--same-as", "")
     assert done.code == 2 and done.summary["message"].startswith("--same-as is empty")
+
+
+def test_the_template_of_an_older_processor_is_read_and_counts(
+    tiny_folder: Path, tmp_path: Path
+) -> None:
+    """A model that reads pictures, too, may have its template in a file that no tokenizer reads."""
+    folder = tmp_path / "m"
+    shutil.copytree(tiny_folder, folder)
+    before = load_tiny(folder)
+    file = folder / "chat_template.jinja"
+    template = file.read_text()
+    file.unlink()
+    with pytest.raises(ModelError, match="has no chat template"):
+        chat.render(load_tiny(folder), "Q", None)
+    digests = {digest.folder_digest(folder)}
+    for text in (template, f"{template} "):
+        (folder / "chat_template.json").write_text(json.dumps({"chat_template": text}))
+        digests.add(digest.folder_digest(folder))
+    assert len(digests) == 3
+    (folder / "chat_template.json").write_text(json.dumps({"chat_template": template}))
+    assert chat.render(load_tiny(folder), "Q", None) == chat.render(before, "Q", None)
+    file.write_text(template)
+    (folder / "chat_template.json").write_text('{"chat_template": "another"}')
+    assert digest.folder_digest(folder) == digest.folder_digest(tiny_folder), (
+        "the tokenizer's own one is read"
+    )

@@ -114,6 +114,21 @@ def test_quantised_weights(
         load_tiny(folder)
 
 
+@pytest.mark.parametrize("dtype", [torch.int8, torch.uint8, torch.float8_e4m3fn])
+def test_weights_in_8_bits_that_config_json_does_not_speak_of(
+    dtype: torch.dtype, tiny_folder: Path, tmp_path: Path
+) -> None:
+    """They would be loaded as numbers that lack their scales."""
+    shutil.copytree(tiny_folder, tmp_path / "m")
+    file = tmp_path / "m" / "model.safetensors"
+    tensors = load_file(file)
+    name = "model.layers.1.mlp.down_proj.weight"
+    tensors[name] = tensors[name].to(dtype)
+    save_file(tensors, file, metadata={"format": "pt"})
+    with pytest.raises(ModelError, match=rf"{name}: .8.*config.json has no quantization_config"):
+        load_tiny(tmp_path / "m")
+
+
 def test_weights_that_are_no_numbers_of_a_usual_type(tmp_path: Path) -> None:
     lm = tiny_lm("llama")
     kinds.check_loaded(lm, tmp_path)

@@ -82,6 +82,8 @@ CONFIG, ENDS, TOKENIZER, SETTINGS, TEMPLATE = (
     "tokenizer_config.json",
     "chat_template.jinja",
 )
+OF_PROCESSOR = "chat_template.json"
+"file of models that read pictures, too, with the template that their tokenizer lacks"
 FURTHER_TEMPLATES = "additional_chat_templates"
 "folder of chat templates by name; its default is read in the place of TEMPLATE"
 
@@ -150,6 +152,7 @@ def deciding_files(folder: Path) -> list[Path]:
     elif any((folder / name).is_file() for name in TOKENS):
         legacy = _legacy(folder, json_object(folder / SETTINGS), json_object(folder / TOKENIZER))
         names += [name for name in TOKENS if name in legacy]
+    names.append(OF_PROCESSOR)
     files = [folder / name for name in names if (folder / name).is_file()]
     return sorted([*files, *_template_files(folder).values(), *weight_files(folder)])
 
@@ -302,13 +305,18 @@ def _template(folder: Path, settings: Mapping[str, Any]) -> Any:
         return _text(files["default"])
     if files:
         return {name: _text(file) for name, file in files.items()}
-    template = settings.get("chat_template")
+    template = settings.get("chat_template") or of_processor(folder)
     if not isinstance(template, list):
         return template
     if not all(isinstance(item, dict) for item in template):
         return template  # whoever loads the tokenizer hears of it
     by_name = {item.get("name"): item.get("template") for item in template if item}
     return by_name.get("default", by_name)
+
+
+def of_processor(folder: Path) -> Any:
+    """The chat template in the file that older processors wrote, which no tokenizer reads."""
+    return json_object(folder / OF_PROCESSOR).get("chat_template")
 
 
 def _text(file: Path) -> str:

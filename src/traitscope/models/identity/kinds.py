@@ -14,6 +14,7 @@ from typing import Any
 
 from traitscope.errors import ModelError
 from traitscope.models.identity.files import json_object
+from traitscope.models.identity.tensors import stored_types
 
 EXPECTED = (
     "expected a causal language model of blocks with attention, such as Llama, Qwen3 or Gemma;"
@@ -57,6 +58,8 @@ WITH_STATE = ("linear_attention", "conv", "mamba")
 "types of layers that carry a state along, which is no list of keys and values"
 MADE_PLAIN = ("mxfp4", "fp8", "mxfp8")
 "quantised weights that transformers makes plain where it has no kernels for them"
+IN_8_BITS = ("I8", "U8", "F8")
+"beginnings of the types of quantised weights in a safetensors file"
 ATTENTION = "traitscope"
 "name of this package's attention, which families without an interface for it do not know"
 OTHER_FORMATS = (".gguf", ".ggml", ".onnx", ".h5", ".msgpack", ".tflite", ".nemo", ".npz")
@@ -103,12 +106,26 @@ def check_plain(folder: Path) -> None:
     """Raise ModelError for weights that were quantised before they were saved."""
     settings = _config(folder).get("quantization_config")
     if not isinstance(settings, dict):
+        _check_stored(folder)
         return
     method = settings.get("quant_method")
     if method is None and (settings.get("load_in_4bit") or settings.get("load_in_8bit")):
         method = "bitsandbytes"
     if method not in MADE_PLAIN:
         raise ModelError(_quantised(folder, str(method)[:40]))
+
+
+def _check_stored(folder: Path) -> None:
+    """Raise ModelError for weights in 8 bits, which nothing in config.json says how to read.
+
+    Read as they are they lack their scales.
+    """
+    for name, stored in stored_types(folder).items():
+        if name.endswith("weight") and stored.startswith(IN_8_BITS):
+            said = _quantised(folder, f"whoever saved them ({name}: {stored})")
+            raise ModelError(
+                f"{said}; config.json has no quantization_config, which would say how to read them"
+            )
 
 
 def _quantised(folder: Path, how: str) -> str:

@@ -8,6 +8,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import IO, Any, NamedTuple
@@ -43,6 +44,23 @@ def weight_files(folder: Path) -> list[Path]:
         named = {folder / str(name) for name in index.values()}
         return sorted(path for path in named if path.is_file())
     return sorted(folder.glob("*.safetensors"))
+
+
+def stored_types(folder: Path) -> dict[str, str]:
+    """The type of numbers of every matrix of a model, by name, from the headers of its files.
+
+    Files that cannot be read are left to whoever loads them.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    types = {}
+    for file in weight_files(folder):
+        with suppress(SafetensorError, OSError), safe_open(file, framework="np") as tensors:
+            for name in tensors.keys():  # noqa: SIM118
+                stored = tensors.get_slice(name)
+                if len(stored.get_shape()) > 1:
+                    types[name] = str(stored.get_dtype())
+    return types
 
 
 def weights_identity(folder: Path) -> dict[str, tuple[str, tuple[int, ...], str]]:
