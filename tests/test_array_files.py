@@ -2,6 +2,7 @@
 
 import io
 import pickle
+import shutil
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +13,9 @@ import torch
 from safetensors.torch import save_file
 
 from traitscope import array_files
-from traitscope.errors import StoreError
+from traitscope.errors import ModelError, StoreError
+from traitscope.models.identity.finding import n_weights
+from traitscope.models.identity.tensors import read_weights
 
 ROWS = np.arange(24, dtype=np.float32).reshape(4, 3, 2)
 
@@ -84,6 +87,23 @@ def test_missing_files_and_names(tmp_path: Path) -> None:
         array_files.read_arrays(tmp_path / "a.npz", ("a", "b"))
     with pytest.raises(StoreError, match="the magic string is not correct"):
         array_files.read_array(tmp_path / "a.npz")
+
+
+def test_a_file_of_tensors_that_was_not_fetched(tiny_folder: Path, tmp_path: Path) -> None:
+    """A repository without its large files holds pointers in their places."""
+    shutil.copytree(tiny_folder, tmp_path / "m")
+    pointer = tmp_path / "m" / "model.safetensors"
+    pointer.write_text(
+        "version https://git-lfs.github.com/spec/v1\noid sha256:ab\nsize 123456789\n"
+    )
+    for read, error in (
+        (array_files.read_tensors, ValueError),
+        (array_files.read_rows, ValueError),
+        (lambda file: n_weights(file.parent), ModelError),
+        (read_weights, ModelError),
+    ):
+        with pytest.raises(error, match="a pointer of Git LFS.*git lfs pull"):
+            read(pointer)
 
 
 def test_what_was_written_is_read(tmp_path: Path) -> None:

@@ -26,6 +26,8 @@ FLOATS = ("float16", "bfloat16", "float32", "float64")
 LETTERS = {"F": "float", "BF": "bfloat", "I": "int", "U": "uint"}
 "begins the name of a type of numbers, by what begins it in `.safetensors` files"
 LARGEST = float(np.finfo(np.float32).max)
+LFS_POINTER = b"version https://git-lfs"
+"begins the text that a repository holds in the place of a large file"
 
 
 def read_array(path: Path, mapped: bool = False) -> np.ndarray:
@@ -106,6 +108,21 @@ def write_rows(path: Path, shape: Sequence[int], dtype: np.dtype, parts: Iterabl
     atomic_files.write_pieces(path, pieces())
 
 
+def why_unreadable(path: Path, otherwise: str) -> str:
+    """Why a file of tensors cannot be read, on one line: that it was not fetched, or `otherwise`.
+
+    Of a large file that was not fetched, a repository holds a pointer, which is text.
+    """
+    try:
+        with path.open("rb") as file:
+            is_pointer = file.read(len(LFS_POINTER)) == LFS_POINTER
+    except OSError:
+        is_pointer = False
+    if is_pointer:
+        return "it is a pointer of Git LFS, not the file itself; fetch it with: git lfs pull"
+    return otherwise
+
+
 def read_tensors(path: Path) -> "dict[str, Tensor]":
     """Tensors of a `.safetensors` file by name, all of them finite floating-point numbers.
 
@@ -117,7 +134,7 @@ def read_tensors(path: Path) -> "dict[str, Tensor]":
     try:
         tensors = load_file(path)
     except (SafetensorError, OSError) as error:
-        broken = ValueError(f"{path.name} cannot be read: {error}")
+        broken = ValueError(f"{path.name} cannot be read: {why_unreadable(path, str(error))}")
         raise atomic_files.exhausted(error) or broken from error
     for name, tensor in tensors.items():
         kind = str(tensor.dtype).removeprefix("torch.")
@@ -140,7 +157,7 @@ def read_rows(path: Path) -> dict[str, np.ndarray]:
     try:
         stored_tensors = deserialize(path.read_bytes())
     except (SafetensorError, OSError) as error:
-        broken = ValueError(f"{path.name} cannot be read: {error}")
+        broken = ValueError(f"{path.name} cannot be read: {why_unreadable(path, str(error))}")
         raise atomic_files.exhausted(error) or broken from error
     rows = {}
     for name, about in stored_tensors:

@@ -247,6 +247,8 @@ def _n_values(file: Path) -> int:
     """Number of values in a safetensors file, from its header."""
     from safetensors import SafetensorError, safe_open
 
+    from traitscope.array_files import why_unreadable
+
     count = 0
     try:
         with safe_open(file, framework="np") as tensors:
@@ -255,6 +257,7 @@ def _n_values(file: Path) -> int:
                 count += math.prod(tensors.get_slice(name).get_shape())
     except (SafetensorError, OSError) as error:
         raise ModelError(
-            f"{file} cannot be read; it is damaged, fetch it again: {error}"
+            f"{file} cannot be read; {why_unreadable(file, f'it is damaged ({error})')}; expected a"
+            " whole *.safetensors file; fetch it again"
         ) from error
     return count

@@ -93,9 +93,12 @@ def read_weights(file: Path) -> WeightFile:
     except OSError as error:
         raise unreadable(file.parent, error) from error
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        from traitscope.array_files import why_unreadable
+
+        damaged = f"it is damaged ({type(error).__name__}: {error})"
         raise ModelError(
-            f"{file} cannot be read; it is damaged ({type(error).__name__}: {error}); expected a"
-            " whole *.safetensors file; fetch the model again"
+            f"{file} cannot be read; {why_unreadable(file, damaged)}; expected a whole"
+            " *.safetensors file; fetch the model again"
         ) from error
 
 
