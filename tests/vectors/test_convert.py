@@ -140,7 +140,7 @@ def test_one_layer(pt: Path, tiny: Model, tiny_folder: Path) -> None:
         (["v.pt", "w.safetensors"], "expected --layers-are blocks (row 0 leaves block 0) or"),
         (["v.pt", "w.pt"], "suffix '.pt', which tells no format; expected one of"),
         (["v.pt", "v.pt", "--to", "agu18dec"], "would be written over; name another file"),
-        (["v.pt", "w.gguf", "--from", "pt"], "Expected one of"),
+        (["v.pt", "w.gguf", "--from", "pt"], "--from is 'pt'; expected auto, traitscope"),
         (["none.pt", "w.gguf"], "does not exist; name"),
         (["v.pt", "w.gguf", "--layer", "-1"], "--layer -1; expected 0 or more"),
         (["own.safetensors", "w.safetensors"], "is a vector file of Traitscope already; name"),

@@ -96,7 +96,7 @@ def test_rows_of_a_file_are_read_as_the_file_of_the_experiment_says(
     plain |= {"company": [], "data": {"rows": 8, "numbers": 2}}
     keys = {"map": ["prompt=q", "completion=a"]}
     for reading, says in (
-        ({}, "name the keys: reading: {map: [prompt=KEY, completion=KEY]}; all 5 rows"),
+        ({}, "{map: [prompt=KEY, completion=KEY]}, and of pairs rejected=KEY; all 5 rows"),
         (keys, "or leave all out: reading: {skip_bad: 2}"),
         ({"map": ["prompt=q"]}, "reading: {map: [prompt=q]} names no answer"),
         (keys | {"skip_bad": -1}, "skip_bad"),

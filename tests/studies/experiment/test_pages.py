@@ -78,7 +78,7 @@ def test_the_example_file_is_planned(
     file.write_text(text)
     plan = ok(tmp_path / "runs", "experiment", "plan", file).summary
     assert plan["claims"][1].endswith("than students of random like cat.")
-    assert plan["lacks"] == [] and "the power is" in plan["power"]
+    assert "1 stem (3)" in plan["lacks"][0] and "the power is" in plan["power"]
     assert plan["next"].startswith(f"traitscope experiment {file} ")
     hint = "a line for each stage: --all"
     assert hint in capsys.readouterr().out
