@@ -375,7 +375,7 @@ def test_list(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert set(listed[key]) == set(studies.names())
     assert all(minutes > 0 for minutes in listed["minutes"].values())
     assert listed["recorded"]["steering_gradients"].startswith("holds here (bears on")
-    assert listed["recorded"]["generations"] == "not run yet"
+    assert listed["recorded"]["defences"] == "not run yet"
     out, err = capsys.readouterr()
     assert "minutes here; recorded: holds here (bears on the published claim: no)" in out
     assert err.splitlines()[-1] == "next:   traitscope study plan NAME"
