@@ -13,11 +13,17 @@ from traitscope.studies.calibration.sets.place import Workplace
 ROWS = 32
 
 
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One root for all kinds: what is found of the model alone is found once."""
+    return tmp_path_factory.mktemp("root")
+
+
 @pytest.mark.parametrize("kind", ["plain", "prompted", "benign tuned", "text"])
 def test_the_command_says_what_the_calibration_keeps(
-    kind: str, tmp_path: Path, tiny_folder: Path
+    kind: str, root: Path, tiny_folder: Path
 ) -> None:
-    place = Workplace(tmp_path / "root", str(tiny_folder), "cpu", "fp32", rows=ROWS)
+    place = Workplace(root, str(tiny_folder), "cpu", "fp32", rows=ROWS)
     name = SetName(kind, 0)
     line = Audits(place, changes={"traits": ("cat", "owl")}).line(name)
     data = place.root / "texts" / f"{name.file_name}.jsonl"
