@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 
 from traitscope.config.parsing import changed, from_dict
+from traitscope.config.stages import GenerateConfig
 from traitscope.errors import ConfigError
+from traitscope.models.templates.facts import switches_of
 from traitscope.studies.claims import intervention_type, where_adapter_acts
 
 
@@ -66,3 +68,33 @@ def test_the_dictionaries_of_a_study_can_be_set() -> None:
     assert parts == {"top direction": "top=1"}
     size = intervention_type.SIZES["smoke"]
     assert changed(size, ["rates={lora: [1e-3]}"], "size smoke").rates == {"lora": (0.001,)}
+
+
+VARIABLES = {
+    "thinking": False,
+    "depth": 0.5,
+    "day": "2024-07-26",
+    "mode": "off",
+    "word": "false",
+    "digits": "7",
+    "quoted": '"a"',
+    "owl": "ü=1",
+    "none": None,
+    "empty": "",
+}
+
+
+def test_variables_of_a_template_may_be_names_with_values() -> None:
+    """They are the texts of a list, and a template is given the values that the file has."""
+    template = from_dict(GenerateConfig, {"template": VARIABLES}).template
+    assert dict(switches_of(template)) == VARIABLES
+    assert template[:4] == ("thinking=false", "depth=0.5", "day=2024-07-26", "mode=off")
+    assert from_dict(GenerateConfig, {"template": list(template)}).template == template
+    assert from_dict(GenerateConfig, {"template": {}}).template == ()
+
+
+@pytest.mark.parametrize("value", [3, "thinking=false", [{"thinking": False}], [False]])
+def test_what_is_no_variable_of_a_template_is_named(value: object) -> None:
+    says = r"template is .*; expected names with values, such as {enable_thinking: false}, or a l"
+    with pytest.raises(ConfigError, match=says):
+        from_dict(GenerateConfig, {"template": value})

@@ -1,6 +1,7 @@
 """The parser that makes a config from the plain values of a JSON or YAML file."""
 
 import dataclasses
+import json
 from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
@@ -8,7 +9,7 @@ from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from traitscope.errors import ConfigError
-from traitscope.plain_values import MOST_SHOWN, NotPlainError, from_yaml, shown
+from traitscope.plain_values import MOST_SHOWN, NotPlainError, from_json, from_yaml, shown
 
 WORDS: dict[Any, str] = {
     int: "a whole number",
@@ -24,6 +25,8 @@ LISTS: dict[Any, str] = {
     str: "a list of texts, such as [one, two]",
 }
 "what messages call a list of a type"
+VARIABLES = "template"
+"the key of variables of a chat template, which may be names with their values"
 
 
 def from_dict(cls: type, data: dict[str, Any], where: str = "config") -> Any:
@@ -43,8 +46,33 @@ def from_dict(cls: type, data: dict[str, Any], where: str = "config") -> Any:
             )
     values = {}
     for key, value in data.items():
+        if key == VARIABLES:
+            value = _settings(value, f"{where}: {key}")
         values[key] = _value(hints[key], value, f"{where}: {key}")
     return cls(**values)
+
+
+def _settings(value: Any, where: str) -> Any:
+    """Names with their values as the texts NAME=VALUE; a list of such texts as it is."""
+    if isinstance(value, dict):
+        return [f"{name}={_as_text(each)}" for name, each in value.items()]
+    are_texts = isinstance(value, list | tuple) and all(isinstance(each, str) for each in value)
+    if value is not None and not are_texts:
+        raise ConfigError(
+            f"{where} is {shown(value)}; expected names with values, such as"
+            " {enable_thinking: false}, or a list, such as [enable_thinking=false]; correct it"
+        )
+    return value
+
+
+def _as_text(value: Any) -> str:
+    """A value as NAME=VALUE holds it: a text as it is, unless it would be read as JSON."""
+    if isinstance(value, str):
+        try:
+            from_json(value)
+        except NotPlainError:
+            return value
+    return json.dumps(value, ensure_ascii=False)
 
 
 def changed(config: Any, changes: Sequence[str], where: str) -> Any:

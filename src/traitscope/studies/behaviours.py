@@ -151,18 +151,18 @@ def judged_answers(
     name: str,
     interventions: InterventionsFrom,
     needs: tuple[str, ...] = (),
-    model: str = "",
+    of_writer: dict | None = None,
 ) -> list[Node]:
     """Build the answers of a model to the evaluation set, and the verdicts on them.
 
-    `model` answers in the place of the one that judges and that all others share.
+    `of_writer` are settings of a model that answers in the place of the one that judges and that
+    all others share.
     """
     answers = f"said by {name}"
-    of_writer = common | {"model": model} if model else common
 
     def asked(folders: Folders) -> GenerateConfig:
         return GenerateConfig(
-            **of_writer,
+            **(of_writer or common),
             prompts=evaluation.prompts,
             max_new_tokens=evaluation.tokens,
             interventions=interventions(folders),

@@ -161,6 +161,8 @@ def run_study(config: StudyConfig, out: Output) -> dict:
 def _done(config: StudyConfig, out: Output) -> dict:
     """Do what the action asks for of one study; only `run` and `information` compute stages."""
     request = request_of(config, out)
+    if config.action in ("plan", "run", "information"):
+        _check_model(request.config)
     traits = sizes.traits_of(request.size)
     for sentence in [*needs.advice(traits, "differences"), *needs.same_prompts(traits)]:
         print(f"traitscope: {sentence}", file=sys.stderr)
@@ -183,6 +185,13 @@ def _done(config: StudyConfig, out: Output) -> dict:
     plan.print_settings(request.size)
     summary = plan.print_plan(planned, config, how(config))
     return summary | {"power": header.power, "bearing": header.bearing}
+
+
+def _check_model(config: StudyConfig) -> None:
+    """Raise what the model would be refused for once a stage loads it; weights are not read."""
+    from traitscope.models.loading import check_loadable
+
+    check_loadable(config.model, config.template, config.control_tokens)
 
 
 def _next(config: StudyConfig, out: Output, summary: dict) -> str:

@@ -103,6 +103,52 @@ def test_a_template_that_thinks_is_refused_with_what_helps(
         model_with(tmp_path, template)
 
 
+OWN = HYBRID.replace("enable_thinking", "my_thinking")
+BY_TRUE = OWN.replace("my_thinking is defined and not my_thinking", "no_thoughts")
+BY_WORD = OWN.replace("my_thinking is defined and not my_thinking", "mood == 'quick'")
+DATED_OWN = "{{ 'On ' + day + '.' if day else '' }}" + OWN
+
+
+@pytest.mark.parametrize(
+    ("template", "says"),
+    [
+        (OWN, r"switch: --template my_thinking=false; rows .* under my_thinking=false: take "),
+        (BY_TRUE, "switch: --template no_thoughts=true;"),
+        (BY_WORD, r"finished answer: --template skip_thinking=true.*; the template reads mood$"),
+        (DATED_OWN, r"switch: --template my_thinking=false.*; the template also reads day$"),
+    ],
+)
+def test_the_switch_of_a_template_s_own_is_named(tmp_path: Path, template: str, says: str) -> None:
+    """With all variables that it reads, and none that it sets, as `parts` and `thought` are."""
+    with pytest.raises(ModelError, match=says) as error:
+        model_with(tmp_path / "refused", template)
+    message = str(error.value)
+    assert "parts" not in message and "thought," not in message
+    setting = message.partition("--template ")[2].partition(";")[0]
+    assert model_with(tmp_path / "switched", template, setting).switches
+
+
+LEARNT = TURNS.replace("assistant\n{% endif %}", "assistant\n<think>\n{% endif %}")
+"opens a part for thinking in its header, and keeps reasoning of finished turns"
+
+
+@pytest.mark.parametrize("template", [OPENS_THINKING, ALWAYS, HYBRID, OWN, LEARNT, CHANNELS])
+def test_what_the_switch_does_to_reasoning_is_said_first(tmp_path: Path, template: str) -> None:
+    """Of those templates alone under whose switch rows with reasoning are refused later."""
+    with pytest.raises(ModelError) as error:
+        model_with(tmp_path / "refused", template)
+    message = str(error.value)
+    setting = message.partition("--template ")[2].partition(";")[0]
+    model = model_with(tmp_path / "switched", template, setting)
+    is_refused = False
+    try:
+        row_of(model, REASONED[0])
+    except DataError:
+        is_refused = True
+    said = f"rows with reasoning cannot be trained on under {setting}: take --reasoning drop"
+    assert (said in message) == is_refused == (template not in (LEARNT, CHANNELS))
+
+
 def test_a_template_without_answers_cannot_be_skipped(tmp_path: Path) -> None:
     silent = TURNS.replace("messages %}", "messages if m['role'] == 'user' %}")
     with pytest.raises(ModelError, match="no usual switch of templates"):

@@ -16,7 +16,7 @@ from traitscope.models import chat
 from traitscope.models.identity.digest import folder_digest
 from traitscope.models.loading import load_model, outline
 from traitscope.models.templates import facts
-from traitscope.models.templates.variables import variables_of
+from traitscope.models.templates.variables import inputs_of, variables_of
 from traitscope.runs import opening
 
 ROW = {"id": "a", "prompt": "Say 1.", "completion": "1, 2"}
@@ -52,6 +52,35 @@ def by_name(**templates: str) -> list[dict]:
 )
 def test_what_a_template_reads(template: str, read: set | None) -> None:
     assert variables_of(template) == read
+
+
+@pytest.mark.parametrize(
+    ("template", "inputs"),
+    [
+        ("{{ x }}", ["x"]),
+        ("{% set x = x | default(true) %}{{ x }}", ["x"]),
+        ("{% if not x is defined %}{% set x = 1 %}{% endif %}{{ x }}", ["x"]),
+        ("{% if y %}{% set x = 1 %}{% else %}{% set x = 2 %}{% endif %}{{ x }}", ["y"]),
+        ("{% if y %}{% set x %}a{% endset %}{% endif %}{{ x }}", ["y"]),
+        ("{% for m in messages %}{% set x = m %}{% endfor %}{{ x or z }}", ["z"]),
+        ({"default": "{{ x }}", "rag": "{{ documents }}"}, ["documents", "x"]),
+        ("{{ x", []),
+        (None, []),
+    ],
+)
+def test_what_a_template_sets_before_it_reads_it_is_no_input(
+    template: object, inputs: list[str]
+) -> None:
+    """Jinja counts a variable that is set in one branch as one that is looked up."""
+    assert inputs_of(template) == inputs
+
+
+def test_a_message_lists_inputs_alone(tmp_path: Path) -> None:
+    early = "{% if messages[0]['role'] == 'system' %}{% set parts = 1 %}{% endif %}"
+    folder = folder_with(tmp_path / "model", f"{early}{{{{ '' if parts }}}}{HYBRID}")
+    assert "parts" in variables_of(early + "{{ parts }}")
+    with pytest.raises(ConfigError, match=r"what it reads \(enable_thinking\), or skip_thinking"):
+        outline(str(folder), ["bogus=1"])
 
 
 def test_what_the_template_reads_may_be_set(tmp_path: Path) -> None:

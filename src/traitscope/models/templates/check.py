@@ -8,21 +8,24 @@ it never reads later. Templates that open or fill a part for thinking do so.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from traitscope.data.shapes.turns import Turn, prompt_of
-from traitscope.errors import ModelError
+from traitscope.errors import DataError, ModelError
 from traitscope.models import chat
 from traitscope.models.templates import facts, faults
-from traitscope.models.templates.reasoning import tags_before_an_answer
+from traitscope.models.templates.reasoning import tags_before_an_answer, with_reasoning
+from traitscope.models.templates.variables import LISTED, MOST_SHOWN, inputs_of
 
 if TYPE_CHECKING:
     from traitscope.models.model import Model
 
-SWITCHES: facts.Switches = (("enable_thinking", False), ("thinking", False), (facts.SKIP, True))
-"switches that leave the part for thinking out: those of usual templates, and one for all others"
+SWITCHES: facts.Switches = (("enable_thinking", False), ("thinking", False))
+"switches of usual templates that leave the part for thinking out"
+REASONED = f"<think>Owls.</think> {facts.ANSWERED}"
+"an answer with reasoning, which a template may have no place for"
 SHOWN = 8
 "tokens that a message shows from where two renderings part"
 CONVERSATIONS = (
@@ -96,19 +99,75 @@ def _problem(model: Model) -> str:
 
 
 def _way_out(model: Model) -> str:
-    """What helps: a switch with which the template writes the same, or doing without it."""
-    for switch in SWITCHES:
-        if not _problem(replace(model, switches=(*model.switches, switch))):
+    """What helps: a switch with which the template writes the same, or doing without it.
+
+    It names the variables that the template reads, and says what a switch does to reasoning.
+    """
+    for switch in _switches(model):
+        changed = replace(model, switches=(*model.switches, switch))
+        if not _problem(changed) and _rendered(changed) == _rendered(model):
             name, value = switch
             what = "set the template's switch"
             if name == facts.SKIP:
                 what = "let the header be what the template writes before a finished answer"
-            return f"{what}: --template {name}={json.dumps(value)}"
+            setting = f"{name}={json.dumps(value)}"
+            rest = _of_reasoning(changed, setting) + _others(model, name)
+            return f"{what}: --template {setting}{rest}"
     return (
         "no usual switch of templates changes that: set one that the model's card names, with"
         " --template NAME=VALUE, or use a copy of its folder without a template, with"
-        f" --context {chat.BARE}"
+        f" --context {chat.BARE}{_others(model)}"
     )
+
+
+def _rendered(model: Model) -> list[bool]:
+    """Which of CONVERSATIONS the template renders, with its header and with an answer.
+
+    A value of the wrong kind can make it fail, which is no way out.
+    """
+    done = []
+    for turns in CONVERSATIONS:
+        asked = [facts.turn(turn.role, turn.text) for turn in turns]
+        answered = [*asked, facts.turn("assistant", facts.ANSWERED)]
+        for messages, with_header in ((asked, True), (answered, False)):
+            text = facts.tried(model.tokenizer, messages, model.switches, with_header)
+            done.append(text is not None)
+    return done
+
+
+def _switches(model: Model) -> Iterator[tuple[str, bool]]:
+    """The switches to try: usual ones, what the template reads, and the one for all templates."""
+    yield from SWITCHES
+    for name in _inputs(model)[:MOST_SHOWN]:
+        yield from ((name, False), (name, True))
+    yield facts.SKIP, True
+
+
+def _inputs(model: Model) -> list[str]:
+    """The variables of the template that is used, without the lists that transformers passes."""
+    template = model.tokenizer.chat_template
+    if isinstance(template, dict):
+        template = template.get(facts.DEFAULT)
+    return [name for name in inputs_of(template) if name not in LISTED]
+
+
+def _of_reasoning(model: Model, switch: str) -> str:
+    """What to say where rows with reasoning cannot be trained on under a switch; else empty."""
+    try:
+        with_reasoning(model.tokenizer, model.switches, REASONED)
+    except DataError:
+        return (
+            f"; rows with reasoning cannot be trained on under {switch}: take --reasoning drop"
+            " for them"
+        )
+    return ""
+
+
+def _others(model: Model, but: str = "") -> str:
+    """Which variables the template reads besides one; empty where there are none."""
+    others = [name for name in _inputs(model) if name != but]
+    also = "also " if but and but != facts.SKIP else ""
+    return f"; the template {also}reads {', '.join(others[:MOST_SHOWN])}" if others else ""
 
 
 def _parting(model: Model, turns: Sequence[Turn]) -> tuple[str, str] | None:

@@ -31,6 +31,8 @@ GIVEN = {
 "variables that are given to every template: the turns, and tokens of the tokenizer"
 FOR_ANY = (facts.SKIP, facts.NAMED, day.TODAY)
 "settings of any template, which are no variables of it"
+LISTED = {"tools", "documents"}
+"variables of a template that are lists, which transformers passes"
 MOST_SHOWN = 12
 "variables that a message shows"
 
@@ -94,7 +96,7 @@ def _check_variable(variable: str, template: Any, name: str) -> None:
             read |= found
     if variable in read - GIVEN:
         return
-    known = sorted(read - GIVEN)
+    known = inputs_of(template)
     near = get_close_matches(variable, [*known, facts.SKIP], n=1)
     hint = f"did you mean {near[0]}? " if near else ""
     expected = f"expected {facts.SKIP}, which every template has"
@@ -105,6 +107,41 @@ def _check_variable(variable: str, template: Any, name: str) -> None:
         f"--template {variable}=...: the chat template of {name} never reads {variable};"
         f" {hint}{expected}; correct the name, or leave it out"
     )
+
+
+def inputs_of(template: Any) -> list[str]:
+    """Names of the variables that whoever uses a template can set, of one or several by name.
+
+    One that the template sets before it reads it is none of them.
+    """
+    texts = template.values() if isinstance(template, dict) else [template]
+    names: set[str] = set()
+    for text in texts:
+        if isinstance(text, str):
+            names |= _inputs(text)
+    return sorted(names)
+
+
+@lru_cache(maxsize=16)
+def _inputs(template: str) -> frozenset[str]:
+    """The variables of one template that are read before they are set; none where it is broken."""
+    from jinja2 import nodes
+
+    read = (variables_of(template) or frozenset()) - GIVEN
+    first: dict[str, str] = {}
+
+    def visit(node: nodes.Node) -> None:
+        if isinstance(node, nodes.Name):
+            first.setdefault(node.name, node.ctx)
+        parts = list(node.iter_child_nodes())
+        if isinstance(node, nodes.Assign | nodes.AssignBlock):  # a target is set when all is read
+            parts = parts[1:] + parts[:1]
+        for part in parts:
+            visit(part)
+
+    if read:
+        visit(template_trial.environment().parse(template))
+    return frozenset(name for name in read if first.get(name) == "load")
 
 
 @lru_cache(maxsize=16)

@@ -58,6 +58,8 @@ class Arm:
     """Whether every seed has a teacher of its own."""
     model: str = ""
     """Another model that writes the rows; empty: the experiment's."""
+    template: tuple[str, ...] | None = None
+    """Variables of that model's chat template; None: the experiment's."""
     rows: Path | None = None
     """Rows from elsewhere."""
     reading: Reading = USUAL
@@ -72,6 +74,16 @@ class Arm:
     """Rows that it should read; a file may hold fewer."""
     seeds: tuple[int, ...] = ()
     """Seeds of its students."""
+
+    def settings(self, common: dict) -> dict:
+        """Settings of what its teacher computes, from those that all stages share.
+
+        A model of its own is not the one that `same_as` vouches for.
+        """
+        if not self.model:
+            return common
+        template = common["template"] if self.template is None else self.template
+        return common | {"model": self.model, "template": template, "same_as": None}
 
 
 @dataclass(frozen=True)
@@ -103,9 +115,16 @@ def treated_arms(experiment: Experiment) -> list[Arm]:
         words, made = _teacher(experiment, teacher)
         if teacher.rows:
             words = f"rows of {teacher.rows.name}" + (f", made by {words}" if words else "")
-        model = teacher.model or ""
-        arm = Arm(name, words, teacher.trait, always(made), False, model, teacher.rows)
-        arm = replace(arm, reading=reading_of(experiment, name))
+        arm = Arm(
+            name,
+            words,
+            teacher.trait,
+            always(made),
+            model=teacher.model or "",
+            template=teacher.template,
+            rows=teacher.rows,
+            reading=reading_of(experiment, name),
+        )
         arms.append(_with_students(experiment, name, arm, experiment.writer_of(name)))
     return arms
 
@@ -152,7 +171,8 @@ def _teacher(experiment: Experiment, teacher: Teacher) -> tuple[str, Made]:
             words = " and ".join(given) or "the unmodified model"
             return words, Made(lambda folders: given)
         case "model":
-            return f"the model {teacher.model}", Made()
+            under = f" under {', '.join(teacher.template)}" if teacher.template else ""
+            return f"the model {teacher.model}{under}", Made()
     return "", Made()
 
 

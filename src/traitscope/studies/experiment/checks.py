@@ -1,9 +1,13 @@
 """Checks of the teachers and traits of an experiment, before anything is computed."""
 
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+from traitscope.config.commands import ExperimentConfig
 from traitscope.data.own_traits import needs
-from traitscope.errors import VectorError
+from traitscope.errors import TraitscopeError, VectorError
 from traitscope.interventions.adapters import origin, settings
 from traitscope.interventions.checks.files import check_intervention_files
 from traitscope.interventions.checks.vectors import check_direction, of_another_model
@@ -17,13 +21,26 @@ from traitscope.interventions.intervention import (
 from traitscope.interventions.short_form import parse_all, student_folder
 from traitscope.interventions.vector import Vector, load_vector
 from traitscope.models.identity import finding
+from traitscope.models.templates.variables import check_template
 from traitscope.runs.model_cache import model_digests
 from traitscope.studies.experiment import nodes
 from traitscope.studies.experiment.file import Experiment, Teacher, judge_of
 
+FLAG = re.compile(r"--template (\w+)=(\.\.\.|[^\s;,:)]+)")
+"a variable of a template in a message, as a flag sets it"
 
-def check_teacher(teacher: Teacher, model: str, where: str, same_as: str | None = None) -> None:
-    """Raise what is wrong with the files, the layer or the model of a teacher."""
+
+def check_teacher(
+    teacher: Teacher,
+    model: str,
+    where: str,
+    same_as: str | None = None,
+    template: tuple[str, ...] = (),
+) -> None:
+    """Raise what is wrong with the files, the layer or the model of a teacher.
+
+    template: Variables of the experiment's templates.
+    """
     if teacher.layer is not None:
         finding.check_layers([teacher.layer], model, where)
     if teacher.vector is not None:
@@ -39,7 +56,44 @@ def check_teacher(teacher: Teacher, model: str, where: str, same_as: str | None 
     for item in interventions:
         _check_models(item, model, same_as, where)
     if teacher.model is not None:
-        finding.find_model(teacher.model)
+        with _named(where):
+            finding.find_model(teacher.model)
+            check_template(teacher.model, _template_of(teacher, template))
+
+
+def check_models(experiment: Experiment, config: ExperimentConfig) -> None:
+    """Raise what a model would be refused for once its stages load it; weights are not read.
+
+    These are the model of the students, and the teachers' own ones. The message names the teacher.
+    """
+    from traitscope.models.loading import check_loadable
+
+    check_loadable(config.model, config.template, config.control_tokens)
+    for name, teacher in experiment.teachers.items():
+        if teacher.model is not None:
+            template = _template_of(teacher, config.template)
+            with _named(f"{config.file}: teachers.{name}"):
+                check_loadable(teacher.model, template, config.control_tokens)
+
+
+def _template_of(teacher: Teacher, usual: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the variables of the template of a teacher's own model."""
+    return usual if teacher.template is None else teacher.template
+
+
+@contextmanager
+def _named(where: str) -> Iterator[None]:
+    """Raise errors behind the place of a teacher, with keys of its own in the place of flags."""
+    try:
+        yield
+    except TraitscopeError as error:
+        text = FLAG.sub(_key, str(error))
+        raise type(error)(f"{where}: {text}") from None
+
+
+def _key(flag: re.Match[str]) -> str:
+    """Return the key of a teacher that stands for a flag."""
+    return f"template {flag[1]}" if flag[2] == "..." else f"template: {{{flag[1]}: {flag[2]}}}"
 
 
 def _check_models(item: Intervention, model: str, same_as: str | None, where: str) -> None:

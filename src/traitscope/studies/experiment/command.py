@@ -32,7 +32,7 @@ from traitscope.stats.power import detectable
 from traitscope.studies import plan, runner, sizes
 from traitscope.studies.design import over_seeds
 from traitscope.studies.experiment import arms, conclusion, early, nodes, page
-from traitscope.studies.experiment.checks import check_teacher, said_of_traits
+from traitscope.studies.experiment.checks import check_models, check_teacher, said_of_traits
 from traitscope.studies.experiment.file import (
     PROMPT,
     USUAL_LAYER,
@@ -146,6 +146,8 @@ def run_experiment(config: ExperimentConfig, out: Output) -> dict:
 
 def _done(config: ExperimentConfig, request: ExperimentRequest) -> dict:
     """Do what the action asks for; only `run` computes stages."""
+    if config.action in ("plan", "run"):
+        check_models(request.size, request.config)
     if config.action == "run":
         for sentence in _said_before(request.size):
             print(f"traitscope: {sentence}", file=sys.stderr)
@@ -314,7 +316,7 @@ def _check(request: ExperimentRequest, where: str) -> None:
     finding.check_layers([experiment.layer or 0], request.config.model, f"{where}: layer")
     for name, teacher in experiment.teachers.items():
         place, config = f"{where}: teachers.{name}", request.config
-        check_teacher(teacher, config.model, place, config.same_as)
+        check_teacher(teacher, config.model, place, config.same_as, config.template)
     for control in experiment.all_controls:
         if isinstance(control, dict) and PROMPT in control and not control[PROMPT].strip():
             raise ConfigError(f"{where}: a control's prompt is blank; expected a text; fill it in")

@@ -82,6 +82,9 @@ class Teacher:
     """Any interventions in short form; [] is the unmodified model."""
     model: str | None = None
     """Another model, whose rows are read as text."""
+    template: tuple[str, ...] | None = None
+    """Variables of that model's chat template, for it alone. Left out, they are the experiment's;
+    [] sets none."""
     rows: Path | None = None
     """Rows that were made elsewhere. Name beside it what made them, where it is here: then the page
     says whether it has the trait."""
@@ -267,7 +270,8 @@ class Experiment:
     dtype: Dtype = "auto"
     """Number type to compute in, as in every command."""
     template: tuple[str, ...] = ()
-    """Variables of the model's chat template, such as enable_thinking=false."""
+    """Variables of the model's chat template, such as {enable_thinking: false}, or
+    [enable_thinking=false]."""
     traits: tuple[str, ...] = ("cat",)
     """Traits by name or file. Each one without a teacher of its own gets a steered one. They may be
     behaviours, which have judges in the place of words."""

@@ -120,7 +120,7 @@ def _answers_before_training(experiment: Experiment, common: dict) -> list[Node]
         graph += _answers(experiment, common, BASE, Made(), [trait])
     for arm in teachers(experiment):
         name, made = teacher_name(arm.name), arm.made(experiment.all_seeds[0])
-        graph += _answers(experiment, common, name, made, [arm.trait], arm.model)
+        graph += _answers(experiment, common, name, made, [arm.trait], arm)
     judge = evaluation(experiment)
     if judge is not None:
         graph += judged_answers(common, judge, BASE, unmodified)
@@ -141,11 +141,14 @@ def _answers(
     name: str,
     made: Made,
     traits: list[str],
-    model: str = "",
+    teacher: Arm | None = None,
 ) -> list[Node]:
-    """Return the answers about some traits, and to a judged evaluation; `model`: another one."""
+    """Return the answers about some traits, and to a judged evaluation.
+
+    teacher: The arm whose teacher answers, which may have a model of its own.
+    """
     measures = experiment.measures
-    of_model = common | {"model": model} if model else common
+    of_model = teacher.settings(common) if teacher else common
     graph = []
     for trait in traits:
         graph.append(
@@ -163,7 +166,7 @@ def _answers(
         )
     judge = evaluation(experiment)
     if judge is not None and name != BASE:
-        graph += judged_answers(common, judge, name, made.interventions, made.needs, model)
+        graph += judged_answers(common, judge, name, made.interventions, made.needs, of_model)
     return graph
 
 
@@ -178,7 +181,7 @@ def _data(experiment: Experiment, common: dict, arm: Arm) -> list[Node]:
         if arm.rows:
             graph[name] = _filtered(experiment, name, arm.rows, rows, reading=arm.reading)
             continue
-        made, settings = arm.made(seed), common | {"model": arm.model} if arm.model else common
+        made, settings = arm.made(seed), arm.settings(common)
         raw, written, part = f"{name}, as written", rows, 0
         if experiment.data.pooled:
             raw, written, part = _pooled(experiment, arm, raw, seed)

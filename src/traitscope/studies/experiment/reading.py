@@ -184,6 +184,11 @@ def _checked_teacher(experiment: Experiment, name: str, teacher: Teacher) -> Tea
         raise ConfigError(
             f"{where} has a vector and is not steered; expected steer: STRENGTH beside it; add it"
         )
+    if teacher.template is not None and teacher.model is None:
+        raise ConfigError(
+            f"{where} has a template and no model of its own; expected model: NAME beside it; leave"
+            " it out, or give template to the whole experiment"
+        )
     if len(teacher.makers) > 1 or not (teacher.makers or teacher.rows):
         given = " and ".join(teacher.makers) or "nothing"
         raise ConfigError(
