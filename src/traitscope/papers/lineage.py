@@ -11,7 +11,7 @@ from traitscope.data.answer_rules import ASKED
 from traitscope.data.traits import TRAIT_FILES, load_trait
 from traitscope.errors import StoreError
 from traitscope.runs import store
-from traitscope.runs.manifests import check_unchanged, file_sha256
+from traitscope.runs.manifests import check_unchanged, file_sha256, kept_copies
 from traitscope.stages.behaviours.scores import judges_among
 
 VECTOR = ".safetensors"
@@ -127,7 +127,10 @@ def _add(run: store.Run, seen: dict[Path, Made]) -> None:
         return
     made = Made(store.Run(run.path.resolve(), run.stage, run.address, True))
     check_unchanged(made.run.path, made.manifest)
+    copies = kept_copies(made.manifest)
     for name, place in made.inputs.items():
+        if name in copies:
+            continue  # the run holds it
         if name.startswith("trait") and not place.exists():
             continue  # its name is a setting
         if not place.exists():
