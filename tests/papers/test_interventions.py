@@ -138,3 +138,17 @@ def test_what_acted_in_training_is_said(
         said = " ".join(each.text for each in changes.elsewhere(behind([load_run(run)])))
         assert f"In the stage train, {text}" in said, said
         assert vector in changes.said_of(Made(load_run(run)))
+
+
+def test_what_stands_in_the_weights_of_an_exported_model_is_said(
+    root: Path, tmp_path: Path, evil: Path, trait: tuple[object, ...]
+) -> None:
+    """A model that `export` wrote brings the run that says what was done to it."""
+    words = f"steer:{evil},layers=1,alpha=0.5"
+    made = ok(root, "export", *trait[:2], "--interventions", words).run
+    run = ok(root, "measure", "--model", made / "model", *trait[2:]).run
+    text, rows = reported(root, run, tmp_path / "paper")
+    said = f"the vector evil {digest(evil)} added behind block 1 at all tokens with strength 0.5"
+    assert f"In the stage export, the model was under {said} mean residual norms." in text
+    assert f"{made.name} (digest" in text
+    assert [row["model"] for row in rows if row["stage"] == "measure"] == [made.name]

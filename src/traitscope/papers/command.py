@@ -22,7 +22,7 @@ from traitscope.papers import recomputed, sealed
 from traitscope.papers.bibliography import bibtex
 from traitscope.papers.contents import Contents
 from traitscope.papers.folder import INDEX, write_report
-from traitscope.papers.lineage import Made, behind
+from traitscope.papers.lineage import Made, behind, model_name
 from traitscope.papers.methods import as_latex, as_markdown, keys_of, sentences
 from traitscope.papers.together import put_together
 from traitscope.papers.wording.basics import listed
@@ -88,17 +88,18 @@ def contents_of(runs: Sequence[Made], score: str) -> Contents:
 
 def runs_table(made: Sequence[Made], reported: Sequence[Made]) -> Table:
     """Return every run behind a report: its side in a comparison, and how its model was changed."""
-    found: dict[Path, list[str]] = {}
+    sides_of: dict[Path, list[str]] = {}
     for run in reported:
         for place, side in sides(run).items() if run.run.stage == "compare" else ():
-            found.setdefault(place, []).append(side)
+            sides_of.setdefault(place, []).append(side)
     rows = []
     for run in made:
-        side = listed(found.get(run.run.path, ()))
-        model = Path(run.settings.get("model") or "").name
-        about = (run.run.stage, run.run.path.name, side, run.run.digest[:DIGEST], model)
+        side = (listed(sides_of.get(run.run.path, ())),) if sides_of else ()
+        model = model_name(run.settings.get("model") or "")
+        about = (run.run.stage, run.run.path.name, *side, run.run.digest[:DIGEST], model)
         rows.append((*about, said_of(run)))
-    header = ("stage", "run", "side", "digest of its outputs", "model", "interventions")
+    about_side = ("side",) if sides_of else ()
+    header = ("stage", "run", *about_side, "digest of its outputs", "model", "interventions")
     caption = "traitscope show RUN verifies a run and prints what it was made from."
     return Table(RUNS, "Runs", caption, header, tuple(rows))
 

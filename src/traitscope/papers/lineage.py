@@ -110,6 +110,19 @@ def _stem(trait: str) -> str:
     return Path(trait).stem if trait.endswith(TRAIT_FILES) else trait
 
 
+def model_name(model: str) -> str:
+    """The name of a model as sentences have it; of one that lies in a run, the run's name."""
+    folder = _run_of_model(model)
+    return Path(model).name if folder is None else folder.name
+
+
+def _run_of_model(model: Any) -> Path | None:
+    """The run that a model's folder lies in, such as one of `export`; None for any other."""
+    if not isinstance(model, str) or not Path(model).is_dir():
+        return None
+    return store.run_folder(Path(model).resolve())
+
+
 def behind(runs: Sequence[store.Run]) -> list[Made]:
     """Return the runs and all runs that they were made from, each once, inputs first.
 
@@ -141,4 +154,7 @@ def _add(run: store.Run, seen: dict[Path, Made]) -> None:
         folder = store.run_folder(place)
         if folder is not None:
             _add(store.load_run(folder), seen)
+    exported = _run_of_model(made.settings.get("model"))
+    if exported is not None:  # what was done to a model may stand in its weights
+        _add(store.load_run(exported), seen)
     seen[made.run.path] = made

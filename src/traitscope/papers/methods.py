@@ -1,12 +1,11 @@
 """A methods paragraph: how numbers were made, in sentences that say what the manifests hold."""
 
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 
 from traitscope.models.bundled import EMBEDDED
 from traitscope.papers.bibliography import keys_in
 from traitscope.papers.contents import Contents
-from traitscope.papers.lineage import Made
+from traitscope.papers.lineage import Made, model_name
 from traitscope.papers.wording import changes, measurements, networks, stages, training_data
 from traitscope.papers.wording.basics import Sentence, listed
 from traitscope.papers.wording.changes import DIGEST
@@ -65,7 +64,7 @@ def _models(made: Sequence[Made]) -> list[Sentence]:
         digest = run.manifest.get("model")
         if digest:
             models[digest] = run.settings["model"]
-    texts = [f"{Path(name).name} (digest {digest[:DIGEST]})" for digest, name in models.items()]
+    texts = [f"{model_name(name)} (digest {digest[:DIGEST]})" for digest, name in models.items()]
     if not texts:
         return []
     keys = ("allal2025smollm2",) if EMBEDDED in models.values() else ()

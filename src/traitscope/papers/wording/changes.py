@@ -29,6 +29,8 @@ SAID = (
     ("measure", "interventions"),
 )
 "stages and settings whose own sentences say how models were changed"
+FACTORS = {"interventions": "scale", "ablate": "ablate_strength"}
+"settings of `export` that interventions are multiplied by"
 NAMED = 4
 "students that a sentence names; of more it gives the number"
 
@@ -204,15 +206,28 @@ def elsewhere(made: Sequence[Made]) -> list[Sentence]:
     """What was done to models in stages whose own sentences do not say it."""
     said: dict[str, None] = {}
     for setting in TAUGHT:
-        runs = [run for run in made if is_taught(setting, run.settings.get(setting))]
-        runs = [run for run in runs if run.settings[setting] and not _has_words(run, setting)]
-        for group in replicates(runs, lambda run: run.run.stage, setting):
-            who = f"In the stage {group[0].run.stage}"
-            text = (
-                f"{who}, {ACTED.get(setting, 'the model was under')} {changes_of(group, setting)}."
-            )
-            said[text] = None
+        runs = []
+        for run in made:
+            items = run.settings.get(setting)
+            if items and is_taught(setting, items) and not _has_words(run, setting):
+                runs.append(run)
+        acted = ACTED.get(setting, "the model was under")
+        for group in replicates(
+            runs, lambda run: (run.run.stage, _factor(run.settings, TAUGHT)), setting
+        ):
+            times = _factor(group[0].settings, (setting,))
+            changed = changes_of(group, setting)
+            said[f"In the stage {group[0].run.stage}, {acted} {changed}{times}."] = None
     return list(map(Sentence, said))
+
+
+def _factor(settings: Mapping[str, Any], of: Iterable[str]) -> str:
+    """What interventions of some settings are multiplied by, in words; empty for 1."""
+    words = ""
+    for name in of:
+        factor = settings.get(FACTORS.get(name, ""), 1)
+        words += f", times {shown(factor)}" if factor != 1 else ""
+    return words
 
 
 def _has_words(run: Made, setting: str) -> bool:
