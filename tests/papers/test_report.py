@@ -17,9 +17,10 @@ from paper_runs import run_named
 from traitscope.comparison.compare import compare
 from traitscope.comparison.page import comparison_tables
 from traitscope.config.stages import FilterRules
-from traitscope.papers import bibliography, stage_sentences, training_data
+from traitscope.papers import bibliography
 from traitscope.papers.folder import INDEX, write_report
 from traitscope.papers.lineage import Made, behind
+from traitscope.papers.wording import measurements, stages, training_data
 from traitscope.reporting.tables import shown
 from traitscope.runs.store import load_run
 
@@ -322,7 +323,7 @@ def test_a_broken_index_is_refused(tmp_path: Path) -> None:
     ],
 )
 def test_rows_are_said_to_be_kept_as_they_were(rules: FilterRules, text: str) -> None:
-    assert stage_sentences.kept_by(vars(rules)) == text
+    assert stages.kept_by(vars(rules)) == text
 
 
 def test_traits_are_named_as_in_tables_and_judges_with_their_question(
@@ -335,20 +336,20 @@ def test_traits_are_named_as_in_tables_and_judges_with_their_question(
     behaviour |= {"name": "needy", "judges": ["likelihood", "refusal"], "judge_question": question}
     needy = write_yaml(tmp_path / "j9.yaml", behaviour)
     vectors = ok(root, "extract", *model, "--traits", owl, needy, "cat", "--no-stem").run
-    (said,) = stage_sentences.vectors(behind([load_run(vectors)]))
+    (said,) = stages.vectors(behind([load_run(vectors)]))
     assert "The vector of a trait (needy, owl and cat) is the mean" in said.text
     measured = ok(root, "measure", *model, "--trait", owl).run
-    (said,) = stage_sentences.measures(behind([load_run(measured)]))
+    (said,) = measurements.measures(behind([load_run(measured)]))
     assert "the questions of the trait owl (positive" in said.text and "judge" not in said.text
     words = ("--samples 1 --max-new-tokens 4 --trait", needy)
     judged = ok(root, "measure", *model, *words).run
-    (said,) = stage_sentences.measures(behind([load_run(judged)]))
+    (said,) = measurements.measures(behind([load_run(judged)]))
     assert "the questions of the trait needy (positive" in said.text
     assert said.text.endswith(
         f", which judges likelihood and refusal read with the question “{question}”."
     )
     needy.write_text("changed")
-    (said,) = stage_sentences.measures(behind([load_run(judged)]))
+    (said,) = measurements.measures(behind([load_run(judged)]))
     assert said.text.endswith(", which judges likelihood and refusal read.")
 
 
@@ -365,7 +366,7 @@ def test_replicates_are_one_sentence_with_their_seeds(tmp_path: Path, tiny_folde
         rows.append(made.run)
         training = ("--epochs 1 --rank 2 --seed", seed)
         students.append(ok(root, "train", *model, *training, "--data", made.run).run)
-    written = [said.text for said in stage_sentences.rows(behind(list(map(load_run, rows))))]
+    written = [said.text for said in stages.rows(behind(list(map(load_run, rows))))]
     assert ["strengths 0.5 and 0.75 mean" in text for text in written] == [True, False]
     assert "seeds 1 and 2" in written[0] and "strength 0.9 mean" in written[1]
     learnt = [said.text for said in training_data.sentences(behind(list(map(load_run, students))))]

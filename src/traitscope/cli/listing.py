@@ -249,8 +249,8 @@ def _in_words(item: dict[str, Any], inputs: dict[str, dict]) -> str:
     if kind == "WeightNoise":
         return f"noise {item['sd']:g}"
     path = Path(inputs[_input(item)]["path"])
-    if kind == "Adapter":
-        return path.name
+    if kind == "Adapter":  # a run, or the file that stands for a folder from elsewhere
+        return path.parent.name if path.suffix == ".safetensors" else path.name
     blocks = "+".join(map(str, item["layers"])) or "all"
     strength = f" {item['alpha']:g}" if "alpha" in item else ""
     return f"{kind.lower()} {path.stem}{strength} at {blocks}"

@@ -110,6 +110,8 @@ def run_show(config: ShowConfig, out: Output) -> dict:
         run = store.load_run(config.run)
         typed = _typed(run)
         print(f"settings: {typed}")
+        for sentence in lineage.edited_since(config.run):
+            print(sentence)
         for line in (*printed.lines(run, printed.numbers_of(run)), *printed.said(run)):
             print(line)
         _print_remarks(run)

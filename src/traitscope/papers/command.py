@@ -12,6 +12,7 @@ The same runs give the same bytes.
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from traitscope.config.commands import ReportConfig
@@ -21,15 +22,20 @@ from traitscope.papers import recomputed, sealed
 from traitscope.papers.bibliography import bibtex
 from traitscope.papers.contents import Contents
 from traitscope.papers.folder import INDEX, write_report
-from traitscope.papers.lineage import Made, behind
+from traitscope.papers.lineage import Made, behind, model_name
 from traitscope.papers.methods import as_latex, as_markdown, keys_of, sentences
 from traitscope.papers.together import put_together
+from traitscope.papers.wording.basics import listed
+from traitscope.papers.wording.changes import DIGEST, said_of
+from traitscope.papers.wording.measurements import sides
 from traitscope.reporting.drawing import standalone
 from traitscope.reporting.latex import latex_figures, latex_tables
 from traitscope.reporting.markdown import markdown_table
-from traitscope.reporting.tables import table_csv
+from traitscope.reporting.tables import Table, table_csv
 from traitscope.runs import store
 
+RUNS = "runs"
+"name of the table of all runs behind a report"
 ALONE = ("measure", "compare", "study", "experiment", "train", "decision")
 "stages that are reported"
 
@@ -80,6 +86,24 @@ def contents_of(runs: Sequence[Made], score: str) -> Contents:
     return sealed.measured(run) if run.run.stage == "measure" else sealed.audited(run)
 
 
+def runs_table(made: Sequence[Made], reported: Sequence[Made]) -> Table:
+    """Return every run behind a report: its side in a comparison, and how its model was changed."""
+    sides_of: dict[Path, list[str]] = {}
+    for run in reported:
+        for place, side in sides(run).items() if run.run.stage == "compare" else ():
+            sides_of.setdefault(place, []).append(side)
+    rows = []
+    for run in made:
+        side = (listed(sides_of.get(run.run.path, ())),) if sides_of else ()
+        model = model_name(run.settings.get("model") or "")
+        about = (run.run.stage, run.run.path.name, *side, run.run.digest[:DIGEST], model)
+        rows.append((*about, said_of(run)))
+    about_side = ("side",) if sides_of else ()
+    header = ("stage", "run", *about_side, "digest of its outputs", "model", "interventions")
+    caption = "traitscope show RUN verifies a run and prints what it was made from."
+    return Table(RUNS, "Runs", caption, header, tuple(rows))
+
+
 def files_of(
     contents: Contents, made: Sequence[Made], reported: Sequence[Made]
 ) -> dict[str, bytes]:
@@ -93,7 +117,8 @@ def files_of(
         files[f"{place}.csv"] = figure.csv.encode()
     if contents.figures:
         files["figures.tex"] = latex_figures(contents.figures, "figures").encode()
-    for table in contents.tables:
+    tables = [table for table in contents.tables if table.name != RUNS]
+    for table in (*tables, runs_table(made, reported)):
         place = f"tables/{table.name}"
         files[f"{place}.csv"] = table_csv(table).encode()
         files[f"{place}.tex"] = latex_tables([table]).encode()

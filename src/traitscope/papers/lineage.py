@@ -11,7 +11,7 @@ from traitscope.data.answer_rules import ASKED
 from traitscope.data.traits import TRAIT_FILES, load_trait
 from traitscope.errors import StoreError
 from traitscope.runs import store
-from traitscope.runs.manifests import check_unchanged, file_sha256
+from traitscope.runs.manifests import check_unchanged, file_sha256, kept_copies
 from traitscope.stages.behaviours.scores import judges_among
 
 VECTOR = ".safetensors"
@@ -110,6 +110,19 @@ def _stem(trait: str) -> str:
     return Path(trait).stem if trait.endswith(TRAIT_FILES) else trait
 
 
+def model_name(model: str) -> str:
+    """The name of a model as sentences have it; of one that lies in a run, the run's name."""
+    folder = _run_of_model(model)
+    return Path(model).name if folder is None else folder.name
+
+
+def _run_of_model(model: Any) -> Path | None:
+    """The run that a model's folder lies in, such as one of `export`; None for any other."""
+    if not isinstance(model, str) or not Path(model).is_dir():
+        return None
+    return store.run_folder(Path(model).resolve())
+
+
 def behind(runs: Sequence[store.Run]) -> list[Made]:
     """Return the runs and all runs that they were made from, each once, inputs first.
 
@@ -127,7 +140,10 @@ def _add(run: store.Run, seen: dict[Path, Made]) -> None:
         return
     made = Made(store.Run(run.path.resolve(), run.stage, run.address, True))
     check_unchanged(made.run.path, made.manifest)
+    copies = kept_copies(made.manifest)
     for name, place in made.inputs.items():
+        if name in copies:
+            continue  # the run holds it
         if name.startswith("trait") and not place.exists():
             continue  # its name is a setting
         if not place.exists():
@@ -138,4 +154,7 @@ def _add(run: store.Run, seen: dict[Path, Made]) -> None:
         folder = store.run_folder(place)
         if folder is not None:
             _add(store.load_run(folder), seen)
+    exported = _run_of_model(made.settings.get("model"))
+    if exported is not None:  # what was done to a model may stand in its weights
+        _add(store.load_run(exported), seen)
     seen[made.run.path] = made

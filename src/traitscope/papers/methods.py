@@ -1,30 +1,32 @@
 """A methods paragraph: how numbers were made, in sentences that say what the manifests hold."""
 
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 
 from traitscope.models.bundled import EMBEDDED
-from traitscope.papers import networks, stage_sentences, training_data
 from traitscope.papers.bibliography import keys_in
 from traitscope.papers.contents import Contents
-from traitscope.papers.lineage import Made
-from traitscope.papers.stage_sentences import Sentence, listed
+from traitscope.papers.lineage import Made, model_name
+from traitscope.papers.wording import changes, measurements, networks, stages, training_data
+from traitscope.papers.wording.basics import Sentence, listed
+from traitscope.papers.wording.changes import DIGEST
 from traitscope.reporting import latex, markdown
 from traitscope.runs.opening import TEMPLATE_DATE
 from traitscope.stats.measurement import Measurement
 
 STAGES = (
-    stage_sentences.vectors,
-    stage_sentences.rows,
-    stage_sentences.matched,
-    stage_sentences.filters,
+    stages.vectors,
+    stages.rows,
+    stages.matched,
+    stages.filters,
     training_data.selections,
     networks.sentences,
     training_data.sentences,
-    stage_sentences.students,
-    stage_sentences.measures,
-    stage_sentences.comparisons,
-    stage_sentences.audits,
+    stages.students,
+    changes.elsewhere,
+    measurements.models,
+    measurements.measures,
+    measurements.comparisons,
+    stages.audits,
 )
 "what is said of stages, in the order of an experiment"
 INTERVALS = {"welch": "welch1947", "wilson": "wilson1927", "bootstrap": "efron1993"}
@@ -37,8 +39,6 @@ PACKAGES = {
     "python": ("Python", ""),
 }
 "packages that a manifest records: their names and sources"
-DIGEST = 16
-"hex digits of a digest that are shown"
 
 
 def sentences(contents: Contents, made: Sequence[Made], reported: Sequence[Made]) -> list[Sentence]:
@@ -64,7 +64,7 @@ def _models(made: Sequence[Made]) -> list[Sentence]:
         digest = run.manifest.get("model")
         if digest:
             models[digest] = run.settings["model"]
-    texts = [f"{Path(name).name} (digest {digest[:DIGEST]})" for digest, name in models.items()]
+    texts = [f"{model_name(name)} (digest {digest[:DIGEST]})" for digest, name in models.items()]
     if not texts:
         return []
     keys = ("allal2025smollm2",) if EMBEDDED in models.values() else ()

@@ -100,8 +100,12 @@ def conclusion_of(run: store.Run) -> Concluded:
     Raises StoreError where this version concludes otherwise than was sealed.
     """
     config = replayed_config(run)
-    requests = experiment if isinstance(config, ExperimentConfig) else runner
-    study = concluded_again(requests.request_of(config, Output()), input_places(run))
+    places = input_places(run)
+    if isinstance(config, ExperimentConfig):
+        request = experiment.request_of(config, Output(), places["file"])
+    else:
+        request = runner.request_of(config, Output())
+    study = concluded_again(request, places)
     _check_same(run, FINDINGS, findings_json(study.header, study.findings))
     return study
 

@@ -4,7 +4,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from traitscope.errors import StoreError
-from traitscope.runs.manifests import RESTORE, file_sha256, hash_files, is_sealed, outputs_digest
+from traitscope.runs.manifests import (
+    RESTORE,
+    file_sha256,
+    hash_files,
+    is_sealed,
+    kept_copies,
+    outputs_digest,
+)
 from traitscope.runs.store import load_run
 
 
@@ -34,8 +41,32 @@ def _changed_files(folder: Path, manifest: dict) -> Iterator[str]:
             )
 
 
+def edited_since(run_dir: Path) -> list[str]:
+    """What inputs of a run were changed since of which it holds a copy; [] if none.
+
+    The run is whole without them. Raises StoreError for a run that cannot be read.
+    """
+    run_dir = Path(run_dir)
+    manifest = load_run(run_dir).manifest()
+    said = []
+    for name, copy in kept_copies(manifest).items():
+        item = manifest["inputs"][name]
+        source = (run_dir.resolve() / item["path"]).resolve()
+        digest = _digest_now(source)
+        if digest != item["digest"]:
+            what = "is no longer there" if digest is None else "has changed since"
+            said.append(
+                f"{source} {what}; this run holds it as it was read, in {run_dir / copy}, and rerun"
+                " and report read that"
+            )
+    return said
+
+
 def _changed_inputs(folder: Path, manifest: dict) -> Iterator[str]:
+    copies = kept_copies(manifest)
     for name, item in manifest["inputs"].items():
+        if name in copies:
+            continue  # the copy is checked with the run's own files
         source = (folder.resolve() / item["path"]).resolve()
         digest = _digest_now(source)
         if digest is not None and digest != item["digest"]:

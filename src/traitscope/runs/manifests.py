@@ -32,6 +32,8 @@ TRAINED_ON = "trained_on"
 "key of a manifest that says how many rows and tokens a student learnt, and how many were held out"
 TRIMMED = "trimmed_rows"
 "key in it: rows whose answers have white space at their ends that the chat template takes off"
+COPIES = {("experiment", "file"): "experiment.yaml"}
+"""Inputs that their users go on editing, by stage and name, and the run's own copy of each."""
 RESTORE = "restore it, or move the directory away and run the command again"
 """What to do about a damaged file."""
 _UNCHANGED: set[tuple[str, str, int, int, int]] = set()
@@ -90,6 +92,16 @@ def input_of_value(value: str) -> tuple[str, str] | None:
         return None
     name, _, inside = value.removeprefix(INPUT).partition("/")
     return name, inside
+
+
+def kept_copies(manifest: Mapping[str, Any]) -> dict[str, str]:
+    """The files of a run that hold an input as it was read, by the input's name."""
+    copies = {}
+    for (stage, name), copy in COPIES.items():
+        if manifest["stage"] == stage and name in manifest["inputs"]:
+            if copy in manifest["outputs"]:
+                copies[name] = copy
+    return copies
 
 
 def file_sha256(path: Path) -> str:

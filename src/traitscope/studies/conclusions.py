@@ -52,10 +52,11 @@ def conclude(request: Request, folders: Folders) -> store.Run:
     config = _without_speed(request.config)
     with registry.opened(config, request.out, inputs) as run:
         if not run.sealed:
+            kept = request.files()
             findings = findings_of(request, folders)
             before = request.information_table(folders)
             write_study(run.path, request.header(), findings, runs_table(folders), before)
-            for name, text in request.files().items():
+            for name, text in kept.items():
                 atomic_files.write_text(run.file(name), text)
     return run
 

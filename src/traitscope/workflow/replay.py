@@ -10,7 +10,7 @@ from traitscope.config.common import TAUGHT, is_taught
 from traitscope.data.traits import TRAIT_FILES
 from traitscope.errors import ConfigError
 from traitscope.runs import store
-from traitscope.runs.manifests import input_of_value
+from traitscope.runs.manifests import input_of_value, kept_copies
 from traitscope.stages import registry
 
 
@@ -32,7 +32,7 @@ def replayed_config(run: store.Run) -> Any:
 
 def replayed(run: store.Run) -> dict[str, Any]:
     """The config that a run recorded, with the names of inputs turned back into paths."""
-    places = input_places(run)
+    places = _recorded_places(run)
     settings = {}
     for key, value in _recorded(run)["config"].items():
         settings[key] = _with_paths(value, places)
@@ -55,7 +55,18 @@ def replayed(run: store.Run) -> dict[str, Any]:
 
 
 def input_places(run: store.Run) -> dict[str, Path]:
-    """Where the inputs that a run recorded lie, by name: files and run directories."""
+    """Where the inputs that a run recorded lie, by name: files and run directories.
+
+    A file of which the run holds a copy, as it was read, is that copy.
+    """
+    copies = {}
+    for name, copy in kept_copies(run.manifest()).items():
+        copies[name] = run.file(copy)
+    return _recorded_places(run) | copies
+
+
+def _recorded_places(run: store.Run) -> dict[str, Path]:
+    """Where the inputs of a run lay, by name."""
     places = {}
     for name, item in _recorded(run)["inputs"].items():
         places[name] = (run.path / item["path"]).resolve()

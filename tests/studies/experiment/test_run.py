@@ -8,18 +8,20 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from command import CAT, OWL, Started, ok, read_rows, write_yaml
+from command import CAT, OWL, Started, call, ok, read_rows, write_yaml
 
 from traitscope.cli import flags, main
 from traitscope.config.commands import ExperimentConfig
 from traitscope.config.common import Output
 from traitscope.config.entries import COMMANDS
-from traitscope.papers import training_data
+from traitscope.errors import ConfigError
 from traitscope.papers.lineage import behind
+from traitscope.papers.wording import training_data
 from traitscope.reporting.study_page import findings_json
 from traitscope.reporting.verdict import HAS_TRAIT
 from traitscope.runs.manifests import file_sha256
 from traitscope.runs.store import load_run
+from traitscope.studies.conclusions import conclude
 from traitscope.studies.experiment import command, conclusion
 from traitscope.workflow import graph
 
@@ -208,6 +210,60 @@ def test_it_can_be_reported_for_a_paper(summary: dict, killed: Path) -> None:
         ".png",
         ".csv",
     }
+
+
+def test_an_edited_file_leaves_earlier_runs_as_they_were(
+    tmp_path: Path,
+    tiny_folder: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """More seeds in the file, as `next:` advises: the run of the first text can still be used."""
+    monkeypatch.chdir(tmp_path)
+    root, teachers = tmp_path / "runs", {"nothing": {"interventions": []}}
+    named = {"traits": ["owl.yaml"], "company": ["cat.yaml"], "teachers": teachers}
+    file = planted(tmp_path, tiny_folder, seeds=1, **named)
+    file.write_bytes(file.read_bytes().replace(b"\n", b"\r\n"))
+    text = file.read_bytes()
+    first = ok(root, "experiment", file, "--workers 1").run
+    ok(root, "report", first, "--for-paper", "before")
+    planted(tmp_path, tiny_folder, seeds=2, **named)
+    second = ok(root, "experiment", file, "--workers 1").run
+    assert first != second and (first / "experiment.yaml").read_bytes() == text
+    for state in ("has changed since", "is no longer there"):
+        shown = capsys.readouterr() and ok(root, "show", first).summary
+        out = capsys.readouterr().out
+        assert shown["problems"] == [] and f"{file} {state}; this run holds it" in out
+        assert "DAMAGED" not in out and str(file) in shown["command"]
+        assert ok(root, "rerun", first).summary["different"] == []
+        ok(root, "report", first, "--for-paper", state)
+        for made in (tmp_path / "before").rglob("*.*"):
+            other = tmp_path / state / made.relative_to(tmp_path / "before")
+            assert other.read_bytes() == made.read_bytes(), made
+        file.unlink(missing_ok=True)
+    copy = first / "experiment.yaml"
+    copy.write_bytes(text + b"# edited\n")
+    assert "DAMAGED" in (call(root, "show", first) and capsys.readouterr().out)
+    assert call(root, "rerun", first).code == 2
+    assert call(root, "report", first, "--for-paper", "never").code == 2
+    assert "experiment.yaml changed after it was sealed" in capsys.readouterr().err
+
+
+def test_a_file_that_changed_while_its_stages_ran_is_not_concluded(
+    summary: dict, killed: Path
+) -> None:
+    """The stages are those of the text that was read; nothing is sealed for another text."""
+    file = killed / "planted.yaml"
+    text, request = file.read_text(), request_of(killed)
+    folders = {item.node.name: item.path for item in graph.plan(request.nodes(), request.out)}
+    before = set((killed / "runs" / "experiments").iterdir())
+    try:
+        file.write_text(text + "# edited\n")
+        with pytest.raises(ConfigError, match="planted.yaml changed while its stages ran"):
+            conclude(request, folders)
+    finally:
+        file.write_text(text)
+    assert set((killed / "runs" / "experiments").iterdir()) == before
 
 
 def test_the_order_of_stages_changes_nothing(summary: dict, killed: Path) -> None:

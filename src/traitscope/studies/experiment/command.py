@@ -6,7 +6,7 @@ It runs as a study does: the same stages, schedule, page and summary (studies/ru
 import shlex
 import sys
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,6 @@ from traitscope.data.traits import load_trait, trait_name
 from traitscope.errors import ConfigError, StoreError
 from traitscope.models.identity import finding
 from traitscope.models.identity.words import model_words
-from traitscope.plain_values import NotPlainError, from_yaml
 from traitscope.reporting.numbers import bounds, estimate
 from traitscope.reporting.study_page import StudyHeader, teachers_said
 from traitscope.reporting.tables import Table
@@ -41,7 +40,7 @@ from traitscope.studies.experiment.file import (
 )
 from traitscope.studies.experiment.given import advice_of_the_file, check_files, said_of_files
 from traitscope.studies.experiment.needs import lacks
-from traitscope.studies.experiment.reading import read_experiment
+from traitscope.studies.experiment.reading import plain_of, read_experiment, text_of
 from traitscope.studies.runner import Request
 from traitscope.workflow import graph, status
 from traitscope.workflow.graph import Folders, Node
@@ -55,8 +54,12 @@ FOLDER = "experiments"
 MEBIBYTE = 2**20
 
 
+@dataclass(frozen=True)
 class ExperimentRequest(Request):
     """An experiment that was asked for; `size` is the experiment, `study` its conclusion."""
+
+    text: str = ""
+    """The experiment's file as it was read."""
 
     def nodes(self) -> list[Node]:
         """Return the stages."""
@@ -97,8 +100,17 @@ class ExperimentRequest(Request):
         return self.size
 
     def files(self) -> dict[str, str]:
-        """Return the experiment's file as it was read, which the conclusion keeps."""
-        return {COPY: self.config.file.read_text(encoding="utf-8")}
+        """Return the experiment's file as it was read, which the conclusion keeps.
+
+        Raises ConfigError where the file is another one now: the stages are not those of its text.
+        """
+        file = self.config.file
+        if text_of(file) != self.text:
+            raise ConfigError(
+                f"experiment {file} changed while its stages ran; expected the file as it was read;"
+                f" type {self.typed} for the file as it is, which computes only what is missing"
+            )
+        return {COPY: self.text}
 
     def said(self, summary: Mapping[str, Any]) -> list[str]:
         """Return what was found, claim by claim, without the sentences that stand on the page."""
@@ -270,14 +282,23 @@ def _write_example(file: Path) -> dict:
 
 
 @advice_of_the_file()
-def request_of(config: ExperimentConfig, out: Output) -> ExperimentRequest:
+def request_of(
+    config: ExperimentConfig, out: Output, copy: Path | None = None
+) -> ExperimentRequest:
     """Return the request behind a file: defaults filled in, everything checked.
+
+    copy: What a conclusion kept of the file. It is read in the file's place, under the file's name;
+    the user may have changed the file since.
 
     Raises what is wrong with the file, or with one that it names, before anything is computed.
     """
     file = config.file
     assert file is not None, "the settings were checked"
-    experiment = read_experiment(_plain(file), str(file), config.seed)
+    name = file.stem
+    if copy is not None:
+        file, config = copy, replace(config, file=copy)
+    text = text_of(file)
+    experiment = read_experiment(plain_of(text, file), str(file), config.seed)
     config = replace(
         config,
         model=config.model or experiment.model,
@@ -287,26 +308,12 @@ def request_of(config: ExperimentConfig, out: Output) -> ExperimentRequest:
     config = opening.settled(config)
     blocks = sizes.blocks_of(config.model, config.template)
     experiment = nodes.with_layer(experiment, blocks, sizes.DEPTH, USUAL_LAYER)
-    experiment = replace(experiment, name=experiment.name or file.stem)
+    experiment = replace(experiment, name=experiment.name or name)
     if out.study == "default":
         out = replace(out, study=FOLDER)
-    request = ExperimentRequest(config, conclusion, experiment, out)
+    request = ExperimentRequest(config, conclusion, experiment, out, text)
     _check(request, str(file))
     return request
-
-
-def _plain(file: Path) -> Any:
-    """Return the plain values of a YAML or JSON file; an empty one holds no keys."""
-    try:
-        plain = from_yaml(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(
-            f"experiment {file}: {error.strerror}; expected a YAML or JSON file; check the path, or"
-            " write one with --example FILE"
-        ) from None
-    except (UnicodeDecodeError, NotPlainError) as error:
-        raise ConfigError(f"experiment {file} is no YAML or JSON: {error}; mend it") from None
-    return {} if plain is None else plain
 
 
 def _check(request: ExperimentRequest, where: str) -> None:
@@ -376,5 +383,8 @@ def power_text(experiment: Experiment) -> str:
 
 
 def replay(config: ExperimentConfig, inputs: Mapping[str, Path], out: Output) -> store.Run:
-    """Conclude again from the sealed stages, which are not computed again."""
-    return runner.replayed(request_of(config, out), inputs)
+    """Conclude again from the sealed stages, which are not computed again.
+
+    inputs: Where the recorded inputs lie; `file` is what the conclusion kept of the experiment.
+    """
+    return runner.replayed(request_of(config, out, inputs["file"]), inputs)

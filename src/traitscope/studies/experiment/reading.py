@@ -13,6 +13,7 @@ from traitscope.config import parsing
 from traitscope.config.recipe import SAMPLED_RECIPE
 from traitscope.data.traits import trait_name
 from traitscope.errors import ConfigError
+from traitscope.plain_values import NotPlainError, from_yaml
 from traitscope.studies.experiment.file import (
     ANSWER_TOKENS,
     JUDGED_TOKENS,
@@ -31,6 +32,34 @@ from traitscope.studies.experiment.file import (
 
 LARGEST_SEED, MOST_SEEDS = 2**31, 10**4
 "a seed and a number of seeds above are not meant"
+
+
+def text_of(file: Path) -> str:
+    """Return the text of a file, with its own ends of lines.
+
+    Raises ConfigError where it cannot be read.
+    """
+    try:
+        return file.read_bytes().decode()
+    except OSError as error:
+        raise ConfigError(
+            f"experiment {file}: {error.strerror}; expected a YAML or JSON file; check the path, or"
+            " write one with --example FILE"
+        ) from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"experiment {file} is no YAML or JSON: {error}; mend it") from None
+
+
+def plain_of(text: str, file: Path) -> Any:
+    """Return the plain values of YAML or JSON; an empty text holds no keys.
+
+    Raises ConfigError for any other text.
+    """
+    try:
+        plain = from_yaml(text)
+    except NotPlainError as error:
+        raise ConfigError(f"experiment {file} is no YAML or JSON: {error}; mend it") from None
+    return {} if plain is None else plain
 
 
 def read_experiment(plain: Any, where: str, first_seed: int = 1) -> Experiment:

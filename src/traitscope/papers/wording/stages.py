@@ -5,23 +5,24 @@ Runs are of one kind where they differ in seeds only. A setting that a run of an
 not have is not spoken of.
 """
 
-import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from traitscope.papers.lineage import Made
+from traitscope.papers.wording.basics import (
+    PLACES,
+    Sentence,
+    counted,
+    kinds,
+    listed,
+    of_stage,
+    shown,
+    values_of,
+    without,
+)
+from traitscope.papers.wording.changes import changes, changes_of, replicates
 
-PLACES = {
-    "last": "the last prompt token",
-    "prompt": "all prompt tokens",
-    "completion": "all completion tokens",
-    "all": "all tokens",
-}
-"tokens at which residuals are read or changed, in words"
-SCALES = {"residual": "mean residual norms", "unit": "units of length", "raw": "times the vector"}
-"what a strength of steering counts"
 SEEDS = ("seed", "prompt_seed", "start")
 "settings in which replicates differ"
 METHODS = {"lora": "LoRA", "full": "training of all weights of the blocks", "vector": "one vector"}
@@ -40,131 +41,6 @@ RECIPE_SOURCES = {
     "preference": "rafailov2023dpo",
 }
 "sources of what a recipe names"
-
-
-@dataclass(frozen=True)
-class Sentence:
-    """A sentence, and the sources that it cites."""
-
-    text: str
-    """The sentence, with its full stop."""
-    keys: tuple[str, ...] = ()
-    """Keys of sources."""
-
-
-def listed(values: Iterable[Any]) -> str:
-    """Values as text, each once, in their order: 1, 2 and 3."""
-    texts = list(dict.fromkeys(map(shown, values)))
-    return " and ".join(filter(None, (", ".join(texts[:-1]), texts[-1]))) if texts else ""
-
-
-def counted(name: str, values: Iterable[Any]) -> str:
-    """A name with its values: seed 1, or seeds 1 and 2."""
-    each = list(dict.fromkeys(values))
-    return f"{name}{'s' if len(each) > 1 else ''} {listed(each)}"
-
-
-def shown(value: Any) -> str:
-    """A setting as text."""
-    return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def of_stage(made: Sequence[Made], *stages: str) -> list[Made]:
-    """The runs of some stages."""
-    return [item for item in made if item.run.stage in stages]
-
-
-def kinds(runs: Iterable[Made], about: Callable[[Made], Any]) -> list[list[Made]]:
-    """Runs in groups that are alike in what `about` says, in their order."""
-    groups: dict[str, list[Made]] = {}
-    for run in runs:
-        groups.setdefault(json.dumps(about(run), sort_keys=True), []).append(run)
-    return list(groups.values())
-
-
-def without(settings: Mapping[str, Any], *names: str) -> dict[str, Any]:
-    """Settings without some."""
-    return {name: value for name, value in settings.items() if name not in names}
-
-
-def values_of(runs: Iterable[Made], name: str) -> list[Any]:
-    """The values of a setting in some runs, each once."""
-    return list(dict.fromkeys(run.settings[name] for run in runs if name in run.settings))
-
-
-def changes(run: Made, setting: str = "interventions") -> str:
-    """How the model of a run was changed, in words; empty for the unmodified model."""
-    return changes_of([run], setting)
-
-
-def changes_of(runs: Sequence[Made], setting: str = "interventions") -> str:
-    """How the models of replicates were changed, in words, with the strengths of all of them."""
-    words = []
-    for number, item in enumerate(runs[0].settings.get(setting) or ()):
-        strengths = [run.settings[setting][number].get("alpha", 0) for run in runs]
-        words.append(_change(runs[0], item, list(map(float, strengths))))
-    return " and ".join(words)
-
-
-def replicates(
-    runs: Iterable[Made], about: Callable[[Made], Any], setting: str = "interventions"
-) -> list[list[Made]]:
-    """Runs in groups that are alike in what `about` says and in how their models were changed.
-
-    Vectors that are drawn anew for every seed have strengths of their own, and are alike.
-    """
-    groups = []
-    for alike in kinds(runs, lambda run: (_but_strength(run, setting), about(run))):
-        parts: list[list[Made]] = []
-        for run in alike:
-            fitting = [part for part in parts if _is_one_strength([*part, run], setting)]
-            if fitting:
-                fitting[0].append(run)
-            else:
-                parts.append([run])
-        groups += parts
-    return groups
-
-
-def _is_one_strength(runs: Iterable[Made], setting: str) -> bool:
-    """Whether no vector acts in these runs with two strengths."""
-    strengths: dict[Path, Any] = {}
-    for run in runs:
-        for item in run.settings.get(setting) or ():
-            if item["kind"] == "Steer":
-                vector = run.input(item["vector"])
-                if strengths.setdefault(vector, item["alpha"]) != item["alpha"]:
-                    return False
-    return True
-
-
-def _but_strength(run: Made, setting: str) -> list[str]:
-    """How the model of a run was changed, without the strengths of steering."""
-    return [_change(run, item, []) for item in run.settings.get(setting) or ()]
-
-
-def _change(run: Made, item: Mapping[str, Any], strengths: Sequence[float]) -> str:
-    kind = item["kind"]
-    if kind == "SystemPrompt":
-        return f"the system prompt “{item['text']}”"
-    if kind == "WeightNoise":
-        return f"weight noise of standard deviation {shown(item['sd'])}"
-    if kind == "Adapter":
-        return f"the student {_name(run.input(item['folder']))}"
-    vector = run.input(item["vector"]).stem
-    blocks = counted("block", item["layers"])
-    tokens = PLACES.get(item.get("position", "all"), "")
-    if kind == "Steer":
-        scale = SCALES.get(item.get("scale", ""), "")
-        strength = f"{counted('strength', strengths)} {scale}".strip()
-        return f"the vector {vector} added behind {blocks} at {tokens} with {strength}"
-    verb = "projected out" if kind == "Ablate" else "set to the base's component"
-    return f"the vector {vector} {verb} behind {blocks} at {tokens}"
-
-
-def _name(place: Path) -> str:
-    """The run that a place lies in, or the place's own name."""
-    return place.parent.name if place.name == "student" else place.name
 
 
 def vectors(made: Sequence[Made]) -> list[Sentence]:
@@ -329,54 +205,6 @@ def _eas(group: Sequence[Made]) -> Sentence:
         f" vector {names}, over {over}."
     )
     return Sentence(text, ("blank2026steering",))
-
-
-def measures(made: Sequence[Made]) -> list[Sentence]:
-    """Which questions were asked, and how answers were sampled."""
-
-    def about(run: Made) -> Any:
-        return without(run.settings, "interventions", "model", "device", "dtype", "seed")
-
-    sentences = []
-    for group in kinds(of_stage(made, "measure"), about):
-        settings = group[0].settings
-        context = settings["context"]
-        under = f"the context “{context}”" if context else "an empty context"
-        if context is None:
-            under = "the template's default context"
-        asked = f"the questions of the trait {group[0].measured_trait}"
-        asked += f" ({listed(settings['sets'])})"
-        if settings.get("domain", "trait") != "trait":
-            asked = f"tasks of the domain {settings['domain']}"
-        text = f"Models were asked {asked} under {under}"
-        if settings["samples"]:
-            text += (
-                f", with {settings['samples']} sampled answers a question at temperature"
-                f" {shown(settings['temperature'])} and at most {settings['max_new_tokens']} tokens"
-            )
-        sentences.append(Sentence(f"{text}{_judged(group[0])}."))
-    return sentences
-
-
-def _judged(run: Made) -> str:
-    """Which judges read the answers, and what those that ask a model asked; empty without any."""
-    if not run.judges or run.settings.get("domain", "trait") != "trait":
-        return ""
-    asked = f" with the question “{run.judge_question}”" if run.judge_question else ""
-    return f", which {counted('judge', run.judges)} read{asked}"
-
-
-def comparisons(made: Sequence[Made]) -> list[Sentence]:
-    """How treated and control models were matched, and what is known of the teacher."""
-    sentences = []
-    for run in of_stage(made, "compare"):
-        summary = run.numbers("summary.json")
-        keys = ("welch1947",) if summary["design"] == "unpaired" else ("miller2024errorbars",)
-        text = f"Treated models were compared with {summary['reference']} models"
-        sentences.append(Sentence(f"{text} (design: {summary['design']}).", keys))
-        if summary["positive_control"]:
-            sentences.append(Sentence(f"Positive control: {summary['positive_control']}."))
-    return sentences
 
 
 def audits(made: Sequence[Made]) -> list[Sentence]:

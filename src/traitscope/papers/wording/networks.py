@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 
 from traitscope.papers.lineage import Made
-from traitscope.papers.stage_sentences import OPTIMIZERS, Sentence, counted, listed
+from traitscope.papers.wording.basics import Sentence, counted, listed
+from traitscope.papers.wording.stages import OPTIMIZERS
 
 
 def sentences(made: Sequence[Made]) -> list[Sentence]:

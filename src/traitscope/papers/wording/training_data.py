@@ -5,18 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from traitscope.papers.lineage import Made
-from traitscope.papers.stage_sentences import (
-    Sentence,
-    changes_of,
-    counted,
-    listed,
-    of_stage,
-    replicates,
-)
+from traitscope.papers.wording.basics import Sentence, counted, listed, of_stage
+from traitscope.papers.wording.changes import DIGEST, changes_of, replicates
 from traitscope.runs import store
-
-DIGEST = 16
-"hex digits of a file's digest that are shown"
 
 
 @dataclass(frozen=True)

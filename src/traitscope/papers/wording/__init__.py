@@ -1,0 +1,1 @@
+"""Sentences of a methods paragraph: on changed models, rows, students and measurements."""
