@@ -370,9 +370,13 @@ def comparisons(made: Sequence[Made]) -> list[Sentence]:
     """How treated and control models were matched, and what is known of the teacher."""
     sentences = []
     for run in of_stage(made, "compare"):
-        summary = run.numbers("summary.json")
+        summary, text = (
+            run.numbers("summary.json"),
+            "The teacher was compared with the unmodified model",
+        )
         keys = ("welch1947",) if summary["design"] == "unpaired" else ("miller2024errorbars",)
-        text = f"Treated models were compared with {summary['reference']} models"
+        if run.settings.get("treated"):
+            text = f"Treated models were compared with {summary['reference']} models"
         sentences.append(Sentence(f"{text} (design: {summary['design']}).", keys))
         if summary["positive_control"]:
             sentences.append(Sentence(f"Positive control: {summary['positive_control']}."))
