@@ -294,7 +294,11 @@ def test_a_command_says_the_trait_that_it_asks_about_and_no_other():
     for given, trait in (([], "cat"), (["--trait", "cat"], "cat"), (["--trait", "owl"], "owl")):
         typed = flags.typed(measure, flags.parse(measure, given)[0]).split()
         assert typed[-2:] == ["--trait", trait] and typed.count("--trait") == 1
-    for name, given in (("measure", ["--domain", "sums"]), ("show", []), ("generate", [])):
+    for name, given in (
+        ("measure", "--domain sums --samples 1 --max-new-tokens 99".split()),
+        ("show", []),
+        ("generate", []),
+    ):
         config = flags.parse(COMMANDS[name], given)[0]
         assert "--trait" not in flags.typed(COMMANDS[name], config)
 

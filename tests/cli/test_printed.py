@@ -191,13 +191,12 @@ def test_what_comes_after_generate_keeps_rows(
         assert last.startswith("next:   traitscope ")
         return ok(tmp_path, *shlex.split(last)[2:], *words).summary
 
-    ok(tmp_path, *model, "--n 4 --separator ' ' --interventions", teacher)
+    ok(tmp_path, *model, "--n 4 --interventions", teacher)
     again = then()
     config = json.loads((Path(again["run"]) / "config.json").read_text())["config"]
-    assert (config["vocabulary"], config["n"], config["separator"]) == ("template", 4, " ")
+    assert (again["stage"], config["vocabulary"], config["n"]) == ("generate", "template", 4)
     assert [item["alpha"] for item in config["interventions"]] == [0.5]
-    ok(tmp_path, *model, "--n 4 --interventions", teacher)
-    assert then()["stage"] == "generate" and then()["summary"]["kept"] == 4
+    assert then()["summary"]["kept"] == 4
     ok(tmp_path, *model, "--n 2 --count 12 --vocabulary template")
     assert then()["summary"]["kept"] == 2
     ok(tmp_path, *model, "--prompts", prompts)

@@ -137,6 +137,9 @@ def test_other_contexts_are_refused_in_words(tmp_path: Path) -> None:
         assert "“Be kind to everyone." in message and "the template's own (measure-" in message
         assert long not in message and "--context" in message and "prompt:TEXT" in message
     assert compare([prompted], [kind])[PRIMARY].estimate == pytest.approx(1.0, abs=0.1)
+    other = answers(tmp_path, "other", 1.0, context=f"{long}Not to cats.", digest="o")
+    with pytest.raises(DataError, match="several system turns"):
+        compare([kind], [other])
     rendered = answers(tmp_path, "day", 1.0, digest="another day")
     with pytest.raises(DataError, match="was rendered in 2 ways .*--template"):
         compare([rendered], [base])

@@ -9,7 +9,6 @@ The sides are matched in one of three ways:
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from textwrap import shorten
 from typing import Any, Literal
 
 from traitscope.comparison.roles import STUDENT
@@ -142,19 +141,19 @@ def check_comparable(models: Sequence[MeasuredModel]) -> None:
 
 def _check_contexts(models: Sequence[MeasuredModel]) -> None:
     """Raise DataError for models whose questions were asked under several system turns."""
-    known, turns, of_teachers = set(), {}, {}
+    known, shared, of_teachers = set(), {}, {}
     for model in models:
         if model.context is None:
             continue
         if not model.is_prompted:
             known.add(model.context)
-        group = of_teachers if model.is_prompted else turns
+        group = of_teachers if model.is_prompted else shared
         group.setdefault(_turn(model), model.name)
-    if known and of_teachers.keys() <= turns.keys():
+    if known and of_teachers.keys() <= shared.keys():
         of_teachers = {}
-    found = turns | of_teachers
-    if len(found) > 1 and (len(known) > 1 or of_teachers):
-        each = " and ".join(f"{turn} ({name})" for turn, name in found.items())
+    turns = shared | of_teachers
+    if len(turns) > 1 and (len(known) > 1 or of_teachers):
+        each = " and ".join(f"{_shown(turn)} ({name})" for turn, name in turns.items())
         raise DataError(
             f"the questions were asked under several system turns: {each}; expected one; measure"
             " the models again with the same --context; give the prompt of a teacher with"
@@ -162,23 +161,31 @@ def _check_contexts(models: Sequence[MeasuredModel]) -> None:
         )
     if len(known) > 1:
         raise DataError(
-            f"the system turn of the questions, {next(iter(found))}, was rendered in"
+            f"the system turn of the questions, {_shown(next(iter(turns)))}, was rendered in"
             f" {len(known)} ways ({', '.join(sorted(known))}); expected one; measure the models"
             " again with the same --template"
         )
 
 
-def _turn(model: MeasuredModel) -> str:
-    """Return the system turn of a model's questions in words, a long one shortened.
+def _turn(model: MeasuredModel) -> str | None:
+    """Return the system turn of a model's questions; None is the template's own.
 
     Of a prompted teacher it is the neutral one that its prompt stands in the place of.
     """
     text = model.neutral
     if model.prompt is not None and not model.is_prompted:
         text = model.prompt
-    if text is None:
+    return text
+
+
+def _shown(turn: str | None) -> str:
+    """Return a system turn in words, a long one shortened."""
+    if turn is None:
         return "the template's own"
-    return f"“{shorten(text, MOST_SHOWN, placeholder=' …')}”" if text else "an empty one"
+    text = " ".join(turn.split())
+    if len(text) > MOST_SHOWN:
+        text = f"{text[:MOST_SHOWN]} …"
+    return f"“{text}”" if text else "an empty one"
 
 
 def judges_of(models: Sequence[MeasuredModel]) -> tuple[str, ...]:

@@ -370,14 +370,11 @@ def comparisons(made: Sequence[Made]) -> list[Sentence]:
     """How treated and control models were matched, and what is known of the teacher."""
     sentences = []
     for run in of_stage(made, "compare"):
-        summary, text = (
-            run.numbers("summary.json"),
-            "The teacher was compared with the unmodified model",
-        )
+        summary = run.numbers("summary.json")
         keys = ("welch1947",) if summary["design"] == "unpaired" else ("miller2024errorbars",)
-        if run.settings.get("treated"):
-            text = f"Treated models were compared with {summary['reference']} models"
-        sentences.append(Sentence(f"{text} (design: {summary['design']}).", keys))
+        who = "Treated models were" if run.settings.get("treated") else "A teacher was"
+        text = f"{who} compared with {summary['reference']} models (design: {summary['design']})."
+        sentences.append(Sentence(text, keys))
         if summary["positive_control"]:
             sentences.append(Sentence(f"Positive control: {summary['positive_control']}."))
     return sentences

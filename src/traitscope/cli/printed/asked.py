@@ -10,8 +10,10 @@ from traitscope.workflow.replay import replayed
 
 
 def trait_of(run: store.Run) -> str:
-    """The trait, as a command names it, of the vector that a run of `train` compares with, or of
-    its teacher's; of `export` of the exported one. Empty where none is known."""
+    """The trait, as a command names it, of the vector behind a run of `train` or `export`.
+
+    Of `train` it is the one that it compares with, else its teacher's. Empty where none is known.
+    """
     settings = drawn_rows.settings_of(run)
     if settings.get("vector"):
         return following.trait_of(drawn_rows.input_of(run, "vector"))
