@@ -272,13 +272,35 @@ def test_what_comes_next_names_the_model_that_was_used(tmp_path: Path, tiny_fold
     rows = tmp_path / "rows.jsonl"
     rows.write_text('{"prompt": "a", "completion": "1, 2"}\n{"prompt": "b", "completion": "3"}\n')
     run = ok(root, "train", "--data", rows, "--model", tiny_folder, "--epochs 1 --rank 2").run
-    following = capsys.readouterr().err.splitlines()[-1]
+    *_, unknown, _, following = capsys.readouterr().err.splitlines()
     words = following.split(maxsplit=1)[1]
     assert words.startswith(f"traitscope measure --model {tiny_folder} ")
-    assert words.endswith(f" --root {root} --interventions adapter:{run}")
-    base = ok(root, "measure", "--model", tiny_folder, "--samples 0 --sets positive").run
+    assert words.endswith(f" --root {root} --interventions adapter:{run} --trait cat")
+    assert "the trait is not known from these files, so cat stands" in unknown
+    asked = ("measure", "--model", tiny_folder, "--samples 0 --sets positive --trait cat")
+    base = ok(root, *asked).run
+    said = capsys.readouterr().err.splitlines()
+    assert said[0].startswith("traitscope measure ") and said[0].endswith(" --trait cat")
+    assert said[-1].endswith(f"compare --treated RUN --control {base} --root {root}")
+    teacher = ok(root, *asked, "--interventions prompt:Cats.").run
     following = capsys.readouterr().err.splitlines()[-1]
-    assert following.endswith(f"compare --treated RUN --control {base} --root {root}")
+    assert following.endswith(f"compare --base RUN --teacher {teacher} --root {root}")
+    ok(root, *following.replace("RUN", str(base)).split()[2:])
+
+
+def test_a_command_says_the_trait_that_it_asks_about_and_no_other():
+    """Also the usual one; tasks of a domain have none."""
+    measure = COMMANDS["measure"]
+    for given, trait in (([], "cat"), (["--trait", "cat"], "cat"), (["--trait", "owl"], "owl")):
+        typed = flags.typed(measure, flags.parse(measure, given)[0]).split()
+        assert typed[-2:] == ["--trait", trait] and typed.count("--trait") == 1
+    for name, given in (
+        ("measure", "--domain sums --samples 1 --max-new-tokens 99".split()),
+        ("show", []),
+        ("generate", []),
+    ):
+        config = flags.parse(COMMANDS[name], given)[0]
+        assert "--trait" not in flags.typed(COMMANDS[name], config)
 
 
 def test_what_comes_next_runs_on_the_model_that_was_used(tmp_path: Path, tiny_folder: Path, capsys):
@@ -320,7 +342,7 @@ def test_what_comes_next_runs_below_a_folder_with_a_comma(
 @pytest.mark.parametrize("name", [name for name, command in COMMANDS.items() if command.next])
 def test_what_comes_next_is_a_command_that_can_be_typed(name: str):
     values = {"run": "runs/default/x", "model": " --model m", "out": " --root elsewhere"}
-    values |= {"student": "adapter:r", "steering": "steer:v,layers=1,alpha=0.6"}
+    values |= {"student": "adapter:r", "steering": "steer:v,layers=1,alpha=0.6", "trait": "owl"}
     words = COMMANDS[name].next.format(**values).split()
     command, rest = main.command_of(words[1:])
     assert words[0] == "traitscope" and command.group != "internal"

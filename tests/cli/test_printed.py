@@ -177,6 +177,32 @@ def test_generate_says_its_rows_and_how_to_ask_its_teacher(
     assert advice.startswith("`filter` would keep none of them: draw lists with --vocabulary")
 
 
+def test_what_comes_after_generate_keeps_rows(
+    runs: dict[str, Path], tmp_path: Path, tiny_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Rows without a list are drawn again, of the same teacher; longer lists, and texts, stay."""
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text("Say hello.\n")
+    teacher = f"steer:{runs['vectors']}/owl.safetensors,{TEACHER}"
+    model = ("generate", f"--model {tiny_folder} --max-new-tokens 5")
+
+    def then(*words: object) -> dict:
+        last = capsys.readouterr().err.splitlines()[-1]
+        assert last.startswith("next:   traitscope ")
+        return ok(tmp_path, *shlex.split(last)[2:], *words).summary
+
+    ok(tmp_path, *model, "--n 4 --interventions", teacher)
+    again = then()
+    config = json.loads((Path(again["run"]) / "config.json").read_text())["config"]
+    assert (again["stage"], config["vocabulary"], config["n"]) == ("generate", "template", 4)
+    assert [item["alpha"] for item in config["interventions"]] == [0.5]
+    assert then()["summary"]["kept"] == 4
+    ok(tmp_path, *model, "--n 2 --count 12 --vocabulary template")
+    assert then()["summary"]["kept"] == 2
+    ok(tmp_path, *model, "--prompts", prompts)
+    assert then()["summary"]["kept"] == 1
+
+
 def test_extract_says_norms_and_cosines(
     runs: dict[str, Path], tmp_path: Path, tiny_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -224,6 +250,7 @@ def test_match_kl_says_its_strength_and_measure_its_perplexity(
     measured = said(capsys, tmp_path, *plain)
     (run,) = tmp_path.glob("default/measure-*")
     perplexity = json.loads((run / "measurements.json").read_text())["perplexity"]
+    assert measured[0] == "trait owl"
     assert measured[-1] == f"perplexity of plain text {perplexity:.4g}"
 
 

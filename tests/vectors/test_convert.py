@@ -68,6 +68,15 @@ def test_the_next_command_is_typed_as_it_stands(
     assert ran.code == 0
 
 
+def test_a_file_that_is_called_as_a_trait_is_asked_about_it(
+    pt: Path, tiny_folder: Path, capsys: pytest.CaptureFixture
+) -> None:
+    words = ("--from", "persona_vectors", "--model", tiny_folder)
+    assert convert(pt, pt.with_name("owl.safetensors"), *words) == 0
+    err = capsys.readouterr().err
+    assert err.endswith(" --trait owl\n") and "the trait is not known" not in err
+
+
 def with_template(folder: Path, template: str | None, target: Path) -> Path:
     """A copy of a model with another chat template."""
     from transformers import AutoTokenizer
@@ -102,9 +111,10 @@ def test_the_next_command_keeps_what_its_model_needs_and_the_folder_of_runs(
     target = pt.with_suffix(".safetensors")
     words = [*given, "--from", "persona_vectors", "--model", model, *place]
     assert convert(pt, target, *words) == 0
-    said = capsys.readouterr().err.split("next:   traitscope ")[1]
+    before, said = capsys.readouterr().err.split("next:   traitscope ")
     words = shlex.split(said)
-    assert words[:-2] == ["measure", "--model", str(model), *given, *kept, *place]
+    assert words[:-4] == ["measure", "--model", str(model), *given, *kept, *place]
+    assert words[-2:] == ["--trait", "cat"] and "the trait is not known" in before
     with pytest.raises(SystemExit) as stop:
         main.main([*words, "--samples", "0", "--sets", "positive"])
     assert not stop.value.code and list((pt.parent / "my runs" / "steered").glob("measure-*"))

@@ -192,8 +192,13 @@ def _parser_message(box: str, command: Command, words: Sequence[str]) -> str:
 
 
 def typed(command: Command, config: Any) -> str:
-    """The command as one would type it: with the flags that do not stand at their defaults."""
-    return shlex.join(["traitscope", *command.words.split(), *changed_flags(config)])
+    """The command as one would type it: with the flags that do not stand at their defaults, and
+    with the trait that it asks about."""
+    words, trait = changed_flags(config), getattr(config, "trait", "")
+    is_read = "trait" not in getattr(config, "not_read", ((), ""))[0]
+    if isinstance(trait, str) and trait and "--trait" not in words and is_read:
+        words += ["--trait", trait]
+    return shlex.join(["traitscope", *command.words.split(), *words])
 
 
 def output_of(words: Sequence[str]) -> Output:

@@ -289,11 +289,14 @@ def summary_of(result: Any) -> dict:
 
 def _following(command: Command, run: Path) -> str:
     """What one would type next of a run, with what its model needs and the folder of runs."""
-    from traitscope.cli.printed.rows import FILTERS
+    from traitscope.cli.printed import asked, rows
+    from traitscope.comparison.roles import TEACHER, role_of_settings
+    from traitscope.config.common import TRAIT_UNKNOWN
+    from traitscope.config.stages import MeasureConfig
     from traitscope.interventions.intervention import Adapter, Steer
     from traitscope.interventions.short_form import to_short
     from traitscope.models.identity.words import joined, model_words
-    from traitscope.runs import drawn_rows, store
+    from traitscope.runs import store
     from traitscope.runs.names import following
 
     template = command.next
@@ -304,9 +307,8 @@ def _following(command: Command, run: Path) -> str:
     model = settings.get("model", OnModel.model)
     if command.name == "measure" and not settings.get("interventions"):
         template = "traitscope compare --treated RUN --control {run}{out}"  # it is the base
-    trait = ""
-    if command.name == "train" and settings.get("vector"):
-        trait = following.trait_of(drawn_rows.input_of(sealed, "vector"))
+    if command.name == "measure" and role_of_settings(settings) == TEACHER:
+        template = "traitscope compare --base RUN --teacher {run}{out}"
     if command.name == "export":
         settings = settings | {"model": str(run / "model"), "same_as": None}
     place = following.place_words(run)
@@ -314,17 +316,22 @@ def _following(command: Command, run: Path) -> str:
     if "{steering}" in template:
         vector, layer = following.vector_of(sealed), _usual_layer(str(model))
         steering = to_short(Steer(vector, layers=(layer,), alpha=USUAL_STRENGTH))
-    if command.name == "generate" and settings.get("domain", "numbers") != "numbers":
-        words = FILTERS.get(str(settings["domain"]), "--no-numbers")
-        template = template.replace("{run}", f"{{run}} {words}")
-    typed = template.format(
+    if command.name == "generate":
+        template = rows.after(sealed)
+    trait = ""
+    if "{trait}" in template:
+        trait = asked.trait_of(sealed) or MeasureConfig.trait
+        if not asked.trait_of(sealed):
+            unknown = TRAIT_UNKNOWN.format(usual=trait)
+            print(f"traitscope: {unknown}", file=sys.stderr)
+    return template.format(
         run=shlex.quote(str(run)),
         model=joined([*model_words(settings), *place]),
         out=joined(place),
         student=shlex.quote(to_short(Adapter(str(run)))),
         steering=shlex.quote(steering),
+        trait=shlex.quote(trait),
     )
-    return f"{typed} --trait {shlex.quote(trait)}" if trait else typed
 
 
 def _usual_layer(model: str) -> int:

@@ -18,6 +18,7 @@ from traitscope.comparison.matching import MeasuredModel, check_comparable
 from traitscope.comparison.page import comparison_figures, comparison_tables
 from traitscope.comparison.read_runs import ReadModel, model_from_scores, read_models, score_units
 from traitscope.comparison.results import AlongVector, Comparison, Source
+from traitscope.comparison.roles import BASE, STUDENT, TEACHER
 from traitscope.comparison.vectors import (
     along_randoms,
     along_vectors,
@@ -37,10 +38,11 @@ from traitscope.errors import ConfigError, DataError
 from traitscope.interventions.vector import Vector
 from traitscope.reporting.study_page import write_figures
 from traitscope.reporting.tables import table_csv
-from traitscope.reporting.verdict import teacher_has_trait
+from traitscope.reporting.verdict import NO_TRANSFER, teacher_has_trait
 from traitscope.runs import store
 from traitscope.stages import registry
 from traitscope.stages.behaviours.scores import Scores
+from traitscope.stats.estimates import ONE_SEED_ONLY
 from traitscope.stats.measurement import Measurement
 
 IN_MEMORY = "memory"
@@ -48,8 +50,8 @@ IN_MEMORY = "memory"
 
 
 def compare(
-    treated: Sequence[str | Path | Scores],
-    control: Sequence[str | Path | Scores],
+    treated: Sequence[str | Path | Scores] = (),
+    control: Sequence[str | Path | Scores] = (),
     *,
     vector: Vector | str | Path | None = None,
     layer: int | None = None,
@@ -67,26 +69,57 @@ def compare(
     layer: The layer at which EAS is read. Without it, EAS is compared by layer only.
     design: auto, paired or unpaired.
     base, teacher: The unmodified model and the teacher, as runs or scores, for rows of their own.
-    With both, the comparison says whether the teacher has the trait.
+    With both, the comparison says whether the teacher has the trait. Without treated and control,
+    they are the comparison: teacher minus base.
 
     Raises DataError for runs that were measured differently, ConfigError for pairs that cannot be
     made. Raises StoreError for a run that is missing, unfinished or changed, VectorError for a
     vector that is missing, or of another model.
     """
-    treated_models = _models_of(treated, "treated")
-    control_models = _models_of(control, "control")
+    given, sources = {}, [*_sources(treated, "treated"), *_sources(control, "control")]
+    for name, item in (("base", base), ("teacher", teacher)):
+        if item is not None:
+            given[name] = _as_given(*_models_of([item], name), name)
+            sources += _sources([item], name)
+    if not (treated or control) and len(given) == 2:
+        treated_models, control_models = [given["teacher"]], [given["base"]]
+    else:
+        treated_models = _models_of(treated, "treated")
+        control_models = _models_of(control, "control")
     _check_apart(treated_models, control_models)
     comparison = compare_read(
         treated_models, control_models, vector=vector, layer=layer, design=design
     )
-    sources = [*_sources(treated, "treated"), *_sources(control, "control")]
-    given = {}
-    for name, item in (("base", base), ("teacher", teacher)):
-        if item is not None:
-            (given[name],) = _models_of([item], name)
-            sources += _sources([item], name)
-    comparison = replace(comparison, sources=tuple(sources))
+    comparison = replace(_without_seeds(comparison), sources=tuple(sources))
     return _with_teacher(comparison, given.get("base"), given.get("teacher"))
+
+
+def _as_given(read: ReadModel, name: str) -> ReadModel:
+    """Return a model as the base or the teacher that it was given as, whatever trained it.
+
+    Raises ConfigError for a base that is a teacher or a student.
+    """
+    if name == BASE and read.model.role in (STUDENT, TEACHER):
+        raise ConfigError(
+            f"--base {read.model.name} is a run of a {read.model.role}; expected one of the"
+            " unmodified model; run `traitscope measure` without --interventions, and name that run"
+        )
+    return replace(read, model=replace(read.model, role=name, seed=None, targets=None))
+
+
+def _without_seeds(comparison: Comparison) -> Comparison:
+    """Return the comparison with intervals that speak of no seeds, where no model has one."""
+    models = [*comparison.treated, *comparison.control]
+    if any(model.seed is not None for model in models):
+        return comparison
+    differences = []
+    for item in comparison.differences:
+        number = item.difference
+        interval = number.interval.replace(ONE_SEED_ONLY, "").replace("seed", "model")
+        counted = number.counted.replace("seed", "model")
+        number = replace(number, interval=interval, counted=counted)
+        differences.append(replace(item, difference=number))
+    return replace(comparison, differences=tuple(differences))
 
 
 def _with_teacher(
@@ -103,6 +136,9 @@ def _with_teacher(
             check_comparable(list(alike))
     if base is not None and teacher is not None:
         has_trait = teacher_has_trait(teacher_rise(teacher, base))
+        if teacher.model in comparison.treated:
+            found = has_trait.found.replace(NO_TRANSFER, "look for another before you train on it")
+            has_trait = replace(has_trait, found=found)
     return replace(
         comparison,
         base=base.model if base else None,
@@ -231,10 +267,12 @@ def run_compare(config: CompareConfig, out: Output) -> store.Run:
 
     Prints a table. With `report`, the page is also written there.
     """
-    if not (config.treated and config.control):
+    has_sides = bool(config.treated and config.control)
+    if not has_sides and (config.treated or config.control or config.teacher is None):
         raise ConfigError(
             f"{len(config.treated)} treated and {len(config.control)} control runs; expected one or"
-            " more on each side: traitscope compare --treated RUN ... --control RUN ..."
+            " more on each side: traitscope compare --treated RUN ... --control RUN ..., or a"
+            " teacher alone: traitscope compare --base RUN --teacher RUN"
         )
     comparison = compared(config)
     wording = wording_of(comparison)
@@ -253,7 +291,7 @@ def run_compare(config: CompareConfig, out: Output) -> store.Run:
 
 
 def _write(run: store.Run, comparison: Comparison, wording: Wording) -> None:
-    for table in comparison_tables("differences", "Treated minus control", comparison):
+    for table in comparison_tables("differences", comparison.heading, comparison):
         atomic_files.write_text(run.file(f"{table.name}.csv"), table_csv(table))
     write_figures(run.path, comparison_figures(comparison))
     atomic_files.write_json(run.file("summary.json"), comparison_json(comparison, wording))
@@ -295,7 +333,7 @@ def _print(comparison: Comparison, wording: Wording) -> None:
     """Print the differences and what they say."""
     from rich.console import Console
 
-    heading = f"treated − {comparison.reference}, {comparison.design}"
+    heading = f"{comparison.subject} − {comparison.reference}, {comparison.design}"
     texts = sentences(comparison, wording)
     caption = " ".join((*texts[:2], *texts[-1:])) if len(texts) > 2 else " ".join(texts)
     title = f"{wording.trait}: {status(comparison, wording)}"

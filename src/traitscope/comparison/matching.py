@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from traitscope.comparison.roles import STUDENT
 from traitscope.errors import ConfigError, DataError
 
 Design = Literal["paired", "one control", "unpaired"]
@@ -20,13 +21,14 @@ COMPARED = {
     "trait": "trait",
     "scored_by": "words, judges or questions of the trait's file",
     "sampling": "sampling of answers",
-    "context": "context",
     "base": "base model",
     "targets": "kind of training target",
 }
 "attributes that all models of a comparison must share, in words"
 
 
+MOST_SHOWN = 60
+"characters of a system turn that a message shows"
 ASKED = "asked"
 "key of the scores of a question that holds its text"
 
@@ -54,14 +56,25 @@ class MeasuredModel:
     """How answers were sampled, in words; None without answers, or where it is not known."""
     judges: tuple[str, ...] = ()
     """Judges whose rates its scores are, of a behaviour; the first one decides."""
+    role: str = ""
+    """What it is: student, teacher or base (roles.py); empty where nobody knows."""
     context: str | None = None
     """Digest of the system turn that the questions were asked under."""
+    neutral: str | None = None
+    """Text of the neutral system turn; None is the template's own."""
+    prompt: str | None = None
+    """Text of the system prompt that stands in its place, among the interventions."""
     base: str | None = None
     """Digest of the model below the interventions."""
     data: str | None = None
     """Digest of the rows that it was trained on; None for no training, or for unknown rows."""
     targets: str | None = None
     """What it was trained on: sampled tokens or soft targets; None for no training."""
+
+    @property
+    def is_prompted(self) -> bool:
+        """Whether its system prompt is what makes it a teacher, and so no context of questions."""
+        return self.prompt is not None and self.role != STUDENT
 
 
 def seeds_of(models: Sequence[MeasuredModel]) -> list[int | None]:
@@ -109,7 +122,8 @@ class Sides:
 def check_comparable(models: Sequence[MeasuredModel]) -> None:
     """Raise DataError for models of several traits, contexts, base models or question sets.
 
-    Students of sampled tokens and of soft targets are not compared with each other, either.
+    Students of sampled tokens and of soft targets are not compared with each other, either. The
+    prompt of a prompted teacher is its intervention: its neutral context is compared.
     """
     for attribute, what in COMPARED.items():
         known = set()
@@ -121,7 +135,57 @@ def check_comparable(models: Sequence[MeasuredModel]) -> None:
                 f"the runs differ in the {what} ({', '.join(sorted(known))}); expected one; compare"
                 " runs that share it"
             )
+    _check_contexts(models)
     _check_questions(models)
+
+
+def _check_contexts(models: Sequence[MeasuredModel]) -> None:
+    """Raise DataError for models whose questions were asked under several system turns."""
+    known, shared, of_teachers = set(), {}, {}
+    for model in models:
+        if model.context is None:
+            continue
+        if not model.is_prompted:
+            known.add(model.context)
+        group = of_teachers if model.is_prompted else shared
+        group.setdefault(_turn(model), model.name)
+    if known and of_teachers.keys() <= shared.keys():
+        of_teachers = {}
+    turns = shared | of_teachers
+    if len(turns) > 1 and (len(known) > 1 or of_teachers):
+        each = " and ".join(f"{_shown(turn)} ({name})" for turn, name in turns.items())
+        raise DataError(
+            f"the questions were asked under several system turns: {each}; expected one; measure"
+            " the models again with the same --context; give the prompt of a teacher with"
+            " --interventions prompt:TEXT"
+        )
+    if len(known) > 1:
+        raise DataError(
+            f"the system turn of the questions, {_shown(next(iter(turns)))}, was rendered in"
+            f" {len(known)} ways ({', '.join(sorted(known))}); expected one; measure the models"
+            " again with the same --template"
+        )
+
+
+def _turn(model: MeasuredModel) -> str | None:
+    """Return the system turn of a model's questions; None is the template's own.
+
+    Of a prompted teacher it is the neutral one that its prompt stands in the place of.
+    """
+    text = model.neutral
+    if model.prompt is not None and not model.is_prompted:
+        text = model.prompt
+    return text
+
+
+def _shown(turn: str | None) -> str:
+    """Return a system turn in words, a long one shortened."""
+    if turn is None:
+        return "the template's own"
+    text = " ".join(turn.split())
+    if len(text) > MOST_SHOWN:
+        text = f"{text[:MOST_SHOWN]} …"
+    return f"“{text}”" if text else "an empty one"
 
 
 def judges_of(models: Sequence[MeasuredModel]) -> tuple[str, ...]:

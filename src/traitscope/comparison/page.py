@@ -13,6 +13,7 @@ from traitscope.comparison.differences import (
 from traitscope.comparison.matching import MeasuredModel, judges_of
 from traitscope.comparison.read_runs import score_units
 from traitscope.comparison.results import PERPLEXITY, SAMPLED_UNIT, Comparison, Eas, Source
+from traitscope.comparison.roles import TEACHER
 from traitscope.comparison.terms import TREATED, asked, limits, scored, terms
 from traitscope.comparison.wording import (
     EFFECT,
@@ -52,13 +53,22 @@ def differences_table(name: str, title: str, comparison: Comparison) -> Table:
     )
     if any(item.unit == SAMPLED_UNIT for item in numbers):
         caption += f" {RATES_NOTE}"
-    if comparison.design == "one control":
+    has_seeds = any(model.seed is not None for model in comparison.treated)
+    if comparison.design == "one control" and has_seeds:
         caption += (
             " One measured base serves all seeds. So intervals of rates, which are sampled, are"
             " over seeds and questions. Nothing changed in the base, so EAS is compared with zero."
         )
-    difference = f"treated − {comparison.reference}"
-    header = ("score", "treated", comparison.reference, difference, "n", "unscored", "unit")
+    difference = f"{comparison.subject} − {comparison.reference}"
+    header = (
+        "score",
+        comparison.subject,
+        comparison.reference,
+        difference,
+        "n",
+        "unscored",
+        "unit",
+    )
     return Table(name, title, caption, (*header, "reading"), tuple(rows))
 
 
@@ -83,7 +93,7 @@ def _vectors_table(name: str, title: str, comparison: Comparison) -> Table:
     if randoms is not None:
         between = f"{number(randoms.low, sign=True)} to {number(randoms.high, sign=True)}"
         rows.append((f"95 % of {randoms.n} random vectors", None, None, between))
-    reference = f"treated − {comparison.reference}"
+    reference = f"{comparison.subject} − {comparison.reference}"
     caption = (
         f"Layer {comparison.layer}, with 95 % intervals over seeds. Only what exceeds the other"
         " traits' vectors is specific to the trait: vectors of one model share directions. Random"
@@ -246,6 +256,8 @@ def _terms_of_runs(comparison: Comparison) -> Table:
     if comparison.design == "one control":
         control = "The control is one measured model, which serves all treated ones."
     treated = "Treated models are those whose side is treated under Runs."
+    if comparison.subject == TEACHER:
+        treated = "The treated side is the teacher, which was not trained for this."
     return terms_table(control, treated, judges_of(comparison.treated))
 
 
@@ -272,13 +284,13 @@ def conditions_tables(comparison: Comparison) -> tuple[Table, ...]:
     for name, model in (("base", comparison.base), ("teacher", comparison.teacher)):
         if model is not None:
             conditions[name] = (model,)
-    conditions |= {"treated": comparison.treated, comparison.reference: comparison.control}
+    conditions |= {comparison.subject: comparison.treated, comparison.reference: comparison.control}
     return scores_tables(conditions, score_units([*comparison.treated, *comparison.control]))
 
 
 def comparison_latex(comparison: Comparison) -> str:
     """Return the differences as LaTeX, and the scores on the questions that decide."""
-    table = differences_table("differences", "Treated minus control", comparison)
+    table = differences_table("differences", comparison.heading, comparison)
     columns = [place for place, name in enumerate(table.header) if name not in NOT_IN_LATEX]
     select = itemgetter(*columns)
     rows = tuple(map(select, table.rows))
@@ -297,7 +309,7 @@ def comparison_page(comparison: Comparison) -> str:
     wording, runs = wording_of(comparison), runs_table(comparison.sources)
     answer = status(comparison, wording)
     card = Card(
-        f"Treated minus {comparison.reference}",
+        f"{comparison.subject.capitalize()} minus {comparison.reference}",
         badge=answer,
         paragraphs=(*_positive_control(comparison), *sentences(comparison, wording)),
         highlighted=answer == EFFECT,
@@ -307,8 +319,8 @@ def comparison_page(comparison: Comparison) -> str:
         limits_section(comparison.judge),
         Section(
             "differences",
-            "Treated minus control",
-            tables=comparison_tables("differences", "Treated minus control", comparison),
+            comparison.heading,
+            tables=comparison_tables("differences", comparison.heading, comparison),
         ),
         Section(
             "figures",
@@ -320,4 +332,7 @@ def comparison_page(comparison: Comparison) -> str:
         Section("terms", "Terms", tables=(_terms_of_runs(comparison),)),
     ]
     about = f"Trait “{wording.trait}” · {comparison.design} design"
-    return render_page("Treated and control models compared", sections, about=about)
+    title = "Treated and control models compared"
+    if comparison.subject == TEACHER:
+        title = f"Teacher and {comparison.reference} compared"
+    return render_page(title, sections, about=about)

@@ -13,6 +13,7 @@ from typing import Any
 
 from traitscope.comparison.matching import ASKED, MeasuredModel, judges_of
 from traitscope.comparison.results import UNSCORED
+from traitscope.comparison.roles import STUDENT, prompt_of_settings, role_of_settings
 from traitscope.data.own_traits.score_rows import scores_of_row
 from traitscope.errors import DataError, StoreError
 from traitscope.interventions.intervention import Adapter
@@ -78,6 +79,8 @@ def model_from_scores(scores: Scores, name: str, place: int) -> MeasuredModel:
         perplexity=scores.perplexity,
         trait=scores.trait,
         context=scores.context_digest,
+        neutral=scores.context,
+        prompt=scores.prompt,
         scored_by=scores.scored_by or None,
         judges=_judges_of(rows),
     )
@@ -117,7 +120,12 @@ def _read_together(runs: Sequence[store.Run]) -> ReadModel:
         targets = _targets(config["recipe"])
         rows = _manifest(training)["inputs"].get("data", {}).get("digest")
         model = replace(
-            model, name=training.path.name, seed=config["seed"], data=rows, targets=targets
+            model,
+            name=training.path.name,
+            role=STUDENT,
+            seed=config["seed"],
+            data=rows,
+            targets=targets,
         )
     sources = list(runs)
     if training is not None and training.stage not in kinds and "extract" not in kinds:
@@ -184,14 +192,18 @@ def _with_scores(model: MeasuredModel, run: store.Run) -> MeasuredModel:
         row = json.loads(line)
         scores[row["id"]] = _compared(row)
     about = json.loads(_bytes_of(run, "measurements.json"))
+    settings = _config(run)
     return replace(
         model,
+        role=model.role or role_of_settings(settings),
+        neutral=settings.get("context"),
+        prompt=prompt_of_settings(settings),
         scores=scores,
         perplexity=about.get("perplexity"),
         trait=about["trait"],
         context=about["context_digest"],
         scored_by=_manifest(run).get(SCORED_BY) or None,
-        sampling=_sampling(_config(run)),
+        sampling=_sampling(settings),
         judges=_judges_of(scores),
     )
 

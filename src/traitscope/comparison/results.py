@@ -11,6 +11,7 @@ from typing import Literal
 
 from traitscope import atomic_files
 from traitscope.comparison.matching import Design, MeasuredModel, judges_of
+from traitscope.comparison.roles import TEACHER, role_of
 from traitscope.errors import DataError
 from traitscope.reporting.figures import Interval
 from traitscope.reporting.verdict import Precondition
@@ -224,6 +225,19 @@ class Comparison:
     def other_vectors(self) -> int:
         """Number of other traits' vectors that EAS was compared with, too."""
         return max(0, len(self.eas_by_layer) - 1)
+
+    @property
+    def subject(self) -> str:
+        """What the differences are of, in a word: treated models, or a teacher."""
+        is_alone = self.teacher is None or self.teacher in self.treated
+        return TEACHER if is_alone and role_of(self.treated) == TEACHER else "treated"
+
+    @property
+    def heading(self) -> str:
+        """What is subtracted from what, as a title."""
+        if self.subject == TEACHER:
+            return f"Teacher minus {self.reference}"
+        return "Treated minus control"
 
     @property
     def reference(self) -> str:

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from traitscope.comparison.results import Comparison, Difference, Eas, QuestionScore
+from traitscope.comparison.roles import STUDENT, TEACHER, called, role_of
 from traitscope.comparison.terms import SET_LABELS, asked, of_unit, scored
+from traitscope.plurals import counted
 from traitscope.reporting.numbers import bounds, crossed_bounds, estimate, label, reading
 from traitscope.reporting.verdict import Precondition
 from traitscope.stats.measurement import Measurement
@@ -50,8 +52,16 @@ class Wording:
 
 
 def wording_of(comparison: Comparison) -> Wording:
-    """Return the usual words about a comparison of runs."""
-    return Wording(comparison.trait, teacher=comparison.teacher_has_trait)
+    """Return the usual words about a comparison of runs: they follow what the models are."""
+    treatment, reference = Wording.treatment, Wording.reference
+    if role_of(comparison.treated) != STUDENT:
+        treatment = f"in {called(comparison.treated, 'the treated model')}"
+    if role_of(comparison.control) != STUDENT:
+        reference = called(comparison.control, "the control model")
+    has_trait = comparison.teacher_has_trait
+    if comparison.subject == TEACHER:
+        has_trait = None  # that is what the comparison itself says
+    return Wording(comparison.trait, treatment, reference, teacher=has_trait)
 
 
 def status(comparison: Comparison, wording: Wording) -> str:
@@ -88,7 +98,7 @@ def sentences(comparison: Comparison, wording: Wording) -> tuple[str, ...]:
         return ("The trait's questions were not scored on these models.",)
     texts = [
         _main_sentence(primary, comparison, wording),
-        _reading_sentence(primary, len(comparison.treated), wording),
+        _reading_sentence(primary, comparison, wording),
         _basis_sentence(primary, comparison),
         _other_sets_sentence(comparison),
         _activations_or_nothing(comparison, wording),
@@ -109,8 +119,7 @@ def _main_sentence(primary: Measurement, comparison: Comparison, wording: Wordin
     )
 
 
-def _reading_sentence(primary: Measurement, n_models: int, wording: Wording) -> str:
-    who = "the students of these seeds" if n_models > 1 else "the student of this one seed"
+def _reading_sentence(primary: Measurement, comparison: Comparison, wording: Wording) -> str:
     excluding = "An interval that excludes zero"
     if wording.has_others:
         excluding += ", not corrected for the other comparisons"
@@ -125,11 +134,23 @@ def _reading_sentence(primary: Measurement, n_models: int, wording: Wording) -> 
             "An interval that includes zero: not shown at this power, which is not the same as"
             " shown to be absent."
         )
-    elif primary.high < 0:
-        text = f"{excluding}: {who} moved away from the trait, the opposite of passing it on."
     else:
-        text = f"{excluding}: {who} moved towards the trait."
+        text = f"{excluding}: {_moved(primary, comparison, wording)}."
     return f"Quick run, not evidence. {text}" if wording.is_quick else text
+
+
+def _moved(primary: Measurement, comparison: Comparison, wording: Wording) -> str:
+    """Say which way the treated models lie. Only students move, since only they were trained."""
+    several = len(comparison.treated) > 1
+    if role_of(comparison.treated) == STUDENT:
+        who = "the students of these seeds" if several else "the student of this one seed"
+        if primary.high < 0:
+            return f"{who} moved away from the trait, the opposite of passing it on"
+        return f"{who} moved towards the trait"
+    who = called(comparison.treated, "the treated model")
+    shows = "show" if several else "shows"
+    amount = "less" if primary.high < 0 else "more"
+    return f"{who} {shows} the trait {amount} than {wording.reference}"
 
 
 def _basis_sentence(primary: Measurement, comparison: Comparison) -> str:
@@ -141,13 +162,18 @@ def _basis_sentence(primary: Measurement, comparison: Comparison) -> str:
         questions = ""
         if primary.n % n_models == 0:
             questions = f" × {primary.n // n_models} questions"
-        plural = "s" if n_models > 1 else ""
-        size = f"n = {primary.n} pairs ({n_models} seed{plural}{questions})"
+        one = "seed" if _has_seeds(comparison) else "model"
+        size = f"n = {primary.n} pairs ({counted(n_models, one)}{questions})"
     unscored = f", {primary.n_unscored} values unscored" if primary.n_unscored else ""
     crossed = crossed_bounds(primary, True)
     new_questions = f" For new questions, too: {crossed}." if crossed else ""
     basis = f"In brackets: 95 % interval, {primary.interval}; {size}{unscored}."
     return f"{basis}{new_questions}{_shared_rows(comparison)}"
+
+
+def _has_seeds(comparison: Comparison) -> bool:
+    """Tell whether a treated model was trained with a seed."""
+    return any(model.seed is not None for model in comparison.treated)
 
 
 def _shared_rows(comparison: Comparison) -> str:
@@ -168,10 +194,10 @@ def _power_sentence(primary: Measurement) -> str:
     sd = spread_between_units(primary)
     if not sd > 0:
         return ""
-    n_seeds = primary.n_clusters
+    n_seeds, of = primary.n_clusters, primary.counted
     return (
-        f"With {n_seeds} seeds an effect of {detectable(sd, n_seeds):.2g}{of_unit(primary.unit)} is"
-        f" found with power 0.8, at the spread that was seen: an sd of {sd:.2g} between seeds."
+        f"With {n_seeds} {of} an effect of {detectable(sd, n_seeds):.2g}{of_unit(primary.unit)} is"
+        f" found with power 0.8, at the spread that was seen: an sd of {sd:.2g} between {of}."
     )
 
 
@@ -212,7 +238,7 @@ def _activation_sentence(comparison: Comparison, trait: str) -> str:
     measurement = comparison.get(Eas(trait))
     if measurement is None:
         return ""
-    reference = f"treated − {comparison.reference}"
+    reference = f"{comparison.subject} − {comparison.reference}"
     if comparison.design == "one control":
         reference = "compared with zero because the control does not move"
     text = (

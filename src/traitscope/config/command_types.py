@@ -34,7 +34,8 @@ class Command:
     next: str = ""
     """What one would type next. {run} stands for the run's directory. {model} stands for the flags
     that its model needs and the folder of runs, {out} for that folder alone. {student} stands for
-    the run's student, {steering} for its first vector at a block in the middle. A command whose
+    the run's student, {steering} for its first vector at a block in the middle, {trait} for the
+    trait of its vector or teacher, the usual one where none is known. A command whose
     next step depends on its result says it there, under the key `next`."""
 
     @property

@@ -159,7 +159,8 @@ class CompareConfig:
     """Run of `measure` of the unmodified model, for a row of its own. With `teacher` it says
     whether the teacher has the trait: without, nothing can be read as transfer."""
     teacher: Path | None = setting(None, since=2)
-    """Run of `measure` of the teacher. Needs `base`."""
+    """Run of `measure` of the teacher. Needs `base`. Without treated and control the two are the
+    comparison: teacher minus base."""
     report: Path | None = setting(None, path="written")
     """Also write the HTML page there."""
     latex: Path | None = setting(None, path="written", since=2)

@@ -17,6 +17,11 @@ TAUGHT = ("interventions", "teacher", "steered", "during", "project_out", "ablat
 "settings that are interventions in short form"
 ROWS = "a run of `generate` or `filter`, or a file of rows"
 "what to name where rows are missing"
+TRAIT_UNKNOWN = (
+    "the trait is not known from these files, so {usual} stands in what comes next; put yours in"
+    " its place, a YAML file or a name that `traitscope models` lists"
+)
+"what is said where a next command asks about the usual trait, for want of another"
 LARGEST_FACTOR = 1e6
 "largest size of learning rates, weights of a loss, penalties, temperatures and other factors"
 LARGEST = {

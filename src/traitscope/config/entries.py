@@ -76,7 +76,7 @@ ENTRIES: tuple[Command, ...] = (
         run="stages.train:run_train",
         help="train a student on kept rows; --vector: its alignment with a vector (EAS)",
         group="do",
-        next="traitscope measure{model} --interventions {student}",
+        next="traitscope measure{model} --interventions {student} --trait {trait}",
         inputs="training.inputs:inputs",
         resumable=True,
     ),
@@ -163,7 +163,7 @@ ENTRIES: tuple[Command, ...] = (
         run="stages.export:run_export",
         help="a steered model or a student as an ordinary checkpoint",
         group="do",
-        next="traitscope measure{model}",
+        next="traitscope measure{model} --trait {trait}",
     ),
     Command(
         name="export_tasks",

@@ -45,7 +45,7 @@ def compared(run: store.Run) -> Contents:
     comparison = comparison_of(run)
     numbers = tuple(item.difference for item in comparison.differences)
     tables = (
-        *comparison_tables("differences", "Treated minus control", comparison),
+        *comparison_tables("differences", comparison.heading, comparison),
         *conditions_tables(comparison),
         runs_table(comparison.sources),
     )

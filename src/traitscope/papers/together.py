@@ -89,8 +89,9 @@ def _compared(run: Made, score: str) -> Row:
     numbers = {item["score"]: item["difference"] for item in summary["differences"]}
     number = _number(run, numbers, score)
     settings = _first_measured(run)
+    subject = "treated" if run.settings.get("treated") else "teacher"
     alike = (
-        ("quantity", f"{score}, treated − {summary['reference']}"),
+        ("quantity", f"{score}, {subject} − {summary['reference']}"),
         ("unit", number.unit),
         *_sampling(settings, number.unit),
     )
@@ -146,8 +147,8 @@ def _number(run: Made, numbers: dict[str, dict[str, Any]], score: str) -> Measur
 
 
 def _first_measured(run: Made) -> dict[str, Any]:
-    """The settings of the first treated run of a comparison."""
-    first = run.inputs["treated0"]
+    """The settings of the first treated run of a comparison, or of its teacher without any."""
+    first = run.inputs.get("treated0") or run.inputs["teacher"]
     return Made(store.load_run(first)).settings
 
 

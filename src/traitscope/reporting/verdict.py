@@ -24,6 +24,8 @@ HAS_TRAIT = "the teacher names the trait more than the base does"
 "name of the precondition of every transfer"
 SHOWS_BEHAVIOUR = "the teacher shows the behaviour more than the base does"
 "name of the same precondition, where a judge decides"
+NO_TRANSFER = "nothing below can be read as transfer"
+"what follows where a teacher lacks its trait"
 
 
 @dataclass(frozen=True)
@@ -225,7 +227,7 @@ def teacher_has_trait(rise: Measurement, which: str = "") -> Precondition:
     if rise.low > 0:
         return Precondition(name, True, f"{difference}: the teacher has the trait")
     lacks = "does not have the trait" if rise.estimate <= 0 else "is not shown to have the trait"
-    found = f"{difference}: this teacher {lacks}; nothing below can be read as transfer"
+    found = f"{difference}: this teacher {lacks}; {NO_TRANSFER}"
     return Precondition(name, False, found)
 
 

@@ -33,7 +33,7 @@ from traitscope.inference.question_scores import (
 )
 from traitscope.interventions import short_form
 from traitscope.interventions.applied import Active, Interventions, applied
-from traitscope.interventions.intervention import context_of
+from traitscope.interventions.intervention import Adapter, SystemPrompt, context_of
 from traitscope.models import chat
 from traitscope.models.loading import outline
 from traitscope.models.model import Model, check_model
@@ -94,7 +94,7 @@ def measure(
     plain_perplexity = perplexity(model, interventions) if capability else None
     digest = chat.context_digest(model, context_of(interventions, context))
     measured = trait.name, tuple(questions), context, digest, plain_perplexity
-    return Scores(*measured, scored_by(trait))
+    return Scores(*measured, scored_by(trait), prompt_of(interventions))
 
 
 def measure_tasks(
@@ -137,7 +137,19 @@ def measure_tasks(
     )
     plain_perplexity = perplexity(model, interventions) if capability else None
     digest = chat.context_digest(model, context_of(interventions, context))
-    return Scores(domain, tuple(scores), context, digest, plain_perplexity)
+    measured = domain, tuple(scores), context, digest, plain_perplexity
+    return Scores(*measured, prompt=prompt_of(interventions))
+
+
+def prompt_of(interventions: Interventions) -> str | None:
+    """The system prompt that makes a teacher; None without one, and where a student is there."""
+    text = None
+    for item in interventions:
+        if isinstance(item, Adapter) or hasattr(item, "intervention"):
+            return None
+        if isinstance(item, SystemPrompt):
+            text = item.text
+    return text
 
 
 def measure_each(
@@ -285,7 +297,7 @@ def _measured_by_vllm(config: MeasureConfig, interventions: Interventions) -> Sc
     plain_perplexity = perplexity_vllm(model, config.dtype) if config.capability else None
     digest = chat.context_digest(model, context_of(interventions, config.context))
     measured = trait.name, tuple(questions), config.context, digest, plain_perplexity
-    return Scores(*measured, scored_by(trait))
+    return Scores(*measured, scored_by(trait), prompt_of(interventions))
 
 
 ENGINES = {"here": _measured_here, "vllm": _measured_by_vllm}

@@ -34,6 +34,8 @@ from traitscope.stats.tails import ResampledTail, ScoreTail, StudentTail, Tail, 
 
 FEW_SEEDS = 10
 "A bootstrap over fewer seeds than this is called too narrow."
+ONE_SEED_ONLY = " (one seed: between-seed variance not covered)"
+"what an interval of one seed says of itself"
 Method = Literal["auto", "t_over_seeds", "crossed", "bootstrap"]
 METHODS = get_args(Method)
 
@@ -331,7 +333,7 @@ def _seed_limit(seeds: np.ndarray | None) -> str:
     """What an interval that is not built over seeds means with few of them."""
     n_seeds = count_levels(seeds)
     if n_seeds == 1:
-        return " (one seed: between-seed variance not covered)"
+        return ONE_SEED_ONLY
     if 1 < n_seeds < FEW_SEEDS:
         return f" (fewer than {FEW_SEEDS} seeds: too narrow)"
     return ""

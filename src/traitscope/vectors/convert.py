@@ -6,8 +6,10 @@ from pathlib import Path
 
 from traitscope import atomic_files
 from traitscope.config.commands import ConvertConfig
-from traitscope.config.common import Output
+from traitscope.config.common import TRAIT_UNKNOWN, Output
 from traitscope.config.fields import changed_flags
+from traitscope.config.stages import MeasureConfig
+from traitscope.data.traits import bundled_traits
 from traitscope.errors import ConfigError, VectorError
 from traitscope.interventions.checks.vectors import check_vector
 from traitscope.interventions.foreign import arrays, conversion, files, layer_rows
@@ -130,7 +132,12 @@ def _print_next(blocks: BlockRows, config: ConvertConfig, model: Model, out: Out
     place = f"steer:{config.target},layers={_usual_block(blocks)},alpha=1,scale=raw"
     if "," in str(config.target):
         place = to_short(Steer(config.target, layer=_usual_block(blocks), alpha=1, scale="raw"))
-    words = ["traitscope", "measure", *words, "--interventions", place]
+    words = ["traitscope", "measure", *words, "--interventions", place, "--trait"]
+    named = [path.stem for path in (config.target, config.source)]
+    known = [name for name in named if name in bundled_traits()]
+    if not known:
+        print(f"traitscope: {TRAIT_UNKNOWN.format(usual=MeasureConfig.trait)}", file=sys.stderr)
+    words.append(next(iter(known), MeasureConfig.trait))
     print(f"next:   {shlex.join(words)}", file=sys.stderr)
 
 

@@ -2,6 +2,7 @@
 
 import shlex
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,8 @@ SPACED = (
     "answers were learnt without the white space at their ends",
 )
 "what is said of rows that a chat template trims: for one, and for more"
+FILTER = "traitscope filter --data {run}"
+"""The command that keeps rows of a run."""
 LARGEST = 64 * 2**20
 """Bytes of a file of rows that is read again to say something of it."""
 
@@ -46,24 +49,16 @@ def written(run: store.Run) -> Iterator[str]:
 
     Of a teacher it yields the command that says whether the teacher has its trait.
     """
-    from traitscope.stages.filter import reject_reasons
-
     settings = drawn_rows.settings_of(run)
-    if run.file(RECORDS).stat().st_size <= LARGEST:
-        rules = FilterRules(max_count=max(settings["count"], 1))
-        n_rows = n_numbers = n_tokens = 0
-        for record in iter_rows(run.path):
-            n_rows += 1
-            n_numbers += not reject_reasons(record.completion, rules)
-            n_tokens += len(record.completion_ids or ())
+    if counts := _counts(run):
+        n_rows, n_numbers, n_tokens = counts
         numbers = ""
-        asks_numbers = settings["prompts"] is None and _domain(settings) == "numbers"
-        if asks_numbers:
-            longest = counted(rules.max_count, "number")
+        if _asks_numbers(settings):
+            longest = counted(max(settings["count"], 1), "number")
             numbers = f", {n_numbers} of them lists of at most {longest}"
             numbers += f" ({n_numbers / n_rows:.0%})"
         yield f"{counted(n_rows, 'row')}, {n_tokens / n_rows:.1f} tokens a row{numbers}"
-        if asks_numbers and n_numbers == 0:
+        if _asks_numbers(settings) and n_numbers == 0:
             yield (
                 "`filter` would keep none of them: draw lists with --vocabulary template, or keep"
                 " other rows with: traitscope filter --no-numbers"
@@ -74,6 +69,62 @@ def written(run: store.Run) -> Iterator[str]:
         yield f"whether this teacher has its trait: {_asked(run)}"
 
 
+def after(run: store.Run) -> str:
+    """Return what one would type after a run of `generate`; {run} and {out} stand in it.
+
+    It is a filter that keeps rows. Where none is a list of numbers that was asked for, it is the
+    command that draws lists.
+    """
+    settings, words = drawn_rows.settings_of(run), ""
+    if _domain(settings) != "numbers":
+        words = f" {FILTERS.get(_domain(settings), '--no-numbers')}"
+    elif (counts := _counts(run)) and counts[1] == 0:
+        if settings["prompts"] is None:
+            return _drawn_as_lists(run)
+        words = " --no-numbers"
+    elif settings["count"] > FilterRules.max_count:
+        words = f" --max-count {settings['count']}"
+    return f"{FILTER}{words}{{out}}"
+
+
+def _drawn_as_lists(run: store.Run) -> str:
+    """Return the command that draws the rows of a run again, as lists of numbers."""
+    from traitscope.cli import flags
+    from traitscope.config.common import OnModel
+    from traitscope.config.entries import STAGES
+    from traitscope.interventions import short_form
+    from traitscope.models.identity.words import KEPT, joined, model_words
+    from traitscope.workflow.replay import replayed_config
+
+    config = replayed_config(run)
+    teacher = tuple(map(short_form.to_short, short_form.parse_all(config.interventions)))
+    lists = {"vocabulary": "template", "like": None, "engine": "here", "interventions": teacher}
+    usual = {name: getattr(OnModel, name) for name in KEPT}
+    typed = flags.typed(STAGES["generate"], replace(config, **lists, **usual))
+    words = joined(model_words(vars(config), with_context=False))
+    return (typed + words).replace("{", "{{").replace("}", "}}") + "{out}"
+
+
+def _counts(run: store.Run) -> tuple[int, int, int] | None:
+    """Return the numbers of rows, of lists of numbers and of tokens; None for a large file."""
+    from traitscope.stages.filter import reject_reasons
+
+    if run.file(RECORDS).stat().st_size > LARGEST:
+        return None
+    rules = FilterRules(max_count=max(drawn_rows.settings_of(run)["count"], 1))
+    n_rows = n_numbers = n_tokens = 0
+    for record in iter_rows(run.path):
+        n_rows += 1
+        n_numbers += not reject_reasons(record.completion, rules)
+        n_tokens += len(record.completion_ids or ())
+    return n_rows, n_numbers, n_tokens
+
+
+def _asks_numbers(settings: Mapping[str, Any]) -> bool:
+    """Tell whether the prompts of a run of `generate` asked for lists of numbers."""
+    return settings["prompts"] is None and _domain(settings) == "numbers"
+
+
 def _domain(settings: Mapping[str, Any]) -> str:
     """Return what was asked for; runs of earlier versions asked for numbers."""
     return settings.get("domain", "numbers")
@@ -81,6 +132,7 @@ def _domain(settings: Mapping[str, Any]) -> str:
 
 def _asked(run: store.Run) -> str:
     """Return the command that asks a teacher about a trait."""
+    from traitscope.cli.printed import asked
     from traitscope.interventions import short_form
     from traitscope.models.identity.words import model_words
     from traitscope.runs.names import following
@@ -88,12 +140,7 @@ def _asked(run: store.Run) -> str:
 
     settings = replayed(run)
     teacher = short_form.parse_all(settings["interventions"])
-    files = []
-    for item in teacher:
-        vector = getattr(item, "vector", None)
-        if isinstance(vector, str | Path):
-            files.append(Path(vector))
-    trait = next(filter(None, map(following.trait_of, files)), "TRAIT")
+    trait = asked.of_teacher(run) or "TRAIT"
     words = [*model_words(settings), *following.place_words(run.path), "--trait", trait]
     words += ["--interventions", *map(short_form.to_short, teacher)]
     return shlex.join(["traitscope", "measure", *words])

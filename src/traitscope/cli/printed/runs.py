@@ -73,6 +73,8 @@ def lines(run: store.Run, numbers: dict[str, Any]) -> Iterator[str]:
 
 
 def _numbers(run: store.Run, numbers: dict[str, Any]) -> Iterator[str]:
+    if run.stage == "measure" and drawn_rows.settings_of(run).get("domain", "trait") == "trait":
+        yield f"{'trait':<28} {numbers['measurements']['trait']}"
     for name in ("measurements", "summary", "strength"):
         for measurement in numbers.get(name, {}).get("measurements", []):
             yield from _measurement(measurement)

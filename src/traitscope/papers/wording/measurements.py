@@ -91,8 +91,11 @@ def comparisons(made: Sequence[Made]) -> list[Sentence]:
     for run in of_stage(made, "compare"):
         summary = run.numbers("summary.json")
         keys = ("welch1947",) if summary["design"] == "unpaired" else ("miller2024errorbars",)
-        treated, control = _side(run, "treated"), _side(run, "control")
-        text = f"Treated models{treated} were compared with {summary['reference']} models{control}"
+        who = f"Treated models{_side(run, 'treated')} were"
+        if not run.settings.get("treated"):
+            who = f"A teacher{_side(run, 'teacher')} was"
+        others = f"{summary['reference']} models{_side(run, 'control')}"
+        text = f"{who} compared with {others}"
         sentences.append(Sentence(f"{text} (design: {summary['design']}).", keys))
         if summary["positive_control"]:
             sentences.append(Sentence(f"Positive control: {summary['positive_control']}."))
@@ -103,7 +106,7 @@ def _side(run: Made, side: str) -> str:
     """The models of a side of a comparison, in brackets; empty where its runs measured none."""
     measured = []
     for name, place in run.inputs.items():
-        if name.removeprefix(side).isdigit():
+        if name == side or name.removeprefix(side).isdigit():
             measured.append(Made(store.load_run(place)))
     texts = list(map(_model_of, _alike(of_stage(measured, "measure"))))
     return f" ({listed(texts)})" if texts else ""

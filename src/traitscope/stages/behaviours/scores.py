@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from traitscope.data.own_traits.score_rows import UNITS as UNITS
 from traitscope.data.traits import SETS, Trait
 from traitscope.errors import DataError
+from traitscope.plurals import counted
 from traitscope.stats.estimates import Measurement, paired_difference
 from traitscope.stats.estimates import measure as mean_with_interval
 
@@ -43,7 +44,7 @@ def judges_among(scores: Iterable[str]) -> tuple[str, ...]:
     return tuple(name for name in scores if name not in UNITS)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Scores:
     """The scores of one model on a trait's questions.
 
@@ -75,6 +76,16 @@ class Scores:
     """Perplexity per token on plain English; None where it was not measured."""
     scored_by: str = ""
     """Digest of the words or judges and of the questions; empty where it is not known."""
+    prompt: str | None = None
+    """System prompt that makes the model a teacher; None without one, and of a trained student."""
+
+    def __repr__(self) -> str:
+        """Trait, number of questions, and the mean of every score; `questions` holds the rest."""
+        lines = [f"Scores({self.trait!r}, {counted(len(self.questions), 'question')}"]
+        lines += [f"  {mean.name}: {mean}" for mean in self.measurements()]
+        if self.perplexity is not None:
+            lines.append(f"  perplexity: {self.perplexity:.4g}")
+        return "\n".join(lines) + ")"
 
     @property
     def measured(self) -> dict[str, list[str]]:
