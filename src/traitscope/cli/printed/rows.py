@@ -87,7 +87,7 @@ def _asked(run: store.Run) -> str:
     from traitscope.workflow.replay import replayed
 
     settings = replayed(run)
-    teacher = short_form.parse_all(settings["interventions"])
+    teacher = short_form.parse_each(settings["interventions"])
     files = []
     for item in teacher:
         vector = getattr(item, "vector", None)
