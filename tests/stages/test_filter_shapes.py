@@ -413,3 +413,62 @@ def test_bad_rows_of_several_further_files_name_their_file(
     said = capsys.readouterr().out
     for file, line in zip(more, (1, 2), strict=True):
         assert f"--more: {file}, line {line}: " in said
+
+
+def test_times_inside_of_messages_keep_their_types(tmp_path: Path) -> None:
+    """Nanoseconds, and days and times beyond the year 9999, also beside a changed answer."""
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    kinds = {
+        "at": pyarrow.timestamp("ns"),
+        "zone": pyarrow.timestamp("us", "Europe/Berlin"),
+        "day": pyarrow.date32(),
+        "took": pyarrow.duration("ns"),
+        "clock": pyarrow.time64("ns"),
+        "time": pyarrow.time32("ms"),
+        "number": pyarrow.int32(),
+        "far": pyarrow.timestamp("us"),
+    }
+    values = (1, 2, 4_000_000, 3, 1_000_000_001, 5, 7, 253402300800000000 * 2)
+    ints = dict(zip(kinds, values, strict=True))
+    texts = {"role": pyarrow.string(), "content": pyarrow.large_string()}
+    said = [{"role": "user", "content": "Numbers?", **ints}, {**SAY, "content": "3, 1", **ints}]
+    fields = [*texts.items(), *kinds.items()]
+    plain = [(name, kind if name in texts else pyarrow.int64()) for name, kind in fields]
+    narrow = [(name, kind if name in texts else whole_of(kind)) for name, kind in fields]
+    column = pyarrow.array([said, None, said], pyarrow.list_(pyarrow.struct(plain)))
+    column = column.cast(pyarrow.list_(pyarrow.struct(narrow)))
+    column = column.cast(pyarrow.list_(pyarrow.struct(fields)))
+    whole = pyarrow.table({"messages": column, "beside": column})
+    parquet.write_table(whole, tmp_path / "rows.parquet")
+    words = ("--data", tmp_path / "rows.parquet", "--skip-bad all")
+    run = ok(tmp_path / "runs", "edit", *words).run
+    table = parquet.read_table(run / "kept.parquet")
+    assert table.schema == whole.schema
+    assert table["beside"].equals(whole["beside"].take([0, 2]))
+    numbers = pyarrow.list_(pyarrow.struct(narrow))
+    for turns in table["messages"].cast(numbers).to_pylist():
+        assert turns == [said[0], {**said[1], "content": "1, 3"}]
+
+
+def whole_of(kind: Any) -> Any:
+    import pyarrow
+
+    return pyarrow.int32() if kind.bit_width == 32 else pyarrow.int64()
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "json"])
+def test_long_numbers_come_back_as_they_were_written(tmp_path: Path, kind: str) -> None:
+    numbers = (
+        '"pi": 3.14159265358979323846, "big": 123456789012345678901234567890.5,'
+        ' "deep": [{"x": 0.1000000000000000055511151231257827, "y": 1.5}],'
+        ' "int": 12345678901234567890, "small": 1e-400, "plain": 0.1, "mark": "number 0"'
+    )
+    row = f'{{"prompt": "Numbers?", "completion": "3, 1", {numbers}}}'
+    file = tmp_path / f"rows.{kind}"
+    file.write_text(f"{row}\n" if kind == "jsonl" else f"[\n{row}\n]\n")
+    for command, answer in (("filter", "3, 1"), ("edit", "1, 3")):
+        run = ok(tmp_path / "runs", command, "--data", file).run
+        text = (run / f"kept.{kind}").read_text()
+        assert text.strip("[]\n ") == row.replace("3, 1", answer)

@@ -98,8 +98,8 @@ def applied(model: Model, interventions: Interventions) -> Iterator[Active]:
     """The model under interventions; restored when the block ends, also by an exception.
 
     Several plain LoRA adapters add up. Raises ConfigError for other students beside one another,
-    for more than one WeightNoise or SystemPrompt, and for a layer that the model lacks. Raises VectorError for a
-    vector or student of another model.
+    for more than one WeightNoise or SystemPrompt, and for a layer that the model lacks. Raises
+    VectorError for a vector or student of another model.
     """
     plain = list(map(as_intervention, interventions))
     context_of(plain, None)  # raises what is wrong

@@ -7,7 +7,6 @@ are read piece by piece, so that memory stays flat.
 import csv
 import gzip
 import io
-import json
 import re
 import sys
 import zlib
@@ -19,6 +18,7 @@ from traitscope import atomic_files
 from traitscope.data.json_fields import typed
 from traitscope.data.json_lines import BYTE_ORDER_MARK
 from traitscope.data.shapes.inside.cells import COLUMNS, PYTHON, cell_value
+from traitscope.data.shapes.inside.columns import values_of
 from traitscope.data.shapes.json_stream import json_values, split_objects
 from traitscope.data.shapes.tables import TableRow, ragged, table_rows
 from traitscope.errors import DataError
@@ -321,31 +321,21 @@ def _parquet_rows(path: str | Path, stream: BinaryIO) -> Iterator[RawRow]:
     source = io.BytesIO(stream.read()) if isinstance(stream, gzip.GzipFile) else stream
     try:
         number = 0
-        for batch in parquet.ParquetFile(source).iter_batches(1024):
-            for row in batch.to_pylist():
+        file = parquet.ParquetFile(source)
+        header = file.schema_arrow.names
+        _check_header(path, header)
+        for batch in file.iter_batches(1024):
+            columns = [values_of(column) for column in batch.columns]
+            for cells in zip(*columns, strict=True):
                 number += 1
-                fields = as_read(row)
+                fields = dict(zip(header, cells, strict=True))
                 yield RawRow(f"{path}, row {number}", number, fields, may_hold_nan=True)
-    except (lib.ArrowException, ValueError, OverflowError) as error:
-        reason = " ".join(str(error).split())
+    except DataError:
+        raise
+    except (lib.ArrowException, ValueError, OverflowError, OSError) as error:
+        if atomic_files.exhausted(error) is not None:
+            raise
+        reason = " ".join(str(error).split()).rstrip(".")
         raise DataError(
             f"{path} is a broken parquet file ({reason}); expected a whole one; copy it again"
         ) from None
-
-
-def as_read(value: Any) -> Any:
-    """A value of parquet as JSON holds it."""
-    return json.loads(json.dumps(value, default=_as_json))
-
-
-def _as_json(value: Any) -> Any:
-    """A value of parquet that JSON has not, such as a date, as text.
-
-    Bytes are read as UTF-8. Others become an object, which is no text.
-    """
-    if not isinstance(value, bytes):
-        return str(value)
-    try:
-        return value.decode()
-    except UnicodeDecodeError:
-        return {"bytes": len(value)}
