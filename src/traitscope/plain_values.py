@@ -75,8 +75,11 @@ class LongNumber(float):
 def as_written(text: str) -> float:
     """A number of JSON that is no integer; its text is kept where a float does not hold it."""
     number = float(text)
-    if not math.isfinite(number) or Decimal(repr(number)) == Decimal(text):
-        return number
+    try:
+        if not math.isfinite(number) or Decimal(repr(number)) == Decimal(text):
+            return number
+    except ArithmeticError:  # an exponent beyond those of decimals
+        pass
     long = LongNumber(number)
     long.text = text
     return long

@@ -458,6 +458,56 @@ def whole_of(kind: Any) -> Any:
     return pyarrow.int32() if kind.bit_width == 32 else pyarrow.int64()
 
 
+def test_columns_that_stand_twice_are_refused(tmp_path: Path) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    cells = [pyarrow.array(["1?"]), pyarrow.array(["1"]), pyarrow.array(["2"])]
+    names = ["prompt", "completion", "completion"]
+    file = tmp_path / "rows.parquet"
+    parquet.write_table(pyarrow.Table.from_arrays(cells, names=names), file)
+    for command in ("filter", "edit"):
+        done = call(tmp_path / "runs", command, "--data", file)
+        assert done.code == 2 and "expected every name once" in done.summary["message"]
+
+
+def test_times_beyond_the_year_9999_are_read(tmp_path: Path) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    far = 253402300800000000 * 2
+    columns = {
+        "prompt": pyarrow.array(["Numbers?"]),
+        "completion": pyarrow.array(["3, 1"]),
+        "day": pyarrow.array([4_000_000], pyarrow.date32()),
+        "at": pyarrow.array([far], pyarrow.timestamp("us")),
+        "zone": pyarrow.array([far], pyarrow.timestamp("us", "UTC")),
+        "deep": pyarrow.array([[{"at": far}]]).cast(
+            pyarrow.list_(pyarrow.struct([("at", pyarrow.timestamp("us"))]))
+        ),
+        "took": pyarrow.array([2**62], pyarrow.duration("s")),
+        "nano": pyarrow.array([1], pyarrow.timestamp("ns")),
+    }
+    whole = pyarrow.table(columns)
+    parquet.write_table(whole, tmp_path / "rows.parquet")
+    for command, answer in (("filter", "3, 1"), ("edit", "1, 3")):
+        run = ok(tmp_path / "runs", command, "--data", tmp_path / "rows.parquet").run
+        table = parquet.read_table(run / "kept.parquet")
+        assert table.drop_columns("completion").equals(whole.drop_columns("completion"))
+        assert table["completion"].to_pylist() == [answer]
+
+
+@pytest.mark.parametrize(
+    "content", [b"PAR1" + bytes(50) + b"PAR1", b"PAR1", b"PAR1 and so on", b"PAR1\xff" * 9]
+)
+def test_a_broken_parquet_file_is_said_on_one_line(tmp_path: Path, content: bytes) -> None:
+    pytest.importorskip("pyarrow")
+    (tmp_path / "rows.parquet").write_bytes(content)
+    done = call(tmp_path / "runs", "filter", "--data", tmp_path / "rows.parquet")
+    assert done.code == 2 and "is a broken parquet file" in done.summary["message"]
+    assert "\n" not in done.summary["message"]
+
+
 @pytest.mark.parametrize("kind", ["jsonl", "json"])
 def test_long_numbers_come_back_as_they_were_written(tmp_path: Path, kind: str) -> None:
     numbers = (

@@ -113,27 +113,27 @@ def _with_times(kind: Any, becomes: Callable[[Any], Any]) -> Any:
     return kind
 
 
-def _joined(kind: Any, found: Any) -> Any:
+def _joined(kind: Any, inferred: Any) -> Any:
     """A type with the keys that another one has besides."""
     import pyarrow
     from pyarrow import types
 
-    if types.is_struct(kind) and types.is_struct(found):
+    if types.is_struct(kind) and types.is_struct(inferred):
         fields = []
         names = [kind.field(number).name for number in range(kind.num_fields)]
         for name in names:
             field = kind.field(name)
-            place = found.get_field_index(name)
-            inner = field.type if place < 0 else _joined(field.type, found.field(place).type)
+            place = inferred.get_field_index(name)
+            inner = field.type if place < 0 else _joined(field.type, inferred.field(place).type)
             fields.append(field.with_type(inner))
-        for number in range(found.num_fields):
-            if found.field(number).name not in names:
-                fields.append(found.field(number))
+        for number in range(inferred.num_fields):
+            if inferred.field(number).name not in names:
+                fields.append(inferred.field(number))
         return pyarrow.struct(fields)
     for is_kind, make in _lists():
-        if is_kind(kind) and types.is_list(found):
+        if is_kind(kind) and types.is_list(inferred):
             field = kind.value_field
-            return make(field.with_type(_joined(field.type, found.value_type)))
+            return make(field.with_type(_joined(field.type, inferred.value_type)))
     return kind
 
 
