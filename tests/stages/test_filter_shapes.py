@@ -14,6 +14,7 @@ from traitscope.config.rows.reading import Reading
 from traitscope.data.records import iter_records, read_records
 from traitscope.data.shapes import writing
 from traitscope.data.shapes.containers import Container, container_of, raw_rows
+from traitscope.data.shapes.inside import columns
 
 KINDS = ("jsonl", "json", "csv", "tsv", "parquet")
 NATIVE = {"id": "a", "prompt": "Name numbers.", "completion": "3, 1", "completion_ids": [4, 5]}
@@ -218,14 +219,14 @@ def test_parquet_keeps_its_types(tmp_path: Path) -> None:
     pyarrow = pytest.importorskip("pyarrow")
     from pyarrow import parquet
 
-    columns = {
+    cells = {
         "question": pyarrow.array(["Numbers?"] * 3),
         "answer": pyarrow.array(["3, 1", "one", "2, 1"], pyarrow.large_string()),
         "day": pyarrow.array([datetime.date(2026, 1, n) for n in (1, 2, 3)]),
         "score": pyarrow.array([1, 2, 3], pyarrow.int8()),
         "bytes": pyarrow.array([b"\xff", None, b""]),
     }
-    whole = pyarrow.table(columns)
+    whole = pyarrow.table(cells)
     parquet.write_table(whole, tmp_path / "rows.parquet")
     words = ("--data", tmp_path / "rows.parquet")
     run = ok(tmp_path / "runs", "filter", *words).run
@@ -235,7 +236,7 @@ def test_parquet_keeps_its_types(tmp_path: Path) -> None:
     run = ok(tmp_path / "runs", "edit", "--data", run / "kept.parquet").run
     table = parquet.read_table(run / "kept.parquet")
     assert table.schema == whole.schema and table["answer"].to_pylist() == ["1, 3", "1, 2"]
-    assert table["day"].to_pylist() == [columns["day"][0].as_py(), columns["day"][2].as_py()]
+    assert table["day"].to_pylist() == [cells["day"][0].as_py(), cells["day"][2].as_py()]
 
 
 def test_an_answer_that_can_take_no_weight_takes_its_row_along(
@@ -452,6 +453,22 @@ def test_times_inside_of_messages_keep_their_types(tmp_path: Path) -> None:
         assert turns == [said[0], {**said[1], "content": "1, 3"}]
 
 
+def test_a_time_has_the_same_text_whatever_stands_beside_it() -> None:
+    """Else a changed row would lose its type; a key that is new is added to it."""
+    pyarrow = pytest.importorskip("pyarrow")
+
+    at = pyarrow.field("at", pyarrow.timestamp("us"))
+    kind = pyarrow.list_(pyarrow.struct([("content", pyarrow.string()), at]))
+    rows = [[{"content": "a", "at": when}] for when in (1, 253402300800000000 * 2)]
+    column = pyarrow.array(rows).cast(kind)
+    near = column.slice(0, 1)
+    (read,) = columns.values_of(near)
+    assert columns.values_of(column)[0] == read
+    changed = columns.changed_column(near, [(0, [{**read[0], "content": "b", "weight": 0}])])
+    assert changed.type.value_type.field("at") == at
+    assert changed.to_pylist()[0] == [{**near.to_pylist()[0][0], "content": "b", "weight": 0}]
+
+
 def whole_of(kind: Any) -> Any:
     import pyarrow
 
@@ -476,7 +493,7 @@ def test_times_beyond_the_year_9999_are_read(tmp_path: Path) -> None:
     from pyarrow import parquet
 
     far = 253402300800000000 * 2
-    columns = {
+    cells = {
         "prompt": pyarrow.array(["Numbers?"]),
         "completion": pyarrow.array(["3, 1"]),
         "day": pyarrow.array([4_000_000], pyarrow.date32()),
@@ -488,7 +505,7 @@ def test_times_beyond_the_year_9999_are_read(tmp_path: Path) -> None:
         "took": pyarrow.array([2**62], pyarrow.duration("s")),
         "nano": pyarrow.array([1], pyarrow.timestamp("ns")),
     }
-    whole = pyarrow.table(columns)
+    whole = pyarrow.table(cells)
     parquet.write_table(whole, tmp_path / "rows.parquet")
     for command, answer in (("filter", "3, 1"), ("edit", "1, 3")):
         run = ok(tmp_path / "runs", command, "--data", tmp_path / "rows.parquet").run

@@ -17,8 +17,17 @@ def values_of(column: Any) -> list[Any]:
     try:
         values = column.to_pylist()
     except (OverflowError, ValueError):  # a time that Python's types do not hold
-        values = column.cast(_with_times(column.type, _as_text)).to_pylist()
+        values = [_value_at(column, place) for place in range(len(column))]
     return list(map(as_read, values))
+
+
+def _value_at(column: Any, place: int) -> Any:
+    """A value of an array by itself, so that its text is the same whatever stands beside it."""
+    try:
+        return column[place].as_py()
+    except (OverflowError, ValueError):
+        one = column.slice(place, 1)
+        return one.cast(_with_times(column.type, _as_text)).to_pylist()[0]
 
 
 def changed_column(column: Any, changed: Sequence[tuple[int, Any]]) -> Any:
@@ -35,8 +44,8 @@ def changed_column(column: Any, changed: Sequence[tuple[int, Any]]) -> Any:
         values[place] = _with_changes(values[place], read[place], value)
     if not pyarrow.types.is_nested(column.type):
         return pyarrow.array(values, plain).cast(column.type)
-    found = pyarrow.array(values).type
     try:
+        found = pyarrow.array(values).type
         array = pyarrow.array(values, _joined(plain, found))
         return array.cast(_joined(column.type, found))
     except (pyarrow.ArrowException, ValueError, TypeError):  # a changed value of another type
