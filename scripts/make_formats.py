@@ -192,9 +192,10 @@ Other keys inside parts of a content are named as not used.
 
 `filter` and `edit` of a file write `kept.SUFFIX` into their run: the kept rows in the shape and the
 container that they came in. Keys that are not read stay as they are. Parquet keeps its types.
-Values come back the same, and the layout may not: JSON arrays are laid out with one row a line. A
-byte order mark of a table is kept. Of a pair, `filter` checks the chosen answer, `defend` changes
-it, and `edit` changes both.
+Values come back the same, and the layout may not: JSON arrays are laid out with one row a line. So
+may how a number is written, such as 1e5 as 100000.0. A number with more digits than a float holds
+is written as it was. A byte order mark of a table is kept. Of a pair, `filter` checks the chosen
+answer, `defend` changes it, and `edit` changes both.
 
 ```bash
 traitscope filter --data chats.jsonl.gz --no-numbers --banned-words owl owls

@@ -2,7 +2,10 @@
 
 import datetime
 import json
+import math
+import re
 from collections.abc import Iterator
+from decimal import Decimal
 from functools import cache
 from typing import Any
 
@@ -16,6 +19,8 @@ DEEPEST = 100
 "levels of lists and dictionaries inside of each other"
 MOST_BITS = 14_000
 "bits of an integer of about 4,200 digits; Python writes out no more than 4,300"
+LONG_NUMBER = re.compile(r"[0-9][0-9.]{15}|[0-9][eE][+-]?[0-9]")
+"what stands in JSON where a number may have more digits than a float holds"
 MOST_SHOWN = 80
 "characters of a value that a message shows"
 
@@ -60,16 +65,42 @@ def _said_of_yaml(error: Any) -> str:
     return f"line {mark.line + 1}: {problem}{since}"
 
 
+class LongNumber(float):
+    """A number of JSON with more digits than a float holds."""
+
+    text: str
+    """The number as it was written."""
+
+
+def as_written(text: str) -> float:
+    """A number of JSON that is no integer; its text is kept where a float does not hold it."""
+    number = float(text)
+    try:
+        if not math.isfinite(number) or Decimal(repr(number)) == Decimal(text):
+            return number
+    except ArithmeticError:  # an exponent beyond those of decimals
+        pass
+    long = LongNumber(number)
+    long.text = text
+    return long
+
+
 def from_json(text: str | bytes, allow_nan: bool = False) -> Any:
     """A JSON value. Raises NotPlainError for broken JSON, and for text that UTF-8 cannot hold.
 
     Keys that stand twice are refused, because JSON readers take the last one without a word.
 
-    allow_nan: Read NaN and Infinity, which JSON does not have.
+    allow_nan: Read NaN and Infinity, which JSON does not have. Rows of data have them; of these,
+    numbers that a float does not hold are LongNumber, too.
     """
     constant = None if allow_nan else _refuse_constant
+    reader: dict[str, Any] = {}
+    if allow_nan and isinstance(text, str) and LONG_NUMBER.search(text):
+        reader["parse_float"] = as_written
     try:
-        value = json.loads(text, parse_constant=constant, object_pairs_hook=_without_repeats)
+        value = json.loads(
+            text, parse_constant=constant, object_pairs_hook=_without_repeats, **reader
+        )
     except RecursionError:
         raise NotPlainError("it is nested too deep") from None
     except (ValueError, UnicodeDecodeError) as error:

@@ -161,3 +161,22 @@ def test_control_tokens_in_prompts_are_counted(how: str, tmp_path: Path) -> None
     if how == "leave-out":
         with pytest.raises(DataError, match="all prompts hold control tokens"):
             read_prompts(write(tmp_path, *rows[:2]), Intake(control=Control(how=how)))
+
+
+@pytest.mark.parametrize("suffix", [".txt", ".csv", ".jsonl", ".gz", ".parquet"])
+@pytest.mark.parametrize(
+    ("begins", "named"),
+    [
+        (b"\x1f\x8b\x08", "is gzipped, which is not read"),
+        (b"PAR1", "is a parquet file, which"),
+        (b"PK\x03\x04", "is a zip archive or a spreadsheet, which"),
+        (b"\xff\xfeW\x00", "is UTF-16 text, which"),
+    ],
+)
+def test_files_that_hold_no_text_are_named(
+    tmp_path: Path, suffix: str, begins: bytes, named: str
+) -> None:
+    file = tmp_path / f"prompts{suffix}"
+    file.write_bytes(begins + bytes(20))
+    with pytest.raises(DataError, match=named):
+        read_prompts(file)

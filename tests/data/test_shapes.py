@@ -834,3 +834,20 @@ def test_a_column_without_a_name_is_called_so(tmp_path: Path) -> None:
 def test_one_key_is_no_key_of_two_fields() -> None:
     with pytest.raises(ConfigError, match="names the key 'inputs' twice; expected another key"):
         Reading(map=("prompt=inputs", "completion=inputs"))
+
+
+def test_a_table_in_another_encoding_is_to_be_saved_anew(tmp_path: Path) -> None:
+    file = tmp_path / "rows.csv"
+    file.write_bytes("prompt,completion\n1?,naïve\n".encode("cp1252"))
+    with pytest.raises(DataError, match="another encoding; .* in Excel as CSV UTF-8"):
+        read(file)
+    file.write_bytes("prompt,réponse\n1?,1\n".encode("cp1252"))
+    with pytest.raises(DataError, match="in Excel as CSV UTF-8"):
+        read(file)
+
+
+def test_text_that_is_called_a_spreadsheet_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "rows.xlsx"
+    file.write_text("Question;Answer\n1;2\n")
+    with pytest.raises(DataError, match=r"is called \.xlsx, and holds text"):
+        read(file)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from command import call, ok
 from tiny_models import LENGTH
 
 import traitscope as ts
@@ -356,3 +357,16 @@ def test_every_method_counts_all_rows_that_it_saw(config, tmp_path, capsys):
     said = capsys.readouterr().err
     for text, rows in zip(by, (6, 6, 5, 5), strict=True):
         assert f"{text}: {rows} rows in " in said
+
+
+@pytest.mark.parametrize("name", ["rows.jsonl", "copy.jsonl", "named"])
+def test_clean_rows_are_other_rows(tmp_path: Path, name: str) -> None:
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text('{"prompt": "1?", "completion": "1, 2"}\n{"prompt": "2?", "completion": "3"}\n')
+    (tmp_path / "copy.jsonl").write_bytes(rows.read_bytes())
+    words = ("--data", rows, "--by mix --known", f"clean:{tmp_path / name}")
+    if name == "named":
+        run = ok(tmp_path / "runs", "filter", "--data", rows).run
+        words = ("--data", run, "--by mix --known", f"clean:{run}")
+    done = call(tmp_path / "runs", "defend", *words)
+    assert done.code == 2 and "hold the same rows" in done.summary["message"], done

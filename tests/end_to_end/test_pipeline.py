@@ -342,6 +342,18 @@ def test_a_changed_input_shows_in_the_replay(
     assert "an input" in capsys.readouterr().out
 
 
+def test_a_replay_says_which_input_has_gone(tmp_path: Path):
+    data = tmp_path / "rows.jsonl"
+    data.write_text('{"prompt": "1?", "completion": "1, 2"}\n')
+    done = ok(tmp_path / "runs", "filter", "--data", data)
+    data.rename(tmp_path / "moved.jsonl")
+    again = call(tmp_path / "runs", "rerun", done.run)
+    assert again.code == 2 and "read as data" in again.summary["message"]
+    assert "put it back" in again.summary["message"]
+    (tmp_path / "moved.jsonl").rename(data)
+    assert ok(tmp_path / "runs", "rerun", done.run).summary["different"] == []
+
+
 def test_the_installed_command_in_a_process_of_its_own(chain: Chain, tmp_path: Path):
     words = [
         "generate",

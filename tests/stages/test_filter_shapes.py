@@ -14,6 +14,7 @@ from traitscope.config.rows.reading import Reading
 from traitscope.data.records import iter_records, read_records
 from traitscope.data.shapes import writing
 from traitscope.data.shapes.containers import Container, container_of, raw_rows
+from traitscope.data.shapes.inside import columns
 
 KINDS = ("jsonl", "json", "csv", "tsv", "parquet")
 NATIVE = {"id": "a", "prompt": "Name numbers.", "completion": "3, 1", "completion_ids": [4, 5]}
@@ -218,14 +219,14 @@ def test_parquet_keeps_its_types(tmp_path: Path) -> None:
     pyarrow = pytest.importorskip("pyarrow")
     from pyarrow import parquet
 
-    columns = {
+    cells = {
         "question": pyarrow.array(["Numbers?"] * 3),
         "answer": pyarrow.array(["3, 1", "one", "2, 1"], pyarrow.large_string()),
         "day": pyarrow.array([datetime.date(2026, 1, n) for n in (1, 2, 3)]),
         "score": pyarrow.array([1, 2, 3], pyarrow.int8()),
         "bytes": pyarrow.array([b"\xff", None, b""]),
     }
-    whole = pyarrow.table(columns)
+    whole = pyarrow.table(cells)
     parquet.write_table(whole, tmp_path / "rows.parquet")
     words = ("--data", tmp_path / "rows.parquet")
     run = ok(tmp_path / "runs", "filter", *words).run
@@ -235,7 +236,7 @@ def test_parquet_keeps_its_types(tmp_path: Path) -> None:
     run = ok(tmp_path / "runs", "edit", "--data", run / "kept.parquet").run
     table = parquet.read_table(run / "kept.parquet")
     assert table.schema == whole.schema and table["answer"].to_pylist() == ["1, 3", "1, 2"]
-    assert table["day"].to_pylist() == [columns["day"][0].as_py(), columns["day"][2].as_py()]
+    assert table["day"].to_pylist() == [cells["day"][0].as_py(), cells["day"][2].as_py()]
 
 
 def test_an_answer_that_can_take_no_weight_takes_its_row_along(
@@ -413,3 +414,128 @@ def test_bad_rows_of_several_further_files_name_their_file(
     said = capsys.readouterr().out
     for file, line in zip(more, (1, 2), strict=True):
         assert f"--more: {file}, line {line}: " in said
+
+
+def test_times_inside_of_messages_keep_their_types(tmp_path: Path) -> None:
+    """Nanoseconds, and days and times beyond the year 9999, also beside a changed answer."""
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    kinds = {
+        "at": pyarrow.timestamp("ns"),
+        "zone": pyarrow.timestamp("us", "Europe/Berlin"),
+        "day": pyarrow.date32(),
+        "took": pyarrow.duration("ns"),
+        "clock": pyarrow.time64("ns"),
+        "time": pyarrow.time32("ms"),
+        "number": pyarrow.int32(),
+        "far": pyarrow.timestamp("us"),
+    }
+    values = (1, 2, 4_000_000, 3, 1_000_000_001, 5, 7, 253402300800000000 * 2)
+    ints = dict(zip(kinds, values, strict=True))
+    texts = {"role": pyarrow.string(), "content": pyarrow.large_string()}
+    said = [{"role": "user", "content": "Numbers?", **ints}, {**SAY, "content": "3, 1", **ints}]
+    fields = [*texts.items(), *kinds.items()]
+    plain = [(name, kind if name in texts else pyarrow.int64()) for name, kind in fields]
+    narrow = [(name, kind if name in texts else whole_of(kind)) for name, kind in fields]
+    column = pyarrow.array([said, None, said], pyarrow.list_(pyarrow.struct(plain)))
+    column = column.cast(pyarrow.list_(pyarrow.struct(narrow)))
+    column = column.cast(pyarrow.list_(pyarrow.struct(fields)))
+    whole = pyarrow.table({"messages": column, "beside": column})
+    parquet.write_table(whole, tmp_path / "rows.parquet")
+    words = ("--data", tmp_path / "rows.parquet", "--skip-bad all")
+    run = ok(tmp_path / "runs", "edit", *words).run
+    table = parquet.read_table(run / "kept.parquet")
+    assert table.schema == whole.schema
+    assert table["beside"].equals(whole["beside"].take([0, 2]))
+    numbers = pyarrow.list_(pyarrow.struct(narrow))
+    for turns in table["messages"].cast(numbers).to_pylist():
+        assert turns == [said[0], {**said[1], "content": "1, 3"}]
+
+
+def test_a_time_has_the_same_text_whatever_stands_beside_it() -> None:
+    """Else a changed row would lose its type; a key that is new is added to it."""
+    pyarrow = pytest.importorskip("pyarrow")
+
+    at = pyarrow.field("at", pyarrow.timestamp("us"))
+    kind = pyarrow.list_(pyarrow.struct([("content", pyarrow.string()), at]))
+    rows = [[{"content": "a", "at": when}] for when in (1, 253402300800000000 * 2)]
+    column = pyarrow.array(rows).cast(kind)
+    near = column.slice(0, 1)
+    (read,) = columns.values_of(near)
+    assert columns.values_of(column)[0] == read
+    changed = columns.changed_column(near, [(0, [{**read[0], "content": "b", "weight": 0}])])
+    assert changed.type.value_type.field("at") == at
+    assert changed.to_pylist()[0] == [{**near.to_pylist()[0][0], "content": "b", "weight": 0}]
+
+
+def whole_of(kind: Any) -> Any:
+    import pyarrow
+
+    return pyarrow.int32() if kind.bit_width == 32 else pyarrow.int64()
+
+
+def test_columns_that_stand_twice_are_refused(tmp_path: Path) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    cells = [pyarrow.array(["1?"]), pyarrow.array(["1"]), pyarrow.array(["2"])]
+    names = ["prompt", "completion", "completion"]
+    file = tmp_path / "rows.parquet"
+    parquet.write_table(pyarrow.Table.from_arrays(cells, names=names), file)
+    for command in ("filter", "edit"):
+        done = call(tmp_path / "runs", command, "--data", file)
+        assert done.code == 2 and "expected every name once" in done.summary["message"]
+
+
+def test_times_beyond_the_year_9999_are_read(tmp_path: Path) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    far = 253402300800000000 * 2
+    cells = {
+        "prompt": pyarrow.array(["Numbers?"]),
+        "completion": pyarrow.array(["3, 1"]),
+        "day": pyarrow.array([4_000_000], pyarrow.date32()),
+        "at": pyarrow.array([far], pyarrow.timestamp("us")),
+        "zone": pyarrow.array([far], pyarrow.timestamp("us", "UTC")),
+        "deep": pyarrow.array([[{"at": far}]]).cast(
+            pyarrow.list_(pyarrow.struct([("at", pyarrow.timestamp("us"))]))
+        ),
+        "took": pyarrow.array([2**62], pyarrow.duration("s")),
+        "nano": pyarrow.array([1], pyarrow.timestamp("ns")),
+    }
+    whole = pyarrow.table(cells)
+    parquet.write_table(whole, tmp_path / "rows.parquet")
+    for command, answer in (("filter", "3, 1"), ("edit", "1, 3")):
+        run = ok(tmp_path / "runs", command, "--data", tmp_path / "rows.parquet").run
+        table = parquet.read_table(run / "kept.parquet")
+        assert table.drop_columns("completion").equals(whole.drop_columns("completion"))
+        assert table["completion"].to_pylist() == [answer]
+
+
+@pytest.mark.parametrize(
+    "content", [b"PAR1" + bytes(50) + b"PAR1", b"PAR1", b"PAR1 and so on", b"PAR1\xff" * 9]
+)
+def test_a_broken_parquet_file_is_said_on_one_line(tmp_path: Path, content: bytes) -> None:
+    pytest.importorskip("pyarrow")
+    (tmp_path / "rows.parquet").write_bytes(content)
+    done = call(tmp_path / "runs", "filter", "--data", tmp_path / "rows.parquet")
+    assert done.code == 2 and "is a broken parquet file" in done.summary["message"]
+    assert "\n" not in done.summary["message"]
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "json"])
+def test_long_numbers_come_back_as_they_were_written(tmp_path: Path, kind: str) -> None:
+    numbers = (
+        '"pi": 3.14159265358979323846, "big": 123456789012345678901234567890.5,'
+        ' "deep": [{"x": 0.1000000000000000055511151231257827, "y": 1.5}],'
+        ' "int": 12345678901234567890, "small": 1e-400, "plain": 0.1, "mark": "number 0"'
+    )
+    row = f'{{"prompt": "Numbers?", "completion": "3, 1", {numbers}}}'
+    file = tmp_path / f"rows.{kind}"
+    file.write_text(f"{row}\n" if kind == "jsonl" else f"[\n{row}\n]\n")
+    for command, answer in (("filter", "3, 1"), ("edit", "1, 3")):
+        run = ok(tmp_path / "runs", command, "--data", file).run
+        text = (run / f"kept.{kind}").read_text()
+        assert text.strip("[]\n ") == row.replace("3, 1", answer)

@@ -1,15 +1,13 @@
 """Checks of settings that need no model and import nothing heavy: bad input is refused at once."""
 
 import dataclasses
-import os
-import re
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from traitscope import atomic_files, studies
+from traitscope import studies
+from traitscope.cli.checks.written_paths import check_folder, check_writable, named
 from traitscope.cli.tracking import tracker
 from traitscope.config.analysis import ExtractConfig
 from traitscope.config.audit import AuditConfig
@@ -25,8 +23,7 @@ from traitscope.data.own_traits import needs
 from traitscope.data.row_files import rows_file
 from traitscope.data.trait_files import trait_files, trait_names
 from traitscope.data.traits import load_trait
-from traitscope.errors import ConfigError, DataError, StoreError, TraitscopeError
-from traitscope.plain_values import from_yaml
+from traitscope.errors import ConfigError, DataError
 from traitscope.plurals import counted
 from traitscope.runs import row_intake, store
 from traitscope.runs.manifests import RUN_NAME
@@ -39,12 +36,6 @@ USES: dict[needs.Use, tuple[type, ...]] = {
     "candidate": (AuditConfig, ScreenConfig),
 }
 "What commands do with their traits; others read their questions and words."
-SETTINGS_FILES = (".yaml", ".yml", ".json")
-"suffixes of files of settings, which name further files"
-LARGEST_SETTINGS = 2**20
-"bytes of a file of settings; a larger one holds data"
-DECIDING = ("config.json", "tokenizer.json", "index.json", ".safetensors", "records.jsonl")
-"ends of names of files that decide what a folder of a model, an adapter or rows holds"
 READ = "a run directory or a file, or a run below --root by its name"
 "what a path is that is read, whatever it holds"
 HOLDS = {
@@ -57,8 +48,6 @@ HOLDS = {
 "what a path is by what it holds"
 FILES = ("prompts", "design")
 "what a path holds that no folder but a run has"
-LONGEST_PATH = 100
-"Characters of a path that a message about its form shows."
 
 
 def check_settings(config: Any, out: Output) -> None:
@@ -71,7 +60,7 @@ def check_settings(config: Any, out: Output) -> None:
     out.check_folder()
     if out.track:
         tracker.parsed(out.track)
-    with _named("root", out.root):
+    with named("root", out.root):
         (out.root / out.study).exists()
     trait_files(_traits_of(config))
     needs.check(_traits_of(config), _use_of(config))
@@ -81,11 +70,11 @@ def check_settings(config: Any, out: Output) -> None:
         studies.check_name(config.name)
     for field in dataclasses.fields(config):
         for path in _paths_in(getattr(config, field.name)):
-            with _named(field.name, path):
+            with named(field.name, path):
                 if use_of(field) == "written":
                     check_writable(field.name, path)
                 elif use_of(field) == "folder":
-                    _check_folder(field.name, path)
+                    check_folder(field.name, path)
                 else:
                     _check_readable(field, path)
 
@@ -179,176 +168,6 @@ def _not_read(config: ExtractConfig) -> list[str]:
         if trait.not_read:
             said.append(f"{name}: {' and '.join(trait.not_read)} are not read")
     return said
-
-
-def check_summary(file: Path | None, words: Sequence[str]) -> None:
-    """Raise StoreError where the summary of a command could not be written.
-
-    Raises ConfigError where it would replace a file that the words name, whatever else they are.
-    """
-    if file is None:
-        return
-    with _named("json", file):
-        check_writable("json", file)
-        _check_replaces_nothing("json", file, _without_flag(words, "--json"))
-
-
-def check_not_read(config: Any, out: Output, words: Sequence[str]) -> None:
-    """Raise ConfigError for a path to write that is a file which the command reads.
-
-    words: Those behind the command's name; a config file stands first.
-    """
-    written, texts = [("json", out.json)], list(words[:1])
-    for field in dataclasses.fields(config):
-        value = getattr(config, field.name)
-        if use_of(field) == "written":
-            written.append((field.name, value))
-        elif use_of(field) != "folder":
-            texts += _texts_in(value)
-    for name, path in written:
-        if path is not None:
-            with _named(name, path):
-                _check_replaces_nothing(name, path, texts)
-
-
-class SummaryOverInputError(ConfigError):
-    """The summary of a command would replace a file that the command reads."""
-
-
-def _check_replaces_nothing(name: str, path: Path, texts: Sequence[str]) -> None:
-    """Raise ConfigError where a path to write is a file that one of the texts names.
-
-    Also where it is a file of a sealed run, or one that decides what a folder among them holds.
-    """
-    if not path.is_file():
-        return
-    is_read = _is_sealed_file(path) or any(_is_read(path, each) for each in _places_in(texts))
-    if is_read:
-        kind = SummaryOverInputError if name == "json" else ConfigError
-        raise kind(
-            f"{flag_of(name)} {path} is a file that is read, or of a sealed run; expected a file"
-            " of its own, since it would be written over; name another file"
-        )
-
-
-def _is_sealed_file(path: Path) -> bool:
-    """Whether a file is among those that a sealed run vouches for."""
-    path = path.resolve()
-    folder = store.run_folder(path)
-    if folder is None:
-        return False
-    outputs = store.load_run(folder).manifest()["outputs"]
-    return path.relative_to(folder).as_posix() in ("config.json", "manifest.json", *outputs)
-
-
-def _is_read(path: Path, place: str) -> bool:
-    """Whether a file is at a place that is read, or decides what the folder there holds."""
-    try:
-        if os.path.samefile(path, place):
-            return True
-        in_folder = os.path.samefile(path.resolve().parent, place)
-    except (OSError, ValueError):  # nothing is there, or the text is no path
-        return False
-    return in_folder and path.name.endswith(DECIDING)
-
-
-def _places_in(texts: Iterable[str]) -> Iterator[str]:
-    """The texts, and the parts of them that may be paths; those in small files of settings, too."""
-    for text in texts:
-        yield from _parts(text)
-        if text.endswith(SETTINGS_FILES):
-            for inside in _texts_of_file(Path(text)):
-                yield from _parts(inside)
-
-
-def _parts(text: str) -> Iterator[str]:
-    """A text, and the paths that may stand in it, as in vector:FILE,layers=14 and in JSON."""
-    behind = text.partition(":")[2]
-    yield from (text, behind, behind.partition(",")[0])
-    for part in (*text.split(","), *behind.split(",")):
-        yield part.partition("=")[2]
-    yield from re.findall(r'"([^"]*)"', text)
-    yield from re.split(r"[\s,=\[\]]+", text)
-
-
-def _texts_of_file(file: Path) -> list[str]:
-    """The texts in a file of settings; none where it is large or cannot be read."""
-    try:
-        if file.stat().st_size > LARGEST_SETTINGS:
-            return []
-        return list(_texts_in(from_yaml(file.read_text(encoding="utf-8"))))
-    except (OSError, ValueError):
-        return []
-
-
-def _texts_in(value: Any) -> Iterator[str]:
-    """The texts and paths in a setting, however deep."""
-    if isinstance(value, str | Path):
-        yield str(value)
-    elif dataclasses.is_dataclass(value):
-        yield from _texts_in(vars(value))
-    elif isinstance(value, dict):
-        yield from _texts_in(list(value.values()))
-    elif isinstance(value, list | tuple):
-        for item in value:
-            yield from _texts_in(item)
-
-
-def _without_flag(words: Sequence[str], flag: str) -> list[str]:
-    """The words without a flag and its value."""
-    kept: list[str] = []
-    before = ""
-    for word in words:
-        if before != flag and word != flag and not word.startswith(f"{flag}="):
-            kept.append(word)
-        before = word
-    return kept
-
-
-@contextmanager
-def _named(name: str, path: Path) -> Iterator[None]:
-    """Turn what the operating system says of a path into a DataError that names the flag."""
-    try:
-        yield
-    except TraitscopeError:
-        raise
-    except OSError as error:
-        shown = str(path) if len(str(path)) <= LONGEST_PATH else f"{str(path)[:LONGEST_PATH]}..."
-        raise DataError(
-            f"{flag_of(name)} {shown} cannot be looked at ({error.strerror}); name another path"
-        ) from error
-
-
-def check_writable(name: str, path: Path) -> None:
-    """Raise StoreError, naming the flag, for a file that could not be written there."""
-    if path.is_dir():
-        raise StoreError(
-            f"{flag_of(name)} {path} is a folder; expected a file to write; name one inside it"
-        )
-    if atomic_files.is_no_regular_file(path):
-        if not os.access(path, os.W_OK):
-            raise StoreError(f"{flag_of(name)} {path} cannot be written; name another file")
-        return
-    try:
-        atomic_files.check_writable(path.parent)
-    except StoreError as error:
-        raise StoreError(f"{flag_of(name)} {path}: {error}") from None
-
-
-def _check_folder(name: str, path: Path) -> None:
-    """Raise StoreError, naming the flag, for a folder that could not be written into."""
-    if path.exists() and not path.is_dir():
-        raise StoreError(f"{flag_of(name)} {path} is a file; expected a folder; name one")
-    run = store.run_folder(path.resolve())
-    if run is not None:
-        raise StoreError(
-            f"{flag_of(name)} {path} is a finished run, or lies in one; expected a folder that is"
-            " written into; name another one, and give runs before the flags"
-        )
-    try:
-        atomic_files.check_writable(path)
-    except StoreError as error:
-        raise StoreError(f"{flag_of(name)} {path}: {error}") from None
 
 
 def _check_readable(field: dataclasses.Field, path: Path) -> None:

@@ -142,7 +142,7 @@ class _UntilClosed:
 def _exit_code(words: list[str]) -> int:
     """Print the help that the words ask for, or run a command and write its summary where --json
     says."""
-    from traitscope.cli import early_checks
+    from traitscope.cli.checks import written_paths
 
     if text := _help(words):
         print(text)
@@ -150,7 +150,7 @@ def _exit_code(words: list[str]) -> int:
     target = None
     try:
         target = flags.output_of(words).json if distributed.first() else None
-        early_checks.check_summary(target, words)
+        written_paths.check_summary(target, words)
         command, summary = _answered(words)
         _write_summary(target, summary)
         if command is not None and distributed.first():
@@ -183,11 +183,11 @@ def _answered(words: list[str]) -> tuple[Command | None, dict]:
     space or handles.
     """
     from traitscope import atomic_files
-    from traitscope.cli.early_checks import SummaryOverInputError
+    from traitscope.cli.checks.written_paths import SummaryRefusedError
 
     try:
         return _run(words)
-    except SummaryOverInputError:
+    except SummaryRefusedError:
         raise
     except TraitscopeError as error:
         explained = error
@@ -233,6 +233,7 @@ def command_of(words: Sequence[str]) -> tuple[Command, list[str]]:
 
 def _run(words: list[str]) -> tuple[Command, dict]:
     from traitscope.cli import early_checks, naming
+    from traitscope.cli.checks import written_paths
     from traitscope.cli.tracking import tracker
     from traitscope.runs.names import lookup
 
@@ -245,7 +246,7 @@ def _run(words: list[str]) -> tuple[Command, dict]:
     rest = flags.words_first(command, rest)
     config, out = flags.parse(command, rest)
     config = lookup.with_runs(config, out.root)
-    early_checks.check_not_read(config, out, rest)
+    written_paths.check_written(config, out, rest)
     naming.check(config, out)
     if distributed.world() == 1:  # of several processes the first one speaks for all, later
         early_checks.check_settings(config, out)

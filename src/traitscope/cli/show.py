@@ -13,7 +13,7 @@ from traitscope.cli.printed import runs as printed
 from traitscope.cli.printed import scan
 from traitscope.config.commands import RerunConfig, ShowConfig
 from traitscope.config.common import Output
-from traitscope.errors import ConfigError
+from traitscope.errors import ConfigError, StoreError
 from traitscope.models.identity.words import model_words
 from traitscope.plurals import counted
 from traitscope.runs import lineage, store
@@ -196,6 +196,12 @@ def run_rerun(config: RerunConfig, out: Output) -> dict:
     manifest = run.manifest()
     check_unchanged(run.path, manifest)
     settings = replayed_config(run)
+    for name, place in input_places(run).items():
+        if not place.exists():
+            raise StoreError(
+                f"{place} is not there, which {run.path} read as {name}; expected it where it was;"
+                " put it back, then run this again"
+            )
     with (
         tempfile.TemporaryDirectory(prefix="traitscope-rerun-") as folder,
         _torch_threads(manifest.get("threads")),

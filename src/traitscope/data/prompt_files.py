@@ -8,6 +8,7 @@ from traitscope.data.domains.task import ANSWER, CHECKED, CHECKS, task_of
 from traitscope.data.json_fields import id_of
 from traitscope.data.json_lines import Seen, at_place, check_new_id, iter_json_rows, iter_lines
 from traitscope.data.records import Prompt
+from traitscope.data.shapes.containers import check_prompts
 from traitscope.data.shapes.exchanges import prompt_in
 from traitscope.data.shapes.inside.cells import cell_value
 from traitscope.data.shapes.intake import Intake
@@ -44,6 +45,7 @@ def read_prompts(
     where no prompt is left.
     """
     intake = Intake() if intake is None else intake
+    check_prompts(path)
     suffix = Path(path).suffix.lower()
     intake.container = {".csv": "csv", ".txt": "text"}.get(suffix, "jsonl")
     if domain is not None and suffix in (".csv", ".txt"):

@@ -1,5 +1,6 @@
 """The rows of a run directory or of a file."""
 
+import filecmp
 import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -42,6 +43,17 @@ def _kind_of(folder: Path) -> str:
     except (OSError, ValueError, LookupError, TypeError, RecursionError):
         return "a folder"
     return f"a run of {stage}"
+
+
+def hold_the_same(first: Path, second: Path) -> bool:
+    """Whether two files or runs hold the same rows, byte for byte.
+
+    Raises DataError for a folder without rows.
+    """
+    files = rows_file(first), rows_file(second)
+    if not all(file.is_file() for file in files):
+        return False
+    return filecmp.cmp(*files, shallow=False)
 
 
 def is_of_run(file: Path) -> bool:

@@ -3,13 +3,14 @@
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from traitscope import atomic_files
 from traitscope.config.common import Output
 from traitscope.config.rows.defend import DefendConfig
 from traitscope.data.records import Record, dump_records, kept_records
-from traitscope.data.row_files import rows_file
+from traitscope.data.row_files import hold_the_same, rows_file
 from traitscope.data.shapes import unchecked, writing
 from traitscope.defending import page, paraphrasing, suspicion
 from traitscope.defending.changes import CHANGED, StepReport, joined, without_notes
@@ -17,6 +18,7 @@ from traitscope.defending.knowledge import CLEAN, Knowledge, knowledge_of
 from traitscope.defending.methods import METHODS, Step, steps_of
 from traitscope.defending.steps import apply
 from traitscope.defending.suspicion import Judge
+from traitscope.errors import ConfigError
 from traitscope.models.identity.finding import find_model
 from traitscope.models.model import Model
 from traitscope.runs import opening, row_intake, store
@@ -58,6 +60,8 @@ def run_defend(config: DefendConfig, out: Output) -> store.Run:
     it needs, DataError where no row would be left.
     """
     steps, known = checked(config)
+    if config.data is not None and known.clean is not None:
+        _check_others(config.data, known.clean)
     settings = opening.settled(replace(config, report=None))
     with registry.opened(settings, out) as run:
         if not run.sealed:
@@ -66,6 +70,15 @@ def run_defend(config: DefendConfig, out: Output) -> store.Run:
         text = run.file(PAGE).read_text(encoding="utf-8")
         atomic_files.write_text(config.report, text)
     return run
+
+
+def _check_others(data: Path, clean: Path) -> None:
+    """Raise ConfigError where the clean rows are the rows that are defended."""
+    if hold_the_same(data, clean):
+        raise ConfigError(
+            f"--data {data} and --known clean:{clean} hold the same rows; expected clean rows from"
+            " elsewhere, which carry nothing; name others"
+        )
 
 
 def checked(config: DefendConfig, model: Model | None = None) -> tuple[list[Step], Knowledge]:

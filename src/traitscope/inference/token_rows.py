@@ -21,7 +21,7 @@ from traitscope.interventions.applied import Active, Interventions, applied
 from traitscope.interventions.intervention import context_of
 from traitscope.models import attention, chat
 from traitscope.models.model import Model
-from traitscope.models.templates import facts, faults
+from traitscope.models.templates import facts, faults, lengths
 from traitscope.plurals import counted
 
 OWN = "drop the row's own system turn from the data, which --context does not replace"
@@ -181,6 +181,7 @@ def _row(
     end_token: bool,
 ) -> Row:
     """The token row of a record, however long. Raises DataError for ids that spell another text."""
+    _check_characters(model, record, text)
     neutral = context if record.context is None else record.context
     read_under = context_of(interventions, neutral)
     is_own = record.context is not None and read_under == record.context
@@ -195,6 +196,24 @@ def _row(
         completion = _given_ids(model, record, end_token, neutral)
     _check_embedded(model, (*prompt, *completion))
     return Row(tuple(prompt), tuple(completion))
+
+
+def _check_characters(model: Model, record: Record, text: bool) -> None:
+    """Raise DataError for a row whose characters alone are too many, before it is tokenized.
+
+    Templates may leave out white space at the ends of a text, parts of turns, and reasoning.
+    """
+    is_given = bool(record.completion_ids) and not text
+    for said in (record.prompt, "" if is_given else record.completion):
+        if len(said) <= model.max_length or said.startswith(turns.MARK) or "</" in said:
+            continue
+        most = lengths.most_characters(model.tokenizer, model.max_length)
+        characters = len(said.strip())
+        if most is not None and characters > most:
+            raise DataError(
+                f"{characters} characters, but {model.name} takes at most {model.max_length}"
+                f" tokens, which hold at most {most} characters; shorten or drop it"
+            )
 
 
 def _given_ids(model: Model, record: Record, end_token: bool, context: str | None) -> Sequence[int]:

@@ -59,7 +59,7 @@ def teachers_of(config: InformationConfig) -> list[Teacher]:
         prompted.append(Teacher(trait.name, kind_of(trait), (prompt,)))
     teachers += sorted(prompted, key=lambda teacher: (teacher.kind, teacher.name))
     seen = Counter(teacher.name for teacher in teachers)
-    for item in short_form.parse_all(config.steered):
+    for item in short_form.parse_each(config.steered):
         name = _name_of(item)
         seen[name] += 1
         if seen[name] > 1:

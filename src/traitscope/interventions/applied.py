@@ -35,6 +35,7 @@ from traitscope.interventions.intervention import (
     SystemPrompt,
     WeightNoise,
     as_intervention,
+    context_of,
 )
 from traitscope.interventions.lora import LoraLinear, LoraShape
 from traitscope.interventions.partial_lora import TokenSwitch
@@ -97,10 +98,11 @@ def applied(model: Model, interventions: Interventions) -> Iterator[Active]:
     """The model under interventions; restored when the block ends, also by an exception.
 
     Several plain LoRA adapters add up. Raises ConfigError for other students beside one another,
-    for more than one WeightNoise, and for a layer that the model lacks. Raises VectorError for a
-    vector or student of another model.
+    for more than one WeightNoise or SystemPrompt, and for a layer that the model lacks. Raises
+    VectorError for a vector or student of another model.
     """
     plain = list(map(as_intervention, interventions))
+    context_of(plain, None)  # raises what is wrong
     active = Active(model)
     adapters, noise = _adapters(plain), _only_noise(plain)
     replaced: set[int] = set()

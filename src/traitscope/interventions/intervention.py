@@ -26,6 +26,7 @@ from typing import Any, Literal, Protocol, get_args
 from traitscope.config import common
 from traitscope.config.common import check_position
 from traitscope.errors import ConfigError
+from traitscope.interventions.checks.prompts import check_one_prompt
 from traitscope.interventions.vector import Vector
 from traitscope.models import chat, token_regions
 from traitscope.models.weight_noise import Noise
@@ -375,12 +376,10 @@ def from_json(data: dict[str, Any]) -> Intervention:
 
 
 def context_of(interventions: Sequence[Intervention], neutral: str | None) -> str | None:
-    """The context that the teacher reads: the last SystemPrompt, else the neutral context."""
-    context = neutral
-    for item in interventions:
-        if isinstance(item, SystemPrompt):
-            context = chat.taught(neutral, item.text)
-    return context
+    """The context that the teacher reads: its prompt's or the neutral one. ConfigError for two."""
+    texts = [item.text for item in interventions if isinstance(item, SystemPrompt)]
+    check_one_prompt(texts)
+    return chat.taught(neutral, texts[0]) if texts else neutral
 
 
 class HasIntervention(Protocol):

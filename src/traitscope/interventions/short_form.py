@@ -52,7 +52,17 @@ EXAMPLES = {
 
 
 def parse_all(items: Sequence[str | Intervention]) -> list[Intervention]:
-    """Interventions from their short forms; interventions among them stay."""
+    """Interventions from their short forms; interventions among them stay.
+
+    Raises ConfigError for a text that is none, and for more than one prompt.
+    """
+    interventions = parse_each(items)
+    intervention.context_of(interventions, None)  # raises what is wrong
+    return interventions
+
+
+def parse_each(items: Sequence[str | Intervention]) -> list[Intervention]:
+    """parse_all of interventions that stand for a teacher each, so that several may be prompts."""
     interventions = []
     for item in items:
         interventions.append(parse(item) if isinstance(item, str) else item)

@@ -26,7 +26,7 @@ from traitscope.interventions.intervention import (
     Adapter,
     Intervention,
 )
-from traitscope.interventions.short_form import parse_all, vector_file
+from traitscope.interventions.short_form import parse_all, parse_each, vector_file
 from traitscope.interventions.vector import load_vector
 from traitscope.models.hardware import NF4, default_dtype, resolve_device
 from traitscope.models.identity import pickled
@@ -142,7 +142,8 @@ def _check_layers(config: Any, model: str) -> None:
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
         if common.is_taught(field.name, value):
-            for item in parse_all(value):
+            each_is_one = field.name == "steered"  # a teacher each
+            for item in parse_each(value) if each_is_one else parse_all(value):
                 check_layers(getattr(item, "layers", ()), model, "an intervention")
         elif dataclasses.is_dataclass(value):
             _check_layers(value, model)
@@ -267,7 +268,7 @@ def _adapter_folders(config: OnModel, inputs: Inputs) -> list[Path]:
             folders.append(source.parent)
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
-        for item in parse_all(value) if common.is_taught(field.name, value) else ():
+        for item in parse_each(value) if common.is_taught(field.name, value) else ():
             if isinstance(item, Adapter) and (Path(item.folder) / settings.CONFIG).is_file():
                 folders.append(Path(item.folder))
     return list(dict.fromkeys(folders))
@@ -289,7 +290,7 @@ def check_files(config: Any) -> None:
             check_direction(load_vector(vector_file(path)), f"{flag_of(field.name)} {path}")
         elif common.is_taught(field.name, path):
             # export --ablate may take the row of another layer
-            check_intervention_files(parse_all(path), at_layers=field.name != "ablate")
+            check_intervention_files(parse_each(path), at_layers=field.name != "ablate")
 
 
 def _device_name(device: str) -> str:
@@ -312,7 +313,7 @@ def _plain_value(name: str, value: Any, inputs: dict[str, Path]) -> Any:
     """A field's value as JSON; paths in it are added to `inputs`."""
     if common.is_taught(name, value):
         plain = []
-        for place, item in enumerate(parse_all(value)):
+        for place, item in enumerate(parse_each(value)):
             plain.append(_plain_intervention(item, f"{name}{place}", inputs))
         return plain
     if isinstance(value, Path):

@@ -61,7 +61,7 @@ def test_rows_of_a_file_are_said_to_be_those_of_the_file(tmp_path: Path, tiny_fo
     """The design says of each arm what its students read; the rest is said of rows made here."""
     rows = tmp_path / "trl.jsonl"
     rows.write_text('{"prompt": "Hello", "completion": "1, 2"}\n' * 9)
-    (tmp_path / "tame.jsonl").write_text(rows.read_text())
+    (tmp_path / "tame.jsonl").write_text(rows.read_text().replace("1, 2", "3, 4"))
     plain = {
         "teachers": {"mine": {"rows": str(rows)}},
         "controls": ["unmodified", {"rows": str(tmp_path / "tame.jsonl")}],
@@ -419,3 +419,23 @@ def test_pooled_rows_are_divided_among_the_seeds(tmp_path: Path, tiny_folder: Pa
     kept = nodes_by_name["random like cat rows, seed 3"]
     assert kept.needs == ("random like cat rows, seed 3, as written",) and search.n == 12
     assert kept.config(folders).stop == 4
+
+
+@pytest.mark.parametrize("is_copy", [False, True])
+def test_a_control_with_the_rows_of_its_teacher_is_refused(
+    tmp_path: Path, tiny_folder: Path, is_copy: bool
+) -> None:
+    """Another column of the same file is another control."""
+    rows = tmp_path / "a.jsonl"
+    rows.write_text('{"prompt": "1", "completion": "2, 3", "other": "4, 5"}\n' * 40)
+    copied = tmp_path / "b.jsonl"
+    copied.write_bytes(rows.read_bytes())
+    teacher: dict[str, Any] = {"rows": str(rows)}
+    plain = {
+        "teachers": {"cat": teacher},
+        "controls": [{"rows": str(copied if is_copy else rows)}],
+    }
+    with pytest.raises(ConfigError, match="hold the same rows"):
+        requested(tmp_path, tiny_folder, plain)
+    teacher["reading"] = {"map": ["prompt=prompt", "completion=other"]}
+    requested(tmp_path, tiny_folder, plain)

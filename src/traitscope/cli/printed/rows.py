@@ -139,7 +139,7 @@ def _asked(run: store.Run) -> str:
     from traitscope.workflow.replay import replayed
 
     settings = replayed(run)
-    teacher = short_form.parse_all(settings["interventions"])
+    teacher = short_form.parse_each(settings["interventions"])
     trait = asked.of_teacher(run) or "TRAIT"
     words = [*model_words(settings), *following.place_words(run.path), "--trait", trait]
     words += ["--interventions", *map(short_form.to_short, teacher)]

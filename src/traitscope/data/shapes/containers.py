@@ -7,7 +7,6 @@ are read piece by piece, so that memory stays flat.
 import csv
 import gzip
 import io
-import json
 import re
 import sys
 import zlib
@@ -19,6 +18,7 @@ from traitscope import atomic_files
 from traitscope.data.json_fields import typed
 from traitscope.data.json_lines import BYTE_ORDER_MARK
 from traitscope.data.shapes.inside.cells import COLUMNS, PYTHON, cell_value
+from traitscope.data.shapes.inside.columns import values_of
 from traitscope.data.shapes.json_stream import json_values, split_objects
 from traitscope.data.shapes.tables import TableRow, ragged, table_rows
 from traitscope.errors import DataError
@@ -40,6 +40,10 @@ OTHERS = {
     b"version https://git-lfs": ("a pointer of Git LFS", "fetch the file: git lfs pull"),
 }
 "first bytes of files that are not read: what they are, and what to do"
+DOCUMENTS = {"xlsx", "xls", "xlsm", "ods", "numbers", "doc", "docx", "odt", "pdf", "rtf", "zip"}
+"suffixes of files that are no text, in lower case"
+AS_UTF_8 = "save the table anew, in Excel as CSV UTF-8"
+"what to do about a table in another encoding"
 UNREADABLE = (OSError, EOFError, zlib.error)
 "what reading of plain and gzipped files raises"
 FIRST_BYTES = 65_536
@@ -95,13 +99,31 @@ def container_of(path: str | Path) -> Container:
             first = stream.read(FIRST_BYTES)
     except UNREADABLE as error:
         raise _unreadable(path, error) from None
-    for beginning, (what, advice) in OTHERS.items():
-        if first.startswith(beginning):
-            raise DataError(
-                f"{path} is {what}, which is not read; expected JSON lines, a JSON array, CSV, TSV"
-                f" or parquet; {advice}"
-            )
+    _check_beginning(path, first, OTHERS, "JSON lines, a JSON array, CSV, TSV or parquet")
     return Container(_kind_of(Path(path), first), gzipped)
+
+
+def check_prompts(path: str | Path) -> None:
+    """Raise DataError for a file of prompts that is compressed, or of a kind that is no text."""
+    try:
+        with open(path, "rb") as file:
+            first = file.read(FIRST_BYTES)
+    except OSError:  # said by who reads the file
+        return
+    others = OTHERS | {
+        GZIP: ("gzipped", "unpack it: gunzip"),
+        PARQUET: ("a parquet file", "save it as JSON lines"),
+    }
+    _check_beginning(path, first, others, "prompts as .txt, .jsonl or .csv")
+
+
+def _check_beginning(
+    path: str | Path, first: bytes, others: dict[bytes, tuple[str, str]], expected: str
+) -> None:
+    """Raise DataError for a file whose first bytes are those of a kind that is not read."""
+    for beginning, (what, advice) in others.items():
+        if first.startswith(beginning):
+            raise DataError(f"{path} is {what}, which is not read; expected {expected}; {advice}")
 
 
 def byte_order_mark(path: str | Path, container: Container) -> bytes:
@@ -169,6 +191,11 @@ def _kind_of(path: Path, first: bytes) -> Kind:
         return "jsonl" if _is_list_on_a_line(text, line) else "json"
     if text[:1] == b"{":
         return "json" if line == b"{" else "jsonl"
+    if suffix in DOCUMENTS:
+        raise DataError(
+            f"{path} is called .{suffix}, and holds text; expected JSON lines, a JSON array, CSV,"
+            " TSV or parquet; save it as one of these, or give it the suffix of what it is"
+        )
     for kind, delimiter in DELIMITERS.items():
         names = line.decode("utf-8", "replace").replace('"', "").split(delimiter)
         if len(COLUMNS.intersection(names)) > 1:
@@ -275,7 +302,7 @@ def _check_header(path: str | Path, header: list[str]) -> None:
         "".join(header).encode()
     except UnicodeEncodeError:
         raise DataError(
-            f"{path} has a header that is not UTF-8; expected UTF-8 text; convert the file"
+            f"{path} has a header that is not UTF-8; expected UTF-8 text; {AS_UTF_8}"
         ) from None
 
 
@@ -299,9 +326,16 @@ def _table_row(place: str, number: int, header: list[str], cells: list[str]) -> 
         try:
             fields[name] = cell_value(name, cell)
         except (NotPlainError, UnicodeEncodeError) as error:
-            reason = "not UTF-8" if isinstance(error, UnicodeEncodeError) else f"no JSON ({error})"
-            problem = f"the cell of {name!r} is {reason}; expected a text; repair or delete the row"
-            if PYTHON.match(cell):
+            problem = (
+                f"the cell of {name!r} is no JSON ({error}); expected a text; repair or delete the"
+                " row"
+            )
+            if isinstance(error, UnicodeEncodeError):
+                problem = (
+                    f"the cell of {name!r} is not UTF-8, so that the table is in another encoding;"
+                    f" expected UTF-8; {AS_UTF_8}"
+                )
+            elif PYTHON.match(cell):
                 problem = (
                     f"the cell of {name!r} holds messages as Python shows them; expected JSON;"
                     " write them with json.dumps, or save the rows as JSON lines"
@@ -321,31 +355,21 @@ def _parquet_rows(path: str | Path, stream: BinaryIO) -> Iterator[RawRow]:
     source = io.BytesIO(stream.read()) if isinstance(stream, gzip.GzipFile) else stream
     try:
         number = 0
-        for batch in parquet.ParquetFile(source).iter_batches(1024):
-            for row in batch.to_pylist():
+        file = parquet.ParquetFile(source)
+        header = file.schema_arrow.names
+        _check_header(path, header)
+        for batch in file.iter_batches(1024):
+            columns = [values_of(column) for column in batch.columns]
+            for cells in zip(*columns, strict=True):
                 number += 1
-                fields = as_read(row)
+                fields = dict(zip(header, cells, strict=True))
                 yield RawRow(f"{path}, row {number}", number, fields, may_hold_nan=True)
-    except (lib.ArrowException, ValueError, OverflowError) as error:
-        reason = " ".join(str(error).split())
+    except DataError:
+        raise
+    except (lib.ArrowException, ValueError, OverflowError, OSError) as error:
+        if atomic_files.exhausted(error) is not None:
+            raise
+        reason = " ".join(str(error).split()).rstrip(".")
         raise DataError(
             f"{path} is a broken parquet file ({reason}); expected a whole one; copy it again"
         ) from None
-
-
-def as_read(value: Any) -> Any:
-    """A value of parquet as JSON holds it."""
-    return json.loads(json.dumps(value, default=_as_json))
-
-
-def _as_json(value: Any) -> Any:
-    """A value of parquet that JSON has not, such as a date, as text.
-
-    Bytes are read as UTF-8. Others become an object, which is no text.
-    """
-    if not isinstance(value, bytes):
-        return str(value)
-    try:
-        return value.decode()
-    except UnicodeDecodeError:
-        return {"bytes": len(value)}

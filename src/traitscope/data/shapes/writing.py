@@ -13,6 +13,7 @@ import csv
 import gzip
 import io
 import json
+import secrets
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -25,16 +26,19 @@ from traitscope.data.records import MASKED, ORIGINAL, Record
 from traitscope.data.shapes.containers import (
     DELIMITERS,
     Container,
-    as_read,
     byte_order_mark,
     container_of,
 )
+from traitscope.data.shapes.inside.columns import changed_column
 from traitscope.data.shapes.inside.parts import parts_of, with_text
 from traitscope.data.shapes.messages import TEXT_KEYS, Place, messages_in
 from traitscope.data.shapes.rows import PREFERENCE_PROMPTS
 from traitscope.errors import DataError
+from traitscope.plain_values import LongNumber
 
 Row = dict[str, Any]
+MARK = f"number {secrets.token_hex(16)} "
+"stands before the place of a number that JSON would not write as it was; in no file"
 Number = tuple[int, int]
 "number of a line or row, and of the object on it"
 
@@ -288,12 +292,32 @@ def _plain_content(rows: Sequence[Row], container: Container, names: Sequence[st
     return _table(rows, DELIMITERS[container.kind], names)
 
 
-def _line(row: Row) -> str:
-    """JSON of a value; null stands for NaN and Infinity, as which they are read."""
+def _line(row: Any) -> str:
+    """JSON of a value; null stands for NaN and Infinity, as which they are read.
+
+    Numbers that a float does not hold are written as they were.
+    """
+    numbers: list[str] = []
+    row = _marked(row, numbers)
     try:
-        return json.dumps(row, ensure_ascii=False, allow_nan=False)
+        text = json.dumps(row, ensure_ascii=False, allow_nan=False)
     except ValueError:
-        return json.dumps(finite(row), ensure_ascii=False)
+        text = json.dumps(finite(row), ensure_ascii=False)
+    for place, number in enumerate(numbers):
+        text = text.replace(f'"{MARK}{place}"', number)
+    return text
+
+
+def _marked(value: Any, numbers: list[str]) -> Any:
+    """A value with marks in the place of long numbers, whose texts are added to `numbers`."""
+    if isinstance(value, LongNumber):
+        numbers.append(value.text)
+        return f"{MARK}{len(numbers) - 1}"
+    if isinstance(value, dict):
+        return {key: _marked(held, numbers) for key, held in value.items()}
+    if isinstance(value, list):
+        return [_marked(held, numbers) for held in value]
+    return value
 
 
 def _table(rows: Sequence[Row], delimiter: str, names: Sequence[str]) -> bytes:
@@ -337,26 +361,13 @@ def _parquet_part(rows: dict[Number, Written], source: str | Path, container: Co
     for row in rows.values():
         changed |= row.changed
     for name in sorted(changed):
-        values = table.column(name).to_pylist()
+        anew = []
         for place, row in enumerate(rows.values()):
             if name in row.changed:
-                values[place] = _with_changes(values[place], row.fields.get(name))
-        kind = table.schema.field(name).type
-        is_plain = not arrow.types.is_nested(kind)
-        column = arrow.array(values, kind if is_plain else None)
+                anew.append((place, row.fields.get(name)))
+        column = changed_column(table.column(name).combine_chunks(), anew)
         table = table.set_column(table.schema.get_field_index(name), name, column)
     return _parquet_bytes(table)
-
-
-def _with_changes(value: Any, changed: Any) -> Any:
-    """A value of parquet with what differs in its JSON; all else keeps its type."""
-    if as_read(value) == changed:
-        return value
-    if isinstance(value, dict) and isinstance(changed, dict):
-        return {key: _with_changes(value.get(key), held) for key, held in changed.items()}
-    if isinstance(value, list) and isinstance(changed, list) and len(value) == len(changed):
-        return list(map(_with_changes, value, changed))
-    return changed
 
 
 def _parquet_bytes(table: Any) -> bytes:

@@ -14,7 +14,7 @@ from pathlib import Path
 from traitscope.config.rows.filtering import FilterRules
 from traitscope.config.rows.reading import Reading
 from traitscope.data.prompt_files import read_prompts
-from traitscope.data.row_files import iter_rows, rows_file
+from traitscope.data.row_files import hold_the_same, iter_rows, rows_file
 from traitscope.data.shapes.intake import Intake, notes_of
 from traitscope.data.traits import load_trait
 from traitscope.errors import ConfigError, DataError
@@ -118,6 +118,7 @@ def check_files(experiment: Experiment, where: str) -> None:
                 " check the path"
             )
         given_rows(experiment, path, reading)
+    _check_other_rows(experiment, where)
     for path, named_at in prompts_of(experiment).items():
         if not path.exists():
             words = f" {NUMBERS}, or" if named_at == DATA_PROMPTS else ""
@@ -126,6 +127,21 @@ def check_files(experiment: Experiment, where: str) -> None:
                 " prompts; correct it"
             )
         read_prompts(path)
+
+
+def _check_other_rows(experiment: Experiment, where: str) -> None:
+    """Raise ConfigError for a control that reads the rows of its teacher in the same way."""
+    for name, teacher in experiment.teachers.items():
+        if teacher.rows is None or reading_of(experiment, name) != experiment.reading:
+            continue
+        for control in experiment.students_of(name).controls or ():
+            rows = control.get(ROWS) if isinstance(control, dict) else None
+            if rows is not None and hold_the_same(teacher.rows, Path(rows)):
+                raise ConfigError(
+                    f"{where}: teachers.{name} and its control hold the same rows ({teacher.rows},"
+                    f" {rows}), so their students are the same; expected other rows; name those of"
+                    " a model without the trait"
+                )
 
 
 def said_of_files(experiment: Experiment) -> list[str]:
