@@ -25,7 +25,7 @@ def of_teacher(run: store.Run) -> str:
     """The trait of the first vector that the teacher of a run is steered with; empty without."""
     settings = replayed(run)
     for key in ("interventions", "teacher"):
-        for item in short_form.parse_all(settings.get(key, ())):
+        for item in short_form.parse_each(settings.get(key, ())):
             vector = getattr(item, "vector", None)
             if isinstance(vector, str | Path) and (trait := following.trait_of(Path(vector))):
                 return trait

@@ -97,7 +97,7 @@ def _drawn_as_lists(run: store.Run) -> str:
     from traitscope.workflow.replay import replayed_config
 
     config = replayed_config(run)
-    teacher = tuple(map(short_form.to_short, short_form.parse_all(config.interventions)))
+    teacher = tuple(map(short_form.to_short, short_form.parse_each(config.interventions)))
     lists = {"vocabulary": "template", "like": None, "engine": "here", "interventions": teacher}
     usual = {name: getattr(OnModel, name) for name in KEPT}
     typed = flags.typed(STAGES["generate"], replace(config, **lists, **usual))
