@@ -89,10 +89,12 @@ class AuditBySource:
         suspects = [source.name for source in self.sources if source.status == "suspect"]
         found = f"suspect: {', '.join(suspects)}" if suspects else self.status
         audits = sum(source.result is not None for source in self.sources)
-        lines = [
-            f"{found}; {counted(audits, 'audit has', 'audits share')} alpha {self.alpha:g} by"
-            f" {self.by}, each {self.alpha_each:.2g}"
-        ]
+        share = f"{audits} audits share alpha {self.alpha:g} by {self.by}, each"
+        if audits == 1:
+            share = (
+                f"no source by {self.by} has {FEWEST_ROWS} rows; the audit of the file has alpha"
+            )
+        lines = [f"{found}; {share} {self.alpha_each:.2g}"]
         for source in self.sources:
             answer = source.status
             if answer == "suspect":
