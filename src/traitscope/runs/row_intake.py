@@ -50,7 +50,7 @@ def intake_of(config: object, refused: Mapping[str, str] | None = None) -> Intak
     """A count of rows that knows the control tokens of the config's model, where it has one."""
     how: ControlTokens = getattr(config, "control_tokens", "text")
     if not isinstance(config, OnModel):
-        return Intake(control=Control(how=how))
+        return Intake(control=Control(how=how), refused=refused or {})
     from traitscope.models.identity.finding import find_model
     from traitscope.models.templates.control import texts_in
 

@@ -15,7 +15,6 @@ from traitscope.config.audit import AuditConfig
 from traitscope.config.common import Output
 from traitscope.data.row_sources import sources_of
 from traitscope.errors import AuditRefused
-from traitscope.plurals import counted
 from traitscope.runs import row_intake
 
 WHOLE = "the whole file"

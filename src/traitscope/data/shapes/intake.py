@@ -53,8 +53,8 @@ NOTES = {
         "assistant turns of weight 0, not trained on",
     ),
     "weight_0_trained": (
-        "assistant turn of weight 0, TRAINED ON because of --turns every; --turns weighted does not",
-        "assistant turns of weight 0, TRAINED ON because of --turns every; --turns weighted does not",
+        "assistant turn of weight 0, TRAINED ON with --turns every; not with --turns weighted",
+        "assistant turns of weight 0, TRAINED ON with --turns every; not with --turns weighted",
     ),
     "weights": (
         "answer with a weight that is neither 0 nor 1, trained on as if it were 1",

@@ -24,8 +24,8 @@ from traitscope.data.shapes.rows import (
 from traitscope.errors import DataError
 
 OF_A_PAIR = (
-    "no rejected answer: an earlier turn of a pair, whose answers are the last turns; expected pairs"
-    " alone; take --turns last"
+    "no rejected answer: an earlier turn of a pair, whose answers are the last turns; expected"
+    " pairs alone; take --turns last"
 )
 ONE_SIDED = "chosen_alone"
 "name of pairs of which a defence could change the chosen answer alone"

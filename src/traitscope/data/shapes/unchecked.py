@@ -15,7 +15,6 @@ from traitscope.data.shapes.turns import Turn, prompt_of, turns_of
 from traitscope.data.shapes.writing import rows_of
 from traitscope.errors import DataError
 
-
 Number = tuple[int, ...]
 "number of a row, and of the object on it"
 
