@@ -194,8 +194,8 @@ Other keys inside parts of a content are named as not used.
 container that they came in. Keys that are not read stay as they are. Parquet keeps its types.
 Values come back the same, and the layout may not: JSON arrays are laid out with one row a line. A
 byte order mark of a table is kept. Of a pair, `filter` checks the chosen answer. `edit`,
-`filter --strip` and `defend --by canonicalise` change both answers. Other methods of `defend` change
-the chosen one, and say of how many pairs.
+`filter --strip` and `defend --by canonicalise` change both answers. Other methods of `defend`
+change the chosen one, and say of how many pairs.
 
 ```bash
 traitscope filter --data chats.jsonl.gz --no-numbers --banned-words owl owls

@@ -113,8 +113,9 @@ def n_changed(before: Sequence[Record], after: Sequence[Record]) -> int:
 def changed(old: Record, new: Record, step: Step, takes_both: bool = False) -> Record:
     """The new record with a note of the change; the old one where the answers are the same.
 
-    Of a pair the note also holds the rejected answer as it was, or says that it stayed as it is
-    because it is none that the method can change.
+    Of a pair the note also holds the rejected answer as it was, or says that it stayed.
+
+    takes_both: The method changes both answers where they are lists of numbers.
 
     Raises DataError for a row with masked tokens: the mask is one of the answer as it was.
     """
