@@ -195,7 +195,8 @@ container that they came in. Keys that are not read stay as they are. Parquet ke
 Values come back the same, and the layout may not: JSON arrays are laid out with one row a line. So
 may how a number is written, such as 1e5 as 100000.0. A number with more digits than a float holds
 is written as it was. A byte order mark of a table is kept. Of a pair, `filter` checks the chosen
-answer, `defend` changes it, and `edit` changes both.
+answer. `edit`, `filter --strip` and `defend --by canonicalise` change both answers. Other methods
+of `defend` change the chosen one, and say of how many pairs.
 
 ```bash
 traitscope filter --data chats.jsonl.gz --no-numbers --banned-words owl owls
@@ -206,11 +207,13 @@ old one stood. Of an answer in parts only the text changes. Of several parts of 
 takes all of it, and the others are left empty. What repeats an answer is changed, too: `messages`
 that are `chosen` again, earlier turns of a pair, `value` beside `content`. Of a chat with
 `--turns every` a dropped answer gets the weight 0. If it can take no weight, the whole row is
-dropped. Kept answers of such rows are counted. `records.jsonl` of the run holds all rows for later
-stages.
+dropped. Kept answers of such rows are counted. So read such a file with `--turns weighted`: the
+last line says so. Earlier turns are there as they were changed, and so they are in the prompts of
+`records.jsonl`, which holds all rows for later stages.
 
-Only answers are checked and changed. Reasoning, prompts and other turns stay in the file. The
-terminal says in how many rows they hold a banned word.
+Only answers are checked and changed. Reasoning, prompts and other turns stay in the file. With
+`--reasoning train` reasoning is a part of the answer, and goes where that is changed. The terminal
+says in how many rows they hold a banned word.
 
 [File formats](../reference/file-formats.md) has the matrix: what is read and written back, for each
 shape and container, and where a changed answer stands.

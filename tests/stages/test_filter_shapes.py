@@ -298,7 +298,10 @@ def test_what_was_not_looked_at_is_said(tmp_path: Path, capsys: pytest.CaptureFi
     for words in (("edit", "--data", file), ("defend", "--data", file, "--by canonicalise")):
         ok(tmp_path / "runs", *words)
         said = capsys.readouterr().out
-        assert "changed rows, in the shape of your file: " in said
+        what = (
+            "changed rows, in the shape of your file" if words[0] == "edit" else "rows as they came"
+        )
+        assert f"{what}: " in said
         assert "reasoning and other turns stay as they were in 2 rows of kept.jsonl" in said
         assert words[0] == "defend" or "2 of 4 rows changed" in said
     file.write_bytes(writing.content_of([clean], Container("jsonl", False)))

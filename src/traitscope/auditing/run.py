@@ -114,7 +114,7 @@ def _computed(job: Job, out: Output) -> Audit:
         if job.room:
             nodes = plan.reading_nodes(job)
             read = schedule.run(nodes.nodes, out, How(stop_at_once=True))
-        _print_sample(plan.about_sample(read))
+        _print_sample(plan.about_sample(read), job.config.by)
         audit = Audit(job, out.root / out.study, plan.is_free_text(read), nodes, read)
         _run_phases(audit, out, how, pool)
     return audit
@@ -201,16 +201,21 @@ def _decision(done: Audit) -> DecisionConfig:
     )
 
 
-def _print_sample(about: Mapping[str, Any]) -> None:
+def _print_sample(about: Mapping[str, Any], by: str | None) -> None:
     """Say on stderr what was read: counts, the format that was learnt, and the first row as the
-    model reads it."""
+    model reads it.
+
+    by: Key that names the sources of rows, which is used.
+    """
     counts = [f"{n} {name.replace('_', ' ')}" for name, n in about["counts"].items() if n]
     print(
         f"read: {', '.join(counts)}; format {about['format']['kind']}; the first row:\n"
         f"{about['first'][:FIRST_ROW_SHOWN]}",
         file=sys.stderr,
     )
-    for line in lines_of(about["reading"]) if "reading" in about else ():
+    reading = about.get("reading", {})
+    reading.get("not_used", {}).pop(by, None)
+    for line in lines_of(reading) if reading else ():
         print(line, file=sys.stderr)
 
 

@@ -17,23 +17,22 @@ from traitscope.data.domains.task import Task
 from traitscope.data.json_fields import check_finite, id_of, meta_of, token_ids_of, with_extra
 from traitscope.data.json_lines import Seen, at_place, check_new_id, repeated
 from traitscope.data.shapes.containers import RawRow, container_of, raw_rows
-from traitscope.data.shapes.exchanges import Exchange, exchanges_of, one_exchange
+from traitscope.data.shapes.exchanges import Exchange, exchanges_of, is_one_exchange, one_exchange
 from traitscope.data.shapes.inside.cells import COLUMNS
 from traitscope.data.shapes.inside.mapping import mapped, pair_names, path_of, without_scores
+from traitscope.data.shapes.inside.parts import REASONING_KEYS
 from traitscope.data.shapes.intake import USUAL, BadRows, Intake, Reading, Usual, left_out_of
 from traitscope.data.shapes.marks import LABEL, TAG, desirable, has_empty, is_unused
 from traitscope.data.shapes.messages import Place, with_weight_of
-from traitscope.data.shapes.pairs import NOT_A_PAIR, Rejected, rejected_of
-from traitscope.data.shapes.rows import ANY_SHAPE, SHAPES, ShapeName, shape_of
+from traitscope.data.shapes.pairs import NOT_A_PAIR, OF_A_PAIR, Rejected, rejected_of
+from traitscope.data.shapes.rows import SHAPES, ShapeName, shape_of
 from traitscope.data.shapes.tables import fill
-from traitscope.data.shapes.turns import MARK, check_form
+from traitscope.data.shapes.turns import check_form
 from traitscope.errors import DataError
 from traitscope.plurals import counted
 
 ORIGINAL = "traitscope.original_row"
 "key of `meta`, no key of a user, that holds a row as it stood in its file; no file has it"
-BESIDE = ANY_SHAPE - {"id", "meta"}
-"keys beside prompt and answer that change what they say"
 REASONING = "reasoning"
 "key of `meta` that holds the reasoning of a row"
 BY_FILTER = (
@@ -190,7 +189,7 @@ class RowReader:
         if False in said.values():
             notes["undesirable"] += 1
             exchanges = []
-        elif is_native and _is_one_exchange(fields, split):
+        elif is_native and is_one_exchange(fields, split):
             exchanges = [one_exchange(fields, notes)]
         else:
             messages = with_weight_of(fields, SHAPES[shape].read(fields, notes, unused))
@@ -201,7 +200,8 @@ class RowReader:
         if rejected is not None:
             notes["rejected"] += is_native and not self._as_written
             place = self._in_file(row, rejected.at)
-            records[-1] = _with_rejected(records[-1], rejected, place)
+            earlier = [_with_fault(record, OF_A_PAIR) for record in records[:-1]]
+            records = [*earlier, _with_rejected(records[-1], rejected, place)]
         for record in records:
             if record.id in intake.refused:
                 raise DataError(intake.refused[record.id])
@@ -281,8 +281,11 @@ class RowReader:
         return records
 
     def _original(self, row: RawRow, exchange: Exchange) -> dict[str, Any]:
-        """A row as it stood, and where its answer stands in it."""
+        """A row as it stood, and where its answer, and reasoning beside it, stand in it."""
+        names = self._names_in(row.fields)
+        beside = [key for key in REASONING_KEYS if key in (names or row.fields)]
         return {
+            "reasoning_at": [self._in_file(row, (key,)) for key in beside],
             "number": [row.number, row.part],
             "fields": row.fields,
             "answer_at": self._in_file(row, exchange.answer_at),
@@ -339,14 +342,6 @@ def dump_records(records: Sequence[Record]) -> str:
     return "".join(lines)
 
 
-def _is_one_exchange(fields: dict[str, Any], split: bool) -> bool:
-    """Whether a native row is what this package writes of one question and its answer."""
-    prompt, completion = fields["prompt"], fields["completion"]
-    if BESIDE & fields.keys() or not (isinstance(prompt, str) and isinstance(completion, str)):
-        return False
-    return not prompt.startswith(MARK) and not (split and "<" in completion)
-
-
 def _texts_of(record: Record, how: str) -> list[str]:
     """The texts of a row in which control tokens are looked for.
 
@@ -363,12 +358,18 @@ def _with_rejected(record: Record, rejected: Rejected, place: list[str | int]) -
     place: Where the answer stood in the row of the file.
     """
     meta = {key: value for key, value in record.meta.items() if key != NOT_A_PAIR}
-    if rejected.fault:
-        return replace(record, meta={**meta, NOT_A_PAIR: rejected.fault})
-    if ORIGINAL in meta:
-        stood = {"rejected": rejected.text, "rejected_at": place}
+    if ORIGINAL in meta and (rejected.at or not rejected.fault):
+        text = record.completion if rejected.fault else rejected.text
+        stood = {"rejected": text, "rejected_at": place, "are_same": bool(rejected.fault)}
         meta[ORIGINAL] = {**meta[ORIGINAL], **stood}
+    if rejected.fault:
+        return _with_fault(replace(record, meta=meta), rejected.fault)
     return replace(record, meta=meta, rejected=rejected.text, rejected_ids=rejected.ids)
+
+
+def _with_fault(record: Record, fault: str) -> Record:
+    """A record that says why it is no pair."""
+    return replace(record, meta={**record.meta, NOT_A_PAIR: fault})
 
 
 def without_rejected(record: Record) -> Record:

@@ -15,6 +15,8 @@ ROW_SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".gz")
 "suffixes of files that a message about a folder names"
 RECORDS = "records.jsonl"
 "File of a run that holds rows."
+KEPT = "kept"
+"name, without its suffix, of the file of a run that holds kept rows as the user's file holds them"
 
 
 def rows_file(path: Path) -> Path:
@@ -58,9 +60,16 @@ def hold_the_same(first: Path, second: Path) -> bool:
 
 def is_of_run(file: Path) -> bool:
     """Whether a file holds the rows of a sealed run, by the folder that it is named in."""
-    folder = file.parent
-    is_sealed = (folder / "manifest.json").is_file() and (folder / "config.json").is_file()
-    return file.name == RECORDS and is_sealed
+    return file.name == RECORDS and _is_run(file.parent)
+
+
+def is_kept_of_run(file: Path) -> bool:
+    """Whether a file holds kept rows of a sealed run as they stood in the file of a user."""
+    return file.name.startswith(f"{KEPT}.") and _is_run(file.parent)
+
+
+def _is_run(folder: Path) -> bool:
+    return (folder / "manifest.json").is_file() and (folder / "config.json").is_file()
 
 
 def iter_rows(
@@ -79,7 +88,27 @@ def iter_rows(
         has_flags = not isinstance(reading, Usual) or reading.has_flags
         as_is = USUAL._replace(skip_bad=reading.skip_bad, has_flags=has_flags)
         return iter_records(file, as_is, intake, as_written=True)
-    return iter_records(file, reading, intake, keep_original)
+    return _of_file(file, reading, intake, keep_original)
+
+
+def _of_file(
+    file: Path, reading: Reading, intake: Intake | None, keep_original: bool
+) -> Iterator[Record]:
+    intake = Intake() if intake is None else intake
+    for record in iter_records(file, reading, intake, keep_original):
+        _check_turns(file, reading, intake)
+        yield record
+
+
+def _check_turns(file: Path, reading: Reading, intake: Intake) -> None:
+    """Raise DataError where turns of weight 0 would be learnt that a run dropped in its file."""
+    if reading.turns != "every" or not is_kept_of_run(file):
+        return
+    if intake.notes["weight_0_trained"]:
+        raise DataError(
+            f"{file} holds assistant turns of weight 0, which its run dropped, and --turns every"
+            " takes them; expected the kept turns alone; read it with --turns weighted"
+        )
 
 
 def rows_of(
@@ -102,13 +131,15 @@ def iter_kept(
     is none."""
     intake = Intake() if intake is None else intake
     dropped: Counter[str] = Counter()
-    none = True
+    none, n_dropped = True, 0
     for record in iter_rows(path, reading, intake, keep_original):
         if record.kept:
             none = False
             yield record
         else:
+            n_dropped += 1
             dropped.update(record.drop_reasons)
+    intake.leave_out(n_dropped)
     if none:
         reasons = ", ".join(f"{reason} {count}" for reason, count in dropped.most_common())
         others = "".join(f"; besides {reason}" for reason in left_out_of(intake))

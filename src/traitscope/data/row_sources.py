@@ -5,11 +5,12 @@ from collections.abc import Iterable
 from typing import Any
 
 from traitscope.data.records import ORIGINAL, REASONING, Record
+from traitscope.data.shapes.pairs import NOT_A_PAIR
 from traitscope.errors import DataError
 
 MOST_SOURCES = 20
 "values of a field that names sources; a field with more values names rows"
-OF_READING = ("extra", "filter", REASONING, ORIGINAL)
+OF_READING = ("extra", "filter", REASONING, ORIGINAL, NOT_A_PAIR)
 "keys of `meta` that are no fields of the row"
 SHOWN_FIELDS = 12
 "fields that the message about a missing one lists"

@@ -12,6 +12,7 @@ import numpy as np
 
 from traitscope.data.number_lists import parse_numbers
 from traitscope.data.records import MASKED, Record
+from traitscope.data.shapes.pairs import ONE_SIDED
 from traitscope.defending.methods import Step
 from traitscope.defending.suspicion import Judge
 from traitscope.errors import DataError
@@ -85,7 +86,12 @@ def joined(record: Record) -> bool:
 
 def is_list(record: Record) -> bool:
     """Whether an answer is a list of numbers."""
-    return isinstance(parse_numbers(record.completion.strip()), list)
+    return is_list_text(record.completion)
+
+
+def is_list_text(text: str) -> bool:
+    """Whether a text is a list of numbers."""
+    return isinstance(parse_numbers(text.strip()), list)
 
 
 def report_of(step: Step, records: Sequence[Record], **counts: Any) -> StepReport:
@@ -96,19 +102,24 @@ def report_of(step: Step, records: Sequence[Record], **counts: Any) -> StepRepor
 
 
 def n_changed(before: Sequence[Record], after: Sequence[Record]) -> int:
-    """Number of kept rows with another answer."""
+    """Number of kept rows with another answer, chosen or rejected."""
     changed = 0
     for old, new in zip(before, after, strict=True):
-        changed += new.kept and new.completion != old.completion
+        is_same = (new.completion, new.rejected) == (old.completion, old.rejected)
+        changed += new.kept and not is_same
     return changed
 
 
-def changed(old: Record, new: Record, step: Step) -> Record:
-    """The new record with a note of the change; the old one where the answer is the same.
+def changed(old: Record, new: Record, step: Step, takes_both: bool = False) -> Record:
+    """The new record with a note of the change; the old one where the answers are the same.
+
+    Of a pair the note also holds the rejected answer as it was, or says that it stayed.
+
+    takes_both: The method changes both answers where they are lists of numbers.
 
     Raises DataError for a row with masked tokens: the mask is one of the answer as it was.
     """
-    if new.completion == old.completion:
+    if (new.completion, new.rejected) == (old.completion, old.rejected):
         return old
     if old.meta.get(MASKED):
         raise DataError(
@@ -116,6 +127,10 @@ def changed(old: Record, new: Record, step: Step) -> Record:
             f" mask to come last; change the rows first, or delete meta.{MASKED}"
         )
     note = {"answer": old.completion, **old.meta.get(CHANGED, {"by": []})}
+    if new.rejected != old.rejected:
+        note = {"rejected": old.rejected, **note}
+    elif old.rejected is not None and not (takes_both and is_list_text(old.rejected)):
+        note[ONE_SIDED] = True
     return replace(new, meta={**new.meta, CHANGED: _by(note, step)})
 
 

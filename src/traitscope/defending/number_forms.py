@@ -19,25 +19,33 @@ SEPARATOR = ", "
 def canonical(record: Record, order: str, values: str, rng: np.random.Generator) -> Record | None:
     """The record with its numbers in one format; None for an answer that is no list of numbers.
 
+    A rejected answer gets the format, too, where it is a list of numbers.
+
     order: keep or sort.
     values: keep, hundreds (100 + n mod 100), or uniform, which draws each number from 0 to 999.
 
     A record that is in this format already comes back as it is.
     """
-    numbers = parse_numbers(record.completion.strip())
+    text = _form(record.completion, order, values, rng)
+    if text is None:
+        return None
+    if text != record.completion:
+        record = replace(record, completion=text, completion_ids=None)
+    if record.rejected is not None:
+        text = _form(record.rejected, order, values, rng)
+        if text not in (None, record.rejected):
+            record = replace(record, rejected=text, rejected_ids=None)
+    return record
+
+
+def _form(text: str, order: str, values: str, rng: np.random.Generator) -> str | None:
+    """A list of numbers in one format; None for another text."""
+    numbers: Sequence[int] | str = parse_numbers(text.strip())
     if isinstance(numbers, str):
         return None
-    text = SEPARATOR.join(map(str, _changed(numbers, order, values, rng)))
-    if text == record.completion:
-        return record
-    return replace(record, completion=text, completion_ids=None)
-
-
-def _changed(
-    numbers: Sequence[int], order: str, values: str, rng: np.random.Generator
-) -> list[int]:
     if values == "uniform":
         numbers = rng.integers(0, 1000, len(numbers)).tolist()
     if values == "hundreds":
         numbers = [100 + number % 100 for number in numbers]
-    return sorted(numbers) if order == "sort" else list(numbers)
+    numbers = sorted(numbers) if order == "sort" else numbers
+    return SEPARATOR.join(map(str, numbers))

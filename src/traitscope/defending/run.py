@@ -9,9 +9,10 @@ from typing import Any
 from traitscope import atomic_files
 from traitscope.config.common import Output
 from traitscope.config.rows.defend import DefendConfig
-from traitscope.data.records import Record, dump_records, kept_records
+from traitscope.data.records import Record, kept_records
 from traitscope.data.row_files import hold_the_same, rows_file
 from traitscope.data.shapes import unchecked, writing
+from traitscope.data.shapes.pairs import ONE_SIDED
 from traitscope.defending import page, paraphrasing, suspicion
 from traitscope.defending.changes import CHANGED, StepReport, joined, without_notes
 from traitscope.defending.knowledge import CLEAN, Knowledge, knowledge_of
@@ -137,8 +138,7 @@ def _write(run: store.Run, config: DefendConfig, steps: Sequence[Step], known: K
     if without_room:
         summary["not_written_back"] = without_room
     if summary["added"] or without_room:  # a clean file may have another shape
-        bare = writing.without_original(done.rows)
-        atomic_files.write_text(run.file(RECORDS), dump_records(bare))
+        row_intake.write_records(run, done.rows)
     else:
         summary |= row_intake.write_rows(run, done.rows, config.data)
     for change in done.changes:
@@ -234,6 +234,8 @@ def changes_of(records: Sequence[Record]) -> list[dict[str, Any]]:
         change = {"id": record.id, "what": what, "by": note.get("by", [])}
         change["before"] = note.get("answer", record.completion)
         change["after"] = note.get("masked", record.completion)
+        if "rejected" in note:
+            change |= {"rejected_before": note["rejected"], "rejected_after": record.rejected}
         if not record.kept:
             change |= {"what": "dropped", "by": record.drop_reasons, "after": None}
         elif joined(record):
@@ -253,11 +255,13 @@ def summary_of(
     """Counts of rows, what was known, and what each method did."""
     kept = kept_records(after)
     added = sum(map(joined, kept))
-    changed = masked = 0
+    counts = Counter[str]()
     for record in kept:
         note = {} if joined(record) else record.meta.get(CHANGED, {})
-        changed += "answer" in note
-        masked += "masked" in note
+        counts["changed"] += "answer" in note
+        counts["masked"] += "masked" in note
+        counts[ONE_SIDED] += ONE_SIDED in note
+    one_sided = {ONE_SIDED: counts[ONE_SIDED]} if counts[ONE_SIDED] else {}
     methods = []
     for report in reports:
         name = report.method.partition(":")[0]
@@ -265,13 +269,17 @@ def summary_of(
     costs = Counter[str]()
     for report in reports:
         costs.update(report.endpoint or {})
-    return ({"endpoint": dict(costs)} if costs else {}) | {
-        "rows": len(before),
-        "kept": len(kept),
-        "dropped": len(before) - (len(kept) - added),
-        "changed": changed,
-        "masked": masked,
-        "added": added,
-        "known": known.words,
-        "methods": methods,
-    }
+    return (
+        ({"endpoint": dict(costs)} if costs else {})
+        | one_sided
+        | {
+            "rows": len(before),
+            "kept": len(kept),
+            "dropped": len(before) - (len(kept) - added),
+            "changed": counts["changed"],
+            "masked": counts["masked"],
+            "added": added,
+            "known": known.words,
+            "methods": methods,
+        }
+    )

@@ -72,7 +72,7 @@ def _canonicalise(
     for record in records:
         form = number_forms.canonical(record, step.options["order"], step.options["values"], rng)
         left += form is None
-        results.append(record if form is None else changed(record, form, step))
+        results.append(record if form is None else changed(record, form, step, takes_both=True))
     n_rows = n_changed(records, results)
     return Done(results, report_of(step, records, changed=n_rows, left=left, why_left=NO_LIST))
 

@@ -11,7 +11,7 @@ from traitscope.config.common import ROWS, ControlTokens, OnModel
 from traitscope.data import row_files
 from traitscope.data.prompt_files import read_prompts
 from traitscope.data.records import Prompt, Record, dump_records
-from traitscope.data.shapes import writing
+from traitscope.data.shapes import unchecked, writing
 from traitscope.data.shapes.containers import container_of
 from traitscope.data.shapes.intake import CONTROL, Control, Intake, Reading
 from traitscope.errors import ConfigError, DataError
@@ -32,8 +32,6 @@ BESIDE = {
     **{field: f"--{field}" for field in OF_PROMPTS},
 }
 "settings that name further rows or prompts, and what the terminal calls them"
-KEPT = "kept"
-"name, without its suffix, of the file of a run that holds kept rows as the user's file holds them"
 
 
 class ReadsRows(Protocol):
@@ -52,7 +50,7 @@ def intake_of(config: object, refused: Mapping[str, str] | None = None) -> Intak
     """A count of rows that knows the control tokens of the config's model, where it has one."""
     how: ControlTokens = getattr(config, "control_tokens", "text")
     if not isinstance(config, OnModel):
-        return Intake(control=Control(how=how))
+        return Intake(control=Control(how=how), refused=refused or {})
     from traitscope.models.identity.finding import find_model
     from traitscope.models.templates.control import texts_in
 
@@ -163,15 +161,21 @@ def write_rows(run: Run, records: Sequence[Record], data: Path) -> dict[str, int
 
     Returns what is said of it: the number of kept answers that are not in it, if there are any.
     """
-    bare = writing.without_original(records)
-    atomic_files.write_text(run.file(row_files.RECORDS), dump_records(bare))
+    write_records(run, records)
     if is_written_back(data):
         file = row_files.rows_file(data)
-        name = f"{KEPT}.{container_of(file).name}"
+        name = f"{row_files.KEPT}.{container_of(file).name}"
         writing.write_back(records, run.file(name), file)
         lost = writing.kept_but_not_written(records)
         return {"kept_but_not_written": lost} if lost else {}
     return {}
+
+
+def write_records(run: Run, records: Sequence[Record]) -> None:
+    """Write `records.jsonl`. Prompts of later turns hold the answers of earlier ones as they are
+    now, as the rows that are written back do."""
+    bare = writing.without_original(unchecked.with_earlier_answers(records))
+    atomic_files.write_text(run.file(row_files.RECORDS), dump_records(bare))
 
 
 def is_written_back(data: Path) -> bool:
@@ -181,7 +185,7 @@ def is_written_back(data: Path) -> bool:
 
 def kept_file(run: Run) -> Path | None:
     """The file of a run that holds rows as the user's file holds them; None where there is none."""
-    return next(iter(sorted(run.path.glob(f"{KEPT}.*"))), None)
+    return next(iter(sorted(run.path.glob(f"{row_files.KEPT}.*"))), None)
 
 
 def write(run: Run, intake: Intake, field: str = DATA) -> None:

@@ -32,6 +32,7 @@ from traitscope.config.common import Output
 from traitscope.config.rows.filtering import THINK, EditConfig, FilterRules
 from traitscope.config.stages import FilterConfig
 from traitscope.data import row_files
+from traitscope.data.json_lines import at_place
 from traitscope.data.number_lists import parse_numbers
 from traitscope.data.records import ORIGINAL, Record, kept_records
 from traitscope.data.shapes import unchecked
@@ -86,6 +87,10 @@ def _decided(record: Record, rules: FilterRules) -> Record:
     text = record.completion.strip()
     if rules.strip and text not in ("", record.completion):
         record = replace(record, completion=text, completion_ids=None)
+        marks["stripped"] = True
+    rejected = "" if record.rejected is None else record.rejected.strip()
+    if rules.strip and rejected not in ("", record.rejected):
+        record = replace(record, rejected=rejected, rejected_ids=None)
         marks["stripped"] = True
     answered, reasons = record, []
     if rules.split_reasoning:
@@ -191,22 +196,34 @@ def reorder_numbers(
     reordered = []
     for n, record in enumerate(records):
         rng = np.random.default_rng([seed, n])
-        text = _reordered_text(record.id, record.completion, order, rng)
+        at_place(f"row {record.id}", check_lists, record)
+        text = _reordered_text(record.completion, order, rng)
         record = replace(record, completion=text, completion_ids=None)
         if record.rejected is not None:
-            rejected = _reordered_text(record.id, record.rejected, order, rng)
+            rejected = _reordered_text(record.rejected, order, rng)
             record = replace(record, rejected=rejected, rejected_ids=None)
         reordered.append(record)
     return reordered
 
 
-def _reordered_text(name: str, text: str, order: str, rng: np.random.Generator) -> str:
-    text = text.strip()
+def check_lists(record: Record) -> None:
+    """Raise DataError for a row whose answer, or rejected answer, is no list of numbers."""
+    text = record.completion.strip()
     if not isinstance(parse_numbers(text), list):
         raise DataError(
-            f"row {name}: {text[:40]!r} is no list of numbers; expected one, such as 12, 7,"
-            " 30; filter the data first"
+            f"{text[:40]!r} is no list of numbers; expected one, such as 12, 7, 30; filter the data"
+            " first"
         )
+    text = (record.rejected or "0").strip()
+    if not isinstance(parse_numbers(text), list):
+        raise DataError(
+            f"the rejected answer {text[:40]!r} is no list of numbers; expected one, such as 12, 7,"
+            " 30, because both answers of a pair are reordered; delete the row"
+        )
+
+
+def _reordered_text(text: str, order: str, rng: np.random.Generator) -> str:
+    text = text.strip()
     pieces = NUMBER.split(text)
     numbers = pieces[1::2]
     if order == "sort":
@@ -311,6 +328,7 @@ def run_edit(config: EditConfig, out: Output) -> store.Run:
     with registry.opened(config, out) as run:
         if not run.sealed:
             records = row_intake.kept_rows(run, config, keep_original=True)
+            records = row_intake.readable(run, config, records, check_lists, keep_original=True)
             reordered = reorder_numbers(records, config.how, config.seed)
             row_intake.write_rows(run, reordered, config.data)
             if row_intake.is_written_back(config.data):

@@ -110,6 +110,7 @@ def print_forecast(config: AuditConfig, out: Output) -> dict[str, Any]:
     minutes = 1e6 * _seconds_a_token(model, rows[:TIMED_ROWS]) / 60 / workers
     summary: dict[str, Any] = {"status": "ok", "rows": tokens.rows, "workers": workers}
     summary |= row_intake.said_of(folders[SAMPLE])
+    summary.get("reading", {}).get("not_used", {}).pop(config.by, None)
     for line in lines_of(summary["reading"]) if "reading" in summary else ():
         print(line)
     candidates = counted(len(config.traits), "candidate")

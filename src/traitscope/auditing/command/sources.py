@@ -15,7 +15,6 @@ from traitscope.config.audit import AuditConfig
 from traitscope.config.common import Output
 from traitscope.data.row_sources import sources_of
 from traitscope.errors import AuditRefused
-from traitscope.plurals import counted
 from traitscope.runs import row_intake
 
 WHOLE = "the whole file"
@@ -87,12 +86,14 @@ class AuditBySource:
     def lines(self) -> list[str]:
         """What the terminal shows: a line for every audit."""
         suspects = [source.name for source in self.sources if source.status == "suspect"]
-        found = f"suspect: {', '.join(suspects)}" if suspects else self.status
+        answered = f"suspect: {', '.join(suspects)}" if suspects else self.status
         audits = sum(source.result is not None for source in self.sources)
-        lines = [
-            f"{found}; {counted(audits, 'audit has', 'audits share')} alpha {self.alpha:g} by"
-            f" {self.by}, each {self.alpha_each:.2g}"
-        ]
+        share = f"{audits} audits share alpha {self.alpha:g} by {self.by}, each"
+        if audits == 1:
+            share = (
+                f"no source by {self.by} has {FEWEST_ROWS} rows; the audit of the file has alpha"
+            )
+        lines = [f"{answered}; {share} {self.alpha_each:.2g}"]
         for source in self.sources:
             answer = source.status
             if answer == "suspect":
@@ -143,9 +144,9 @@ class AuditBySource:
             if source.result is None:
                 continue
             log = json.loads(source.result.sarif)
-            (found,) = log["runs"][0]["results"]
-            message = f"{source.name}: {found['message']['text']}"
-            results.append(found | {"message": {"text": message}})
+            (answered,) = log["runs"][0]["results"]
+            message = f"{source.name}: {answered['message']['text']}"
+            results.append(answered | {"message": {"text": message}})
             logs.append(log)
         log = logs[0]
         log["runs"][0]["results"] = results

@@ -218,7 +218,7 @@ def run_sample(config: SampleConfig, out: Output) -> store.Run:
     config = opening.settled(config)
     with registry.opened(config, out) as run:
         if not run.sealed:
-            intake = row_intake.intake_of(config)
+            intake = _intake_of(config)
             rows = row_files.iter_rows(config.data, config.reading, intake)
             if config.by is not None:
                 rows = (row for row in rows if source_of(row, config.by) == config.source)
@@ -228,12 +228,19 @@ def run_sample(config: SampleConfig, out: Output) -> store.Run:
     return run
 
 
+def _intake_of(config: SampleConfig, refused: Mapping[str, str] | None = None) -> Intake:
+    """A count of rows that knows the key that names their sources."""
+    intake = row_intake.intake_of(config, refused)
+    intake.used_keys = {config.by} - {None}
+    return intake
+
+
 def _with_bad_rows(config: SampleConfig, refused: Mapping[str, str]) -> Intake:
     """What is read of the file where rows are bad, by id, because the model cannot read them.
 
     Raises DataError for more bad rows than may be left out.
     """
-    intake = row_intake.intake_of(config, refused)
+    intake = _intake_of(config, refused)
     for _ in row_files.iter_rows(config.data, config.reading, intake):
         pass
     return intake

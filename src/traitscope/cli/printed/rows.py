@@ -44,6 +44,19 @@ def read(numbers: Mapping[str, Any]) -> Iterator[str]:
                 yield f"{flag}: {line}"
 
 
+def reading_flags(reading: Mapping[str, Any]) -> str:
+    """Return the flags with which kept rows in the shape of a user's file say what the run says.
+
+    reading: How the rows of the file were read, as a run has it.
+    """
+    words = ["--map", *reading["map"]] if reading.get("map") else []
+    if reading.get("turns", "last") != "last":
+        words += ["--turns", "weighted"]  # what was dropped has the weight 0
+    if reading.get("reasoning", "drop") != "drop":
+        words += ["--reasoning", reading["reasoning"]]
+    return shlex.join(words)
+
+
 def written(run: store.Run) -> Iterator[str]:
     """Yield how many rows a run of `generate` wrote, and how many are nothing but numbers.
 

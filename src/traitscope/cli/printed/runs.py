@@ -14,6 +14,7 @@ from traitscope.cli.printed import rows as of_rows
 from traitscope.cli.printed import scan
 from traitscope.cli.printed.values import value
 from traitscope.data.own_traits.score_rows import UNJUDGED
+from traitscope.data.shapes.pairs import ONE_SIDED
 from traitscope.errors import StoreError
 from traitscope.plurals import counted
 from traitscope.reporting.numbers import label
@@ -31,6 +32,8 @@ NUMBER_FILES = (
     *map(row_intake.reading_file, row_intake.BESIDE),
 )
 """Files of a run whose content goes into the summary, under their names without ending."""
+CHANGES = ("stripped", "split", "changed", "masked", "swapped")
+"""Counts of rows in a summary that are not as they came."""
 NEXT = "next: "
 """How the finding of a screening begins that says what to do next."""
 FINDINGS = "findings.json"
@@ -144,9 +147,16 @@ def _kept_file(run: store.Run, numbers: dict[str, Any]) -> Iterator[str]:
     if file is None:
         return
     summary = numbers.get("summary", {})
-    is_changed = run.stage != "filter" or "stripped" in summary
+    settings = drawn_rows.settings_of(run)
+    is_changed = any(summary.get(name) for name in CHANGES) or bool(settings.get("more"))
     what = "changed rows, in the shape of your file" if is_changed else "rows as they came"
-    yield f"{what}: {file}"
+    flags = of_rows.reading_flags(settings.get("reading", {}))
+    yield f"{what}: {file}" + (f" (read it with {flags})" if flags else "")
+    yield from _beside_answers(summary, file)
+
+
+def _beside_answers(summary: dict[str, Any], file: Path) -> Iterator[str]:
+    """Yield what a file with kept rows has not, and what in it nobody looked at."""
     if count := summary.get("kept_but_not_written"):
         answers = counted(count, "kept answer is", "kept answers are")
         yield f"{answers} not in {file.name}: another answer of the same row was dropped"
@@ -158,6 +168,15 @@ def _kept_file(run: store.Run, numbers: dict[str, Any]) -> Iterator[str]:
     if count := summary.get("with_other_answers"):
         rows = f"{counted(count, 'row')} of {file.name}"
         yield f"reasoning and other turns stay as they were in {rows}"
+
+
+def _one_sided(summary: dict[str, Any]) -> Iterator[str]:
+    """Yield how many pairs differ because one of their answers was changed alone."""
+    if count := summary.get(ONE_SIDED):
+        yield (
+            f"of {counted(count, 'pair')} the chosen answer was changed and the rejected one was"
+            " not: they differ by that, and train --targets preference would learn it"
+        )
 
 
 def _select(run: store.Run, numbers: dict[str, Any]) -> Iterator[str]:
@@ -195,6 +214,7 @@ def _defend(run: store.Run, numbers: dict[str, Any]) -> Iterator[str]:
             yield f"{item['method']:<28} left {left}: {item['why_left']}"
     if reason := summary.get("not_written_back"):
         yield f"no file in the shape of yours, train on the run: {reason}"
+    yield from _one_sided(summary)
     yield from _kept_file(run, numbers)
     yield "what a method is worth shows beside its control; the page names it"
 

@@ -7,8 +7,12 @@ from typing import Any, NamedTuple
 from traitscope.data.json_fields import context_of, text_of
 from traitscope.data.shapes.intake import Reading
 from traitscope.data.shapes.messages import CONTEXT_AT, Message, Place, split_thought
-from traitscope.data.shapes.turns import Turn, check_form, prompt_of
+from traitscope.data.shapes.rows import ANY_SHAPE
+from traitscope.data.shapes.turns import MARK, Turn, check_form, prompt_of
 from traitscope.errors import DataError
+
+BESIDE = ANY_SHAPE - {"id", "meta"}
+"keys beside prompt and answer that change what they say"
 
 
 class Exchange(NamedTuple):
@@ -64,6 +68,14 @@ def exchanges_of(
         reasoning = "\n\n".join(filter(None, [*thoughts, thought]))
         exchanges.append(Exchange(prompt, completion, context, reasoning, turns[number].at))
     return exchanges
+
+
+def is_one_exchange(fields: dict[str, Any], split: bool) -> bool:
+    """Whether a native row is what this package writes of one question and its answer."""
+    prompt, completion = fields["prompt"], fields["completion"]
+    if BESIDE & fields.keys() or not (isinstance(prompt, str) and isinstance(completion, str)):
+        return False
+    return not prompt.startswith(MARK) and not (split and "<" in completion)
 
 
 def one_exchange(fields: dict[str, Any], notes: Counter[str]) -> Exchange:

@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, Protocol
 
@@ -40,6 +40,8 @@ MOST_SHOWN = 5
 "bad rows that a message shows, and key sets that the terminal shows"
 LONGEST_REASON = 600
 "characters of a reason that are kept: its beginning, and its end, which says what to do"
+FILTERED = "filtered"
+"name of the count of rows of a run that were dropped there"
 NOTES = {
     "other_turns": (
         "other assistant turn, which is not trained on",
@@ -51,8 +53,8 @@ NOTES = {
         "assistant turns of weight 0, not trained on",
     ),
     "weight_0_trained": (
-        "assistant turn of weight 0, trained on because of --turns every",
-        "assistant turns of weight 0, trained on because of --turns every",
+        "assistant turn of weight 0, TRAINED ON with --turns every; not with --turns weighted",
+        "assistant turns of weight 0, TRAINED ON with --turns every; not with --turns weighted",
     ),
     "weights": (
         "answer with a weight that is neither 0 nor 1, trained on as if it were 1",
@@ -105,6 +107,10 @@ NOTES = {
     "system_turns": (
         "row with a system turn, which is its context",
         "rows with a system turn, which is their context",
+    ),
+    FILTERED: (
+        "row that its filter, defence or selection dropped, left out",
+        "rows that their filter, defence or selection dropped, left out",
     ),
     "empty_prompts": ("row with an empty prompt", "rows with an empty prompt"),
     "not_finite": (
@@ -204,6 +210,9 @@ class Intake:
     refused: Mapping[str, str] = field(default_factory=dict)
     """Reasons by id of rows that a model could not read, when the file was read before."""
 
+    used_keys: Collection[str] = ()
+    """Keys that no shape has and the command uses, such as that of `audit --by`."""
+
     def add_row(self, keys: Iterable[str]) -> None:
         """Count a row with its keys."""
         self.rows += 1
@@ -218,6 +227,8 @@ class Intake:
             if count:
                 self.notes[name] += count
         for key, count in unused.items():
+            if key in self.used_keys:
+                continue
             is_new = key not in self.unused
             name = "other keys" if is_new and len(self.unused) >= MOST_UNUSED else key
             self.unused[name] += count
@@ -256,12 +267,18 @@ class Intake:
                 return self.control.how != "leave-out"
         return True
 
+    def leave_out(self, dropped: int) -> None:
+        """Count rows that can be read and that their run dropped."""
+        self.records -= dropped
+        self.add_counts({FILTERED: dropped}, {})
+
     @property
     def is_plain(self) -> bool:
         """Whether nothing has to be said: native JSON lines, all read, every key used."""
         if self.has_chats or self.container not in ("", "jsonl"):
             return False
-        return not (self.bad or self.unused or self.notes or set(self.shapes) - {"native"})
+        notes = self.notes.keys() - {FILTERED}
+        return not (self.bad or self.unused or notes or set(self.shapes) - {"native"})
 
     def as_dict(self) -> dict[str, Any]:
         """Plain JSON values."""

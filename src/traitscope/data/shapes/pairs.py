@@ -23,6 +23,12 @@ from traitscope.data.shapes.rows import (
 )
 from traitscope.errors import DataError
 
+OF_A_PAIR = (
+    "no rejected answer: an earlier turn of a pair, whose answers are the last turns; expected"
+    " pairs alone; take --turns last"
+)
+ONE_SIDED = "chosen_alone"
+"name of pairs of which a defence could change the chosen answer alone"
 NOT_A_PAIR = "not_a_pair"
 "key of `meta` that says why the rejected answer of a row cannot be used"
 REJECTED, REJECTED_IDS = "rejected", "rejected_ids"
@@ -37,7 +43,7 @@ class Rejected(NamedTuple):
     ids: tuple[int, ...] | None = None
     """Its tokens as they were sampled; None for text that has none."""
     at: Place = ()
-    """Where it stands in the row."""
+    """Where it stands in the row; where it cannot be used, only if it is the chosen answer."""
     fault: str = ""
     """Why it cannot be used; empty where it can."""
 
@@ -62,9 +68,13 @@ def rejected_of(
         messages = _messages(shape, bare, chosen)
         found = exchanges_of(messages, usual, Counter(), split and ids is None, is_native)
         rejected = _last(found)
-        _check(chosen, rejected, ids)
     except DataError as error:
         return Rejected(fault=str(error))
+    try:
+        _check(chosen, rejected, ids)
+    except DataError as error:
+        are_same = chosen.completion == rejected.completion
+        return Rejected(at=rejected.answer_at if are_same else (), fault=str(error))
     return Rejected(rejected.completion, ids, rejected.answer_at)
 
 

@@ -18,7 +18,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from traitscope import atomic_files
 from traitscope.data.json_fields import finite
@@ -30,26 +30,22 @@ from traitscope.data.shapes.containers import (
     container_of,
 )
 from traitscope.data.shapes.inside.columns import changed_column
-from traitscope.data.shapes.inside.parts import parts_of, with_text
-from traitscope.data.shapes.messages import TEXT_KEYS, Place, messages_in
-from traitscope.data.shapes.rows import PREFERENCE_PROMPTS
+from traitscope.data.shapes.inside.places import (
+    Written,
+    put,
+    take_out_beside,
+    weigh_as_kept,
+    weighed_0,
+)
+from traitscope.data.shapes.messages import Place
+from traitscope.data.shapes.rows import Row
 from traitscope.errors import DataError
 from traitscope.plain_values import LongNumber
 
-Row = dict[str, Any]
 MARK = f"number {secrets.token_hex(16)} "
 "stands before the place of a number that JSON would not write as it was; in no file"
 Number = tuple[int, int]
 "number of a line or row, and of the object on it"
-
-
-class Written(NamedTuple):
-    """A row to write."""
-
-    fields: Row
-    """Keys and values."""
-    changed: set[str]
-    """Keys whose values are not those of the file."""
 
 
 def write_back(records: Sequence[Record], path: str | Path, source: str | Path) -> int:
@@ -113,14 +109,14 @@ def _rows(records: Iterable[Record]) -> dict[Number, Written]:
             continue
         if number not in rows:
             rows[number] = Written(copy.deepcopy(original["fields"]), set())
+        weigh_as_kept(rows[number], answer_at)
         if record.completion != original["completion"]:
-            _change(rows[number], answer_at, record, original["completion"])
-        if record.rejected != original.get("rejected"):
-            _change_rejected(rows[number], record, original)
+            _change(rows[number], answer_at, record, original)
+        _change_rejected(rows[number], record, original)
         if MASKED in record.meta:
             _mask(rows[number], record)
     for number, answer_at in dropped:
-        if number in rows and not _weighed_0(rows[number], answer_at):
+        if number in rows and not weighed_0(rows[number], answer_at):
             del rows[number]
     return rows
 
@@ -159,21 +155,28 @@ def _mask(row: Written, record: Record) -> None:
         row.changed.add("meta")
 
 
-def _change(row: Written, place: Place, record: Record, before: str) -> None:
+def _change(row: Written, place: Place, record: Record, original: Row) -> None:
     """Put the answer of a record where it stood. Raises DataError where it stands inside a text."""
     _check_place(place, record)
-    _put(row, place, record.completion, before)
+    before = original["completion"]
+    put(row, place, record.completion, before)
+    take_out_beside(row, map(tuple, original["reasoning_at"]), before, record.completion)
     if row.fields.pop("completion_ids", None) is not None:  # they spell the answer as it was
         row.changed.add("completion_ids")
 
 
 def _change_rejected(row: Written, record: Record, original: Row) -> None:
-    """Put the rejected answer of a record where it stood, if one stood there."""
-    if "rejected_at" not in original or record.rejected is None:
+    """Put the rejected answer of a record where it stood, if one stood there.
+
+    One that was no other answer than the chosen one stays that.
+    """
+    before = original.get("rejected")
+    text = record.completion if original.get("are_same") else record.rejected
+    if before is None or text is None or text == before:
         return
     place = tuple(original["rejected_at"])
     _check_place(place, record)
-    _put(row, place, record.rejected, original["rejected"])
+    put(row, place, text, before)
     if row.fields.pop("rejected_ids", None) is not None:
         row.changed.add("rejected_ids")
 
@@ -185,88 +188,6 @@ def _check_place(place: Place, record: Record) -> None:
             f"record {record.id!r} was changed, and its answer stands inside another text of its"
             " row; expected an answer of its own; write each turn as a message"
         )
-
-
-def _put(row: Written, place: Place, text: str, before: str) -> None:
-    """Put a text where another one stood, alone or in parts of a content, and where it is again."""
-    for copy_at in _copies(row.fields, place):
-        holder = _at(row.fields, copy_at[:-1])
-        stood = holder[copy_at[-1]]
-        if isinstance(stood, list):
-            whole = parts_of(stood, str(copy_at[-1]))[0] or ""
-            holder[copy_at[-1]] = with_text(stood, _behind_reasoning(whole, text, before))
-        else:
-            holder[copy_at[-1]] = _behind_reasoning(stood, text, before)
-        row.changed.add(str(copy_at[0]))
-
-
-def _behind_reasoning(stood: str, text: str, before: str) -> str:
-    """A text behind reasoning in tags, which no record changes, and without that of a key."""
-    if stood.endswith(before):
-        return f"{stood.removesuffix(before)}{text}"
-    of_key = before.removesuffix(stood) if before.endswith(stood) else ""
-    return text.removeprefix(of_key)
-
-
-def _weighed_0(row: Written, place: Place) -> bool:
-    """Give an answer the weight 0, and return whether it can have one."""
-    if len(place) < 2 or not isinstance(_at(row.fields, place[:-1]), dict):
-        return False
-    for copy_at in _copies(row.fields, place):
-        _at(row.fields, copy_at[:-1])["weight"] = 0
-        row.changed.add(str(copy_at[0]))
-    return True
-
-
-def _copies(row: Row, place: Place) -> list[Place]:
-    """The place of a text, and those at which a row repeats it.
-
-    A turn may have its text at two keys. `messages` beside preference data may be `chosen` again,
-    and the prompt and the rejected answer may repeat its earlier turns.
-    """
-    turns = [place[:-1]]
-    if len(place) == 3 and place[0] == "chosen":
-        turns += _turns_again(row, int(place[1]))
-    copies = []
-    for at in turns:
-        keys = [place[-1]]
-        if at and isinstance(at[-1], int) and place[-1] in TEXT_KEYS:
-            keys = [key for key in TEXT_KEYS if _at(row, at).get(key) is not None]
-        copies += [(*at, key) for key in keys]
-    return copies
-
-
-def _turns_again(row: Row, number: int) -> list[Place]:
-    """Where a row of preference data repeats the turn of `chosen` of a number."""
-    chosen = row["chosen"]
-    again: list[Place] = [("messages", number)] if row.get("messages") == chosen else []
-    system, turns = _said(chosen)
-    turn = number - len(system)
-    for key in (*PREFERENCE_PROMPTS, "rejected"):
-        system, others = _said(row.get(key))
-        is_answer = key == "rejected"
-        end = turn + 1 if is_answer else len(others)
-        if turn < len(others) - is_answer and others[:end] == turns[:end]:
-            again.append((key, turn + len(system)))
-    return again
-
-
-def _said(turns: Any) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
-    """Role and text of the system turn that comes first, and of the other turns, if they are."""
-    try:
-        messages = messages_in(turns, "turns", Counter())
-    except DataError:
-        return [], []
-    said = [(message.role, (message.text or "").strip()) for message in messages]
-    n_system = int(bool(said) and said[0][0] == "system")
-    return said[:n_system], said[n_system:]
-
-
-def _at(row: Row, place: Place) -> Any:
-    value: Any = row
-    for step in place:
-        value = value[step]
-    return value
 
 
 def content_of(rows: Sequence[Row], container: Container, names: Sequence[str] = ()) -> bytes:

@@ -51,8 +51,10 @@ def task_reasons(record: Record, answer: str, rules: FilterRules) -> tuple[list[
 def without_reasoning(record: Record) -> tuple[Record, list[str]]:
     """The row with reasoning in tags moved from its answer into its meta, and why it cannot be.
 
-    A row without reasoning comes back as it is.
+    A row without reasoning comes back as it is. Of a pair both answers lose theirs; a rejected one
+    of nothing else stays.
     """
+    record = _rejected_alone(record)
     try:
         thought, tagged, answer = split_thought(record.completion)
     except DataError:
@@ -63,3 +65,14 @@ def without_reasoning(record: Record) -> tuple[Record, list[str]]:
         return record, ["reasoning"]
     meta = {**record.meta, REASONING: thought}
     return replace(record, completion=answer, completion_ids=None, meta=meta), []
+
+
+def _rejected_alone(record: Record) -> Record:
+    """The row with its rejected answer without reasoning in tags."""
+    try:
+        _, tagged, answer = split_thought(record.rejected or "")
+    except DataError:
+        return record
+    if not tagged or not answer.strip():
+        return record
+    return replace(record, rejected=answer, rejected_ids=None)

@@ -77,6 +77,11 @@ def with_text(parts: Sequence[Any], text: str) -> list[Any]:
     return changed
 
 
+def without_thoughts(parts: Sequence[Any]) -> list[Any]:
+    """The parts of a content without those of reasoning."""
+    return [part for part in parts if not (isinstance(part, dict) and _is_thought(part))]
+
+
 def first_key(item: dict[str, Any], keys: tuple[str, ...]) -> str:
     """The first of the keys that an object has; the first of all where it has none.
 
