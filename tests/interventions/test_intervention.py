@@ -45,16 +45,18 @@ def test_every_kind_survives_json_and_has_a_short_form(tmp_path: Path) -> None:
         assert parse(to_short(item)) == item
 
 
-def test_the_last_prompt_is_the_context() -> None:
+def test_a_prompt_is_the_context_wherever_it_stands() -> None:
     items = [
-        SystemPrompt("a"),
         Steer("v", (0,), 1.0),
         Adapter("s"),
         Ablate("w", (0,)),
         SystemPrompt(""),
     ]
     assert intervention.context_of(items, "neutral") == ""
-    assert intervention.context_of(items[1:3], None) is None
+    assert intervention.context_of(items[::-1], "neutral") == ""
+    assert intervention.context_of(items[:3], None) is None
+    with pytest.raises(ConfigError, match="2 prompts on one model"):
+        intervention.context_of([SystemPrompt("a"), *items], "neutral")
 
 
 @pytest.mark.parametrize(

@@ -162,7 +162,7 @@ def _done(config: StudyConfig, out: Output) -> dict:
     """Do what the action asks for of one study; only `run` and `information` compute stages."""
     request = request_of(config, out)
     if config.action in ("plan", "run", "information"):
-        _check_model(request.config)
+        _check_model(request)
     traits = sizes.traits_of(request.size)
     for sentence in [*needs.advice(traits, "differences"), *needs.same_prompts(traits)]:
         print(f"traitscope: {sentence}", file=sys.stderr)
@@ -187,10 +187,16 @@ def _done(config: StudyConfig, out: Output) -> dict:
     return summary | {"power": header.power, "bearing": header.bearing}
 
 
-def _check_model(config: StudyConfig) -> None:
-    """Raise what the model would be refused for once a stage loads it; weights are not read."""
+def _check_model(request: Request) -> None:
+    """Raise what the model would be refused for once a stage loads it; weights are not read.
+
+    Not where all stages are sealed: they have loaded it, and nothing that computes is imported.
+    """
+    if graph.all_sealed(request.nodes(), request.out):
+        return
     from traitscope.models.loading import check_loadable
 
+    config = request.config
     check_loadable(config.model, config.template, config.control_tokens)
 
 

@@ -107,6 +107,11 @@ def plan(nodes: Sequence[Node], out: Output, strict: bool = True) -> list[Planne
     return planned
 
 
+def all_sealed(nodes: Sequence[Node], out: Output) -> bool:
+    """Whether nothing is left to compute."""
+    return all(item.state == "sealed" for item in plan(nodes, out, strict=False))
+
+
 def check_settings(nodes: Sequence[Node], out: Output) -> None:
     """Raise what the settings raise of nodes that need no other: what can be known before anything
     is computed."""

@@ -158,7 +158,8 @@ def run_experiment(config: ExperimentConfig, out: Output) -> dict:
 
 def _done(config: ExperimentConfig, request: ExperimentRequest) -> dict:
     """Do what the action asks for; only `run` computes stages."""
-    if config.action in ("plan", "run"):
+    is_asked = config.action in ("plan", "run")
+    if is_asked and not graph.all_sealed(request.nodes(), request.out):
         check_models(request.size, request.config)
     if config.action == "run":
         for sentence in _said_before(request.size):
