@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from command import call, ok
 
+from traitscope import atomic_files
 from traitscope.auditing.report import sarif_log
 from traitscope.cli import listing, main
 from traitscope.cli.checks import own_results
@@ -124,7 +125,16 @@ def test_a_summary_is_written_beside_runs(here: Path) -> None:
 @pytest.mark.parametrize("flags", WRITING)
 @pytest.mark.parametrize(
     "content",
-    [ROW, "notes\n", '{"status": "mine", "rows": [1]}', "[]", "{", "\0\1", "<!doctype html>\nmine"],
+    [
+        ROW,
+        "notes\n",
+        '{\n  "status": "mine",\n  "rows": 1\n}\n',
+        '{"status": "ok", "run": "a"}',
+        "[]",
+        "{",
+        "\0\1",
+        "<!doctype html>\nmine",
+    ],
 )
 def test_a_file_of_the_user_is_not_written_over(
     flags: str, content: str, here: Path, capsys: pytest.CaptureFixture[str]
@@ -165,6 +175,15 @@ def test_older_results_are_replaced(here: Path) -> None:
         assert own_results.may_be_replaced(name, Path("old"))
         Path("old").write_text(f"x{text}")
         assert not own_results.may_be_replaced(name, Path("old"))
+
+
+def test_a_summary_of_an_earlier_version_is_replaced(here: Path) -> None:
+    """It names no product, and has our layout, a status, and a run or a message."""
+    for content in ({"status": "clean", "run": "a"}, {"status": "error", "message": "b"}):
+        atomic_files.write_json(Path("old"), content)
+        assert own_results.may_be_replaced("json", Path("old"))
+    Path("old").write_text(json.dumps({"tool": "traitscope", "status": "ok"}))
+    assert own_results.may_be_replaced("json", Path("old")), "however it was laid out since"
 
 
 def test_two_results_have_a_file_each(here: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -100,7 +100,10 @@ def test_only_rows_that_are_used_are_checked(commands: Commands) -> None:
     assert few.code == 0 and "reading" not in few.summary
     done = commands.call("likelihood", commands.mixed, "--max-rows 4 --skip-bad all")
     assert [row["id"] for row in read_rows(done.run / "rows.jsonl")] == ["u0", "u1", "u3", "u4"]
-    assert done.summary["reading"]["bad"] == 1
+    reading = done.summary["reading"]
+    others = reading["rows"] - 1 - 4
+    assert reading["bad"] == 1 and reading["records"] == 4 and others > 0
+    assert reading["counts"]["not_chosen"] == others
 
 
 def test_rows_of_a_run_are_left_out_too(commands: Commands) -> None:

@@ -228,3 +228,20 @@ def test_the_family_that_a_control_vector_names(
     assert convert(*words) == 0 and "model_hint" not in capsys.readouterr().out
     assert convert(tmp_path / "b.gguf", tmp_path / "c.gguf", "--to", "repeng") == 0
     assert "model_hint" not in capsys.readouterr().out
+
+
+def test_blocks_without_a_row_are_named_where_zeros_stand_for_them(
+    pt: Path, tiny_folder: Path, capsys: pytest.CaptureFixture
+) -> None:
+    """A control vector has no row for block 0; a format with one for every block has zeros."""
+    gguf, back = pt.with_suffix(".gguf"), pt.with_name("back.pt")
+    model = ["--model", tiny_folder]
+    assert convert(pt, gguf, "--from", "persona_vectors", *model) == 0
+    assert "block 0: left out" in capsys.readouterr().out
+    assert convert(gguf, back, "--to", "persona_vectors", *model, "--json", pt.parent / "s") == 0
+    said = "no row for 0: the format has one for every block, so zeros stand there"
+    assert said in capsys.readouterr().out
+    assert json.loads((pt.parent / "s").read_text())["zero_rows"] == [0]
+    assert not torch.load(back)[1].any() and torch.equal(torch.load(back)[2:], STORED[2:])
+    assert convert(pt, pt.with_name("all.npy"), "--from", "persona_vectors") == 0
+    assert "no row for" not in capsys.readouterr().out

@@ -10,7 +10,6 @@ heavy is imported before the command is known.
 
 import os
 import select
-import shlex
 import sys
 import traceback
 from collections.abc import Sequence
@@ -21,7 +20,7 @@ from typing import Any, TextIO
 from traitscope import deferred_imports, distributed
 from traitscope.cli import flags, usage
 from traitscope.config.command_types import Command, Stage
-from traitscope.config.common import OnModel, Output
+from traitscope.config.common import Output
 from traitscope.config.entries import COMMANDS, STAGES
 from traitscope.errors import ConfigError, TraitscopeError
 from traitscope.stages import registry
@@ -35,8 +34,6 @@ UNFINISHED = {
     "message": "the command has not ended; run it again",
 }
 """The summary of a command that is running, or was killed."""
-USUAL_STRENGTH = 0.6
-"""Length of a vector that is tried next, in mean residual norms."""
 STAGE = "stage"
 """The word before the name of an internal stage."""
 
@@ -154,7 +151,9 @@ def _exit_code(words: list[str]) -> int:
         command, summary = _answered(words)
         _write_summary(target, summary)
         if command is not None and distributed.first():
-            _print_next(command, summary)
+            from traitscope.cli.printed import next_step
+
+            next_step.print_next(command, summary)
     except SystemExit as stop:  # the help of a command was printed
         return int(stop.code or FINE)
     except TraitscopeError as error:
@@ -210,9 +209,10 @@ def _explain(error: TraitscopeError) -> None:
 
 def _write_summary(target: Path | None, summary: dict) -> None:
     from traitscope import atomic_files
+    from traitscope.cli.checks.own_results import TOOL
 
     if target is not None:
-        atomic_files.write_json(target, summary)
+        atomic_files.write_json(target, {"tool": TOOL, **summary})
 
 
 def command_of(words: Sequence[str]) -> tuple[Command, list[str]]:
@@ -286,78 +286,3 @@ def summary_of(result: Any) -> dict:
     from traitscope.cli import show
 
     return show.describe(result)
-
-
-def _following(command: Command, run: Path) -> str:
-    """What one would type next of a run, with what its model needs and the folder of runs."""
-    from traitscope.cli.printed import asked, rows
-    from traitscope.comparison.roles import TEACHER, role_of_settings
-    from traitscope.config.common import TRAIT_UNKNOWN
-    from traitscope.config.stages import MeasureConfig
-    from traitscope.interventions.intervention import Adapter, Steer
-    from traitscope.interventions.short_form import to_short
-    from traitscope.models.identity.words import joined, model_words
-    from traitscope.runs import store
-    from traitscope.runs.names import following
-
-    template = command.next
-    if "{" not in template:
-        return template
-    sealed = store.load_run(run)
-    settings = following.settings_for(sealed)
-    model = settings.get("model", OnModel.model)
-    if command.name == "measure" and not settings.get("interventions"):
-        template = "traitscope compare --treated RUN --control {run}{out}"  # it is the base
-    if command.name == "measure" and role_of_settings(settings) == TEACHER:
-        template = "traitscope compare --base RUN --teacher {run}{out}"
-    if command.name == "export":
-        settings = settings | {"model": str(run / "model"), "same_as": None}
-    place = following.place_words(run)
-    steering = ""
-    if "{steering}" in template:
-        vector, layer = following.vector_of(sealed), _usual_layer(str(model))
-        steering = to_short(Steer(vector, layers=(layer,), alpha=USUAL_STRENGTH))
-    if command.name == "generate":
-        template = rows.after(sealed)
-    trait = ""
-    if "{trait}" in template:
-        trait = asked.trait_of(sealed) or MeasureConfig.trait
-        if not asked.trait_of(sealed):
-            unknown = TRAIT_UNKNOWN.format(usual=trait)
-            print(f"traitscope: {unknown}", file=sys.stderr)
-    return template.format(
-        run=shlex.quote(str(run)),
-        model=joined([*model_words(settings), *place]),
-        out=joined(place),
-        student=shlex.quote(to_short(Adapter(str(run)))),
-        steering=shlex.quote(steering),
-        trait=shlex.quote(trait),
-    )
-
-
-def _usual_layer(model: str) -> int:
-    """Return the block of a model that lies as deep as block 14 of the embedded model's 30."""
-    from traitscope.models.identity.finding import block_count
-
-    return round(14 / 29 * ((block_count(model) or 30) - 1))
-
-
-def _print_next(command: Command, summary: dict) -> None:
-    """Say at the end where the result is, and what one would type next, or why not."""
-    run = summary.get("run")
-    following = summary.get("next", "")
-    if not following and run is not None:
-        following = _following(command, Path(run))
-    if not following:
-        return
-    sys.stdout.flush()
-    if run is not None:
-        print(f"result: {Path(run)}", file=sys.stderr)
-    if summary["status"] == "failed":
-        print(f"traitscope: {summary['message']}", file=sys.stderr, flush=True)
-    else:
-        print(f"next:   {following}", file=sys.stderr, flush=True)
-
-
-if __name__ == "__main__":
-    main()

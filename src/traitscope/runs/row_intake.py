@@ -13,7 +13,7 @@ from traitscope.data.prompt_files import read_prompts
 from traitscope.data.records import Prompt, Record, dump_records
 from traitscope.data.shapes import unchecked, writing
 from traitscope.data.shapes.containers import container_of
-from traitscope.data.shapes.intake import CONTROL, Control, Intake, Reading
+from traitscope.data.shapes.intake import CONTROL, NOT_CHOSEN, Control, Intake, Reading
 from traitscope.errors import ConfigError, DataError
 from traitscope.runs.store import Run
 
@@ -100,7 +100,18 @@ def readable(
         refused |= found
         records = kept_rows(run, config, keep_original, field, refused)
         chosen = choose(records)
+    _count_others(run, field, len(records) - len(chosen))
     return list(chosen)
+
+
+def _count_others(run: Run, field: str, count: int) -> None:
+    """Count the rows that were not chosen in what a run says of its rows, if it says anything."""
+    file = run.file(reading_file(field))
+    if count and file.is_file() and distributed.first():
+        about = json.loads(file.read_bytes())
+        about["records"] -= count
+        about["counts"][NOT_CHOSEN] = count
+        atomic_files.write_json(file, about)
 
 
 def _refused(records: Sequence[Record], check: Callable[[Record], None]) -> dict[str, str]:

@@ -57,7 +57,8 @@ def run_convert(config: ConvertConfig, out: Output) -> dict:
             " again"
         )
     atomic_files.write_bytes(target, _written(blocks, kind, target, model, str(source)))
-    summary = _summary(blocks, read_as, kind, config)
+    n_layers = model.n_layers if model is not None else blocks.n_layers
+    summary = _summary(blocks, read_as, kind, config, n_layers)
     if kind == files.OWN and model is not None:
         _print_next(blocks, config, model, out)
     return summary
@@ -90,7 +91,13 @@ def _written(blocks: BlockRows, kind: str, target: Path, model: Model | None, wh
     return files.file_bytes(blocks, kind, target, conversion.target_of(model, blocks.n_layers))
 
 
-def _summary(blocks: BlockRows, read_as: str, kind: str, config: ConvertConfig) -> dict:
+def _summary(
+    blocks: BlockRows, read_as: str, kind: str, config: ConvertConfig, n_layers: int | None
+) -> dict:
+    """What the command answers, which it prints, too.
+
+    n_layers: Number of blocks of the model, where it is known.
+    """
     target = config.target
     summary = {
         "status": "ok",
@@ -105,8 +112,15 @@ def _summary(blocks: BlockRows, read_as: str, kind: str, config: ConvertConfig) 
         summary["behind_final_norm"] = behind_norm
     if kind == "repeng" and 0 in blocks.rows:
         summary["left_out"] = [0]
+    if kind in files.WITH_ALL_BLOCKS:
+        every = range(n_layers or max(blocks.rows) + 1)
+        summary["zero_rows"] = [block for block in every if block not in blocks.rows]
     said = layer_rows.ranges(blocks.rows)
-    print(f"{read_as} to {kind}: a row of {blocks.d_model} numbers for each of the blocks {said}")
+    which = "block" if len(blocks.rows) == 1 else "each of the blocks"
+    print(f"{read_as} to {kind}: a row of {blocks.d_model} numbers for {which} {said}")
+    if summary.get("zero_rows"):
+        zeros = layer_rows.ranges(dict.fromkeys(summary["zero_rows"]))
+        print(f"no row for {zeros}: the format has one for every block, so zeros stand there")
     if "behind_final_norm" in summary:
         print(
             f"block {behind_norm}: in files of {read_as} the last row was taken behind the final"

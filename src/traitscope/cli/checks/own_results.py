@@ -8,6 +8,10 @@ from traitscope.plain_values import NotPlainError, from_json
 
 LARGEST = 64 * 2**20
 "bytes of a file that may be an older result; a larger one holds data"
+TOOL = "traitscope"
+"value of `tool` in a summary"
+EARLIER = ("run", "message")
+"keys of which a summary of an earlier version has one"
 END = 2**12
 "bytes at the end of a page that hold its footer"
 
@@ -27,15 +31,26 @@ def may_be_replaced(name: str, file: Path) -> bool:
 
 
 def _is_summary(file: Path) -> bool:
-    """Whether a file is the summary of a command: an object with a status, as we write it."""
+    """Whether a file is the summary of a command: an object that names this product.
+
+    Summaries of earlier versions do not. They are known by their layout, a status, and a run or a
+    message. A status alone is nothing to lose.
+    """
     with open(file, "rb") as stream:
         if stream.read(1) != b"{":
             return False
     text = file.read_text(encoding="utf-8")
     value = from_json(text)
-    if not (isinstance(value, dict) and isinstance(value.get("status"), str)):
+    if not isinstance(value, dict):
         return False
-    return len(value) == 1 or json.dumps(value, indent=2, ensure_ascii=False) == text.rstrip()
+    if value.get("tool") == TOOL:
+        return True
+    if not isinstance(value.get("status"), str):
+        return False
+    if len(value) == 1:
+        return True
+    is_laid_out = json.dumps(value, indent=2, ensure_ascii=False) == text.rstrip()
+    return is_laid_out and not value.keys().isdisjoint(EARLIER)
 
 
 def _is_page(file: Path) -> bool:

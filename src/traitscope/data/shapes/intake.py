@@ -42,6 +42,8 @@ LONGEST_REASON = 600
 "characters of a reason that are kept: its beginning, and its end, which says what to do"
 FILTERED = "filtered"
 "name of the count of rows of a run that were dropped there"
+NOT_CHOSEN = "not_chosen"
+"name of the count of rows that the command left aside, such as those beyond --max-rows"
 NOTES = {
     "other_turns": (
         "other assistant turn, which is not trained on",
@@ -111,6 +113,10 @@ NOTES = {
     FILTERED: (
         "row that its filter, defence or selection dropped, left out",
         "rows that their filter, defence or selection dropped, left out",
+    ),
+    NOT_CHOSEN: (
+        "row beyond those that were asked for (such as by --max-rows), not used",
+        "rows beyond those that were asked for (such as by --max-rows), not used",
     ),
     "empty_prompts": ("row with an empty prompt", "rows with an empty prompt"),
     "not_finite": (

@@ -136,6 +136,10 @@ def format_for(path: Path) -> str:
     return kind
 
 
+WITH_ALL_BLOCKS = ("safetensors", "numpy", "persona_vectors", "agu18dec")
+"formats that have a row for every block; without one of its own a block has zeros"
+
+
 def file_bytes(blocks: BlockRows, kind: str, path: Path, target: Target = Target()) -> bytes:
     """The content of a file of another tool. Raises VectorError where the format has no place for
     the rows."""
