@@ -2,7 +2,7 @@ PYTHON ?= python3
 PIP_ARGS ?=
 PIP = .venv/bin/pip --disable-pip-version-check install -q $(PIP_ARGS) -c constraints.txt
 
-.PHONY: demo quick test slow kills check docs bench clean
+.PHONY: demo quick test slow kills check docs bench pages clean
 
 demo: .venv/.ready            ## the main job: at most ten minutes on two cores
 	.venv/bin/traitscope demo
@@ -31,6 +31,10 @@ check: .venv/.dev             ## format, lint, types, import contracts, measures
 
 docs: .venv/.dev              ## all pages as a site, into site/
 	NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build -q -d site
+
+pages: .venv/.test            ## the pages that are made from the code
+	for page in answers architecture cli costs formats models; do \
+	  .venv/bin/python scripts/make_$$page.py || exit 1; done
 
 bench: .venv/.bench           ## ratios against TRL and transformers, in one run
 	.venv/bin/python benchmarks/training.py
