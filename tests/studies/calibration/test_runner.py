@@ -15,6 +15,7 @@ from traitscope.auditing.run import AuditOutput, answered
 from traitscope.config.audit import AuditConfig
 from traitscope.config.common import Output
 from traitscope.errors import ConfigError, DataError
+from traitscope.runs import opening
 from traitscope.studies.calibration import audited, results, runner
 from traitscope.studies.calibration.audited import Audits
 from traitscope.studies.calibration.results import Version
@@ -82,6 +83,20 @@ def test_two_sets_are_audited_and_a_killed_run_resumes(
     assert {name: second[name] for name in said} == said
     left = [path.name.partition("-")[0] for path in (place.root / "audits").glob("[a-z]*-*")]
     assert "sample" not in left and not list((place.root / "audits").glob("parts-*"))
+
+
+def test_machines_that_choose_another_number_type_share_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What `auto` stands for is no setting of the calibration; a number type that is named is."""
+    versions = []
+    for dtype in ("fp32", "bf16"):
+        monkeypatch.setattr(opening, "default_dtype", lambda device, dtype=dtype: dtype)
+        audits = Audits(Workplace(tmp_path))
+        assert audits.config(None, 0).dtype == dtype
+        versions.append(audits.version)
+    assert versions[0] == versions[1]
+    assert Audits(Workplace(tmp_path, dtype="fp32")).version != versions[0]
 
 
 def test_nothing_is_begun_after_the_time(tmp_path: Path) -> None:

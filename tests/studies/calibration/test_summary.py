@@ -29,6 +29,7 @@ def line(kind: str, number: int, status: str = "nothing-found", **said) -> Line:
         "seconds_rows": 10.0,
         "seconds_audit": 100.0,
         "code": "abc",
+        "dtype": "fp32",
         **said,
     }
 
@@ -91,6 +92,8 @@ def test_the_page_works_with_part_of_the_results() -> None:
     assert "**7 of 652 planned sets are audited;** 0 of 40 are learnt" in text
     assert "**Undecided**: 0 of 7 clean sets are called" in text
     assert "| plain | 30 | 7 | 0 | 0% [0.0%, 41.0%] | 0 |" in text
+    in_both = page.page([line("plain", 0), line("plain", 1, dtype="bf16")], [])
+    assert "which machines choose: bf16 1, fp32 1." in in_both
     assert "0 of 652" in page.page([], []) and "Log e-values" not in page.page([], [])
 
 

@@ -60,8 +60,12 @@ class Audits:
 
     @property
     def version(self) -> Version:
-        """The digests of settings and code."""
-        settings = dataclasses.asdict(self.config(None, 0)) | {"set rows": self.place.rows}
+        """The digests of settings and code.
+
+        What `auto` stands for on a machine is no setting: each line names its number type.
+        """
+        asked = {"dtype": self.place.dtype, "device": self.place.device}
+        settings = dataclasses.asdict(self.config(None, 0)) | {"set rows": self.place.rows} | asked
         for name in SETS_OWN:
             settings.pop(name, None)
         defaults = dataclasses.asdict(AuditConfig())
@@ -77,7 +81,8 @@ class Audits:
         made = cpu_seconds()
         seed = seed_of(name, "audit")
         out = Output(root=self.place.root, study=self.folder)
-        result = answered(self.config(data, seed), out).result
+        config = self.config(data, seed)
+        result = answered(config, out).result
         plan = plan_of(name)
         about = {
             "set": str(name),
@@ -89,6 +94,7 @@ class Audits:
             "text": plan.is_text,
             "rows": len(row_files.rows_of(data)),
             "seed": seed,
+            "dtype": config.dtype,
         }
         seconds = {
             "seconds_rows": round(made - started, 1),

@@ -1,5 +1,6 @@
 """The page of the calibration, from the files of results, finished or not."""
 
+from collections import Counter
 from collections.abc import Sequence
 
 from traitscope.studies.calibration import outcome, summary, validity
@@ -61,7 +62,10 @@ def _state(audits: Sequence[Line], outcomes: Sequence[Line]) -> str:
     planned = len(menu.all_sets())
     codes = sorted({line["code"] for line in audits})
     made_by = f" Code that decided: {', '.join(codes)}." if codes else ""
+    types = Counter(line["dtype"] for line in audits)
+    computed_in = ", ".join(f"{dtype} {types[dtype]}" for dtype in sorted(types))
+    sets_in = f" Sets by number type, which machines choose: {computed_in}." if types else ""
     return (
         f"**{len(audits)} of {planned} planned sets are audited;** {len(outcomes)} of"
-        f" {len(outcome.all_sets())} are learnt by students.{made_by}\n"
+        f" {len(outcome.all_sets())} are learnt by students.{made_by}{sets_in}\n"
     )
