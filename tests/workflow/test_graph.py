@@ -1,5 +1,6 @@
 """A study as a graph: planned without a trace, run in order, continued where it stopped."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ from command import CAT, OWL, ok, write_yaml
 from traitscope.config.analysis import ExtractConfig
 from traitscope.config.common import Output
 from traitscope.config.stages import FilterConfig, GenerateConfig
-from traitscope.errors import ConfigError
+from traitscope.errors import ConfigError, StoreError
 from traitscope.interventions.vector import load_vector
 from traitscope.stages import registry
 from traitscope.workflow import graph, schedule
@@ -81,3 +82,33 @@ def test_common_and_raw_vectors_lie_beside_the_centred_ones(
     np.testing.assert_allclose(own + common, raw, atol=1e-5)
     alone = ok(tmp_path / "runs", "extract", "--model", tiny_folder, "--traits", owl).run
     np.testing.assert_allclose(load_vector(alone / "owl.safetensors").rows_LD, raw, atol=1e-5)
+
+
+def read_of(folders: graph.Folders) -> FilterConfig:
+    """Settings that are read from a file of another node's run."""
+    about = json.loads((folders["filtered"] / "summary.json").read_text())
+    return FilterConfig(data=folders["filtered"], limit=about["rows"])
+
+
+@pytest.mark.parametrize("content", ["{", '{"rows": 3}'], ids=["no-json", "other-number"])
+def test_a_damaged_run_is_named_before_it_is_read(
+    content: str, tmp_path: Path, tiny_folder: Path
+) -> None:
+    """Also by a plan, where the settings of a further node cannot be read from it."""
+    out = Output(root=tmp_path / "runs")
+    nodes = [*three(tiny_folder), Node("again", FilterConfig, read_of, ("filtered",))]
+    summary = schedule.run(nodes, out, How())["filtered"] / "summary.json"
+    summary.write_text(content)
+    with pytest.raises(StoreError, match=r"summary.json changed after it was sealed; restore it"):
+        schedule.run(nodes, out, How())
+    if content == "{":
+        with pytest.raises(StoreError, match=r"summary.json changed after it was sealed"):
+            graph.plan(nodes, out, strict=False)
+
+
+def test_what_no_damage_causes_stays_as_it_is(tmp_path: Path, tiny_folder: Path) -> None:
+    out = Output(root=tmp_path / "runs")
+    schedule.run(three(tiny_folder), out, How())
+    broken = Node("broken", FilterConfig, lambda folders: folders["nobody"], ("filtered",))
+    with pytest.raises(KeyError, match="nobody"):
+        graph.plan([*three(tiny_folder), broken], out)

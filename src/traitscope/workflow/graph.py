@@ -14,7 +14,7 @@ from typing import Any, Literal, NoReturn
 
 from traitscope.config.common import Output
 from traitscope.errors import ConfigError, TraitscopeError
-from traitscope.runs import manifests
+from traitscope.runs import manifests, store
 from traitscope.stages import registry
 
 Folders = Mapping[str, Path]
@@ -92,10 +92,16 @@ def _refuse_needs(rest: Sequence[Node], known: Set[str]) -> NoReturn:
     raise ConfigError(f"nodes {names[:3]} need {missing[:3]}, which never come; correct the study")
 
 
-def plan(nodes: Sequence[Node], out: Output, strict: bool = True) -> list[Planned]:
+def plan(
+    nodes: Sequence[Node], out: Output, strict: bool = True, checked: bool = False
+) -> list[Planned]:
     """Where every node stands; nothing is computed and nothing is written.
 
+    checked: Read the files of every sealed node, which takes time, before a node is made of it.
+
     Raises what a node's settings raise, unless not `strict`: then it is missing, without a path.
+    Raises StoreError for a sealed run whose files changed: for each if `checked`, else where a
+    node's settings cannot be read from it.
     """
     folders: dict[str, Path] = {}
     planned = []
@@ -103,8 +109,14 @@ def plan(nodes: Sequence[Node], out: Output, strict: bool = True) -> list[Planne
         place = _planned(node, folders, out, strict)
         if place.state == "sealed":
             folders[node.name] = place.path
+            if checked:
+                _check_unchanged(place.path)
         planned.append(place)
     return planned
+
+
+def _check_unchanged(folder: Path) -> None:
+    manifests.check_unchanged(folder, store.load_run(folder).manifest())
 
 
 def all_sealed(nodes: Sequence[Node], out: Output) -> bool:
@@ -130,6 +142,10 @@ def _planned(node: Node, folders: Folders, out: Output, strict: bool) -> Planned
         if strict:
             raise
         return Planned(node, "missing", None)
+    except Exception:  # as of a file that is no JSON any more
+        for name in node.needs:
+            _check_unchanged(folders[name])
+        raise
     return Planned(node, "sealed" if manifests.is_sealed(path) else "missing", path)
 
 

@@ -41,15 +41,16 @@ def run(
     pool: Workers of an executor as `how` asks for, which stay for a further graph.
     sealed: A function called with the name and folder of every node, once it is computed.
 
-    Raises the error of a stage that needs no other and whose settings cannot work, before anything
-    is computed. Otherwise raises the error of the stage that failed, or one that names all that
+    Raises StoreError for a sealed run whose files changed, before anything is read from it. Raises
+    the error of a stage that needs no other and whose settings cannot work, before anything is
+    computed. Otherwise raises the error of the stage that failed, or one that names all that
     did, when everything else is done.
     """
     if how.executor != "local":  # whose workers have another working directory
         out = replace(out, root=out.root.absolute())
     folders: dict[str, Path] = {}
     graph.check_settings(nodes, out)
-    for planned in graph.plan(nodes, out, strict=False):
+    for planned in graph.plan(nodes, out, strict=False, checked=True):
         if planned.path and planned.state == "sealed":
             folders[planned.node.name] = planned.path
     rest = [node for node in graph.ordered(nodes) if node.name not in folders]
