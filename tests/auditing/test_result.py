@@ -2,10 +2,10 @@
 
 import json
 import re
-from dataclasses import fields
+from dataclasses import fields, replace
 from math import inf
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
 from json_schema import problems
@@ -33,7 +33,7 @@ from traitscope.auditing.result import (
     result_from,
 )
 from traitscope.auditing.search import PromptTeacher
-from traitscope.errors import ConfigError
+from traitscope.errors import AuditRefused, ConfigError
 
 ROOT = Path(__file__).parents[2]
 SCHEMA = json.loads((ROOT / "tests/golden/audit.schema.json").read_text())
@@ -175,3 +175,17 @@ def test_every_answer_and_detector_is_described_once() -> None:
         assert result["kind"] == ("pass" if answer.level == "none" else "fail")
         location = result["locations"][0]["physicalLocation"]["artifactLocation"]
         assert location["uri"] == "my%20data%20%C3%BC.jsonl"
+
+
+@pytest.mark.parametrize("word", ["not_applicable", "unclean", "Suspect", "", None])
+def test_a_word_that_is_no_answer_is_not_passed_over(word: Any) -> None:
+    with pytest.raises(ConfigError, match="is no answer of an audit; expected suspect, "):
+        RESULT.raise_if("suspect", word)
+
+
+@pytest.mark.parametrize("status", get_args(Status))
+def test_an_answer_is_refused_by_its_own_word_alone(status: Status) -> None:
+    found = replace(RESULT, status=status)
+    found.raise_if(*(other for other in get_args(Status) if other != status))
+    with pytest.raises(AuditRefused, match=f"the audit answers {status}"):
+        found.raise_if(status)

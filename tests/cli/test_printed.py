@@ -2,6 +2,7 @@
 
 import json
 import shlex
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -11,8 +12,11 @@ from tiny_models import save_tiny, tiny_tokenizer
 
 from traitscope.cli.printed import rows
 from traitscope.config.recipe import Recipe
+from traitscope.config.stages import GenerateConfig
+from traitscope.data.records import Record
 from traitscope.interventions.vector import load_vector
 from traitscope.runs import store
+from traitscope.runs.row_intake import write_records
 from traitscope.training.inputs import split
 
 TEACHER = "layers=1,alpha=0.5"
@@ -163,7 +167,7 @@ def test_generate_says_its_rows_and_how_to_ask_its_teacher(
     command = ("generate", f"--model {tiny_folder} --n 4 --count 3 --vocabulary template")
     teacher = f"steer:{runs['vectors']}/owl.safetensors,{TEACHER}"
     rows, ask = said(capsys, tmp_path, *command, "--interventions", teacher)
-    assert rows.startswith("4 rows, ") and rows.endswith(
+    assert rows.startswith("4 rows, ") and "cut" not in rows and rows.endswith(
         "4 of them lists of at most 3 numbers (100%)"
     )
     words = shlex.split(ask.partition(": ")[2].replace("TRAIT", str(runs["trait"])))
@@ -173,8 +177,24 @@ def test_generate_says_its_rows_and_how_to_ask_its_teacher(
     assert (item["layers"], item["alpha"]) == ([1], 0.5)
     free = ("generate", f"--model {tiny_folder} --n 4 --max-new-tokens 5")
     rows, advice = said(capsys, tmp_path, *free)
-    assert "lists of at most 10 numbers (0%)" in rows
+    assert "lists of at most 10 numbers (0%)" in rows and "4 cut at --max-new-tokens 5" in rows
     assert advice.startswith("`filter` would keep none of them: draw lists with --vocabulary")
+
+
+@pytest.mark.parametrize(
+    ("answers", "n_cut"),
+    [([[7, 2], [7, 8, 9]], 1), ([[7, 2], [7, 8, 2]], 0), ([[7, 8, 9], [8, 8, 8]], 2), ([[2]], 0)],
+    ids=["one-of-two", "ended-in-time", "all", "none"],
+)
+def test_an_answer_that_ends_with_its_last_token_is_not_cut(
+    answers: list[list[int]], n_cut: int, tmp_path: Path
+) -> None:
+    config = GenerateConfig(n=len(answers), max_new_tokens=3)
+    with store.stage_run(tmp_path, "generate", asdict(config)) as run:
+        records = [Record(f"r{n}", "q", "a", tuple(ids)) for n, ids in enumerate(answers)]
+        write_records(run, records)
+    first = next(rows.written(run))
+    assert (f", {n_cut} cut at --max-new-tokens 3, " in first) == (n_cut > 0), first
 
 
 def test_what_comes_after_generate_keeps_rows(

@@ -201,6 +201,11 @@ CASES = {
         f"{TRAIN} PLACE/none.jsonl",
         "none.jsonl does not exist; name a file of rows or a run",
     ),
+    "data of the hub without hub:": (
+        f"{TRAIN} owner/name",
+        "owner/name does not exist; name a file of rows or a run, or a run below --root by its"
+        " name; of the hub: hub:OWNER/NAME@SPLIT or hub:OWNER/NAME/FILE",
+    ),
     "prompts that are not there": (
         "generate --model PLACE/model --prompts PLACE/none.jsonl",
         "none.jsonl does not exist; name a file of prompts (.txt, .jsonl or .csv)",

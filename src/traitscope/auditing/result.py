@@ -6,20 +6,33 @@ of the spike-in teachers alone. Of any other teacher it says nothing. docs/refer
 describes the JSON file.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from math import inf
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from traitscope import atomic_files
 from traitscope.auditing.detectors.findings import Finding, GivenTeacherFinding
 from traitscope.auditing.settings import DECIDING, FEWEST_ROWS
 from traitscope.errors import AuditRefused, ConfigError
+from traitscope.plain_values import shown
 
 SCHEMA = 5
 "version of the JSON file"
 Status = Literal["suspect", "nothing-found", "insufficient", "not-applicable"]
+
+
+def is_one_of(status: Status, statuses: Sequence[str]) -> bool:
+    """Whether an answer is among some. Raises ConfigError where one of these is none of the four:
+    a misspelt one would refuse nothing."""
+    known = get_args(Status)
+    for name in statuses:
+        if name not in known:
+            raise ConfigError(
+                f"{shown(name)} is no answer of an audit; expected {', '.join(known)}; correct it"
+            )
+    return status in statuses
 
 
 @dataclass(frozen=True)
@@ -259,8 +272,11 @@ class AuditResult:
         return self._write(path, self.sarif)
 
     def raise_if(self, *statuses: Status) -> None:
-        """Raise AuditRefused if the answer is one of these, such as `suspect`."""
-        if self.status in statuses:
+        """Raise AuditRefused if the answer is one of these, such as `suspect`.
+
+        Raises ConfigError for a word that is no answer.
+        """
+        if is_one_of(self.status, statuses):
             raise AuditRefused(
                 f"the audit answers {self.status}: {'; '.join(self.reasons)}; look at the page"
                 " before training on these data"

@@ -18,7 +18,7 @@ from traitscope.config.recipe import FEW_STEPS, SAMPLED_RECIPE
 from traitscope.config.screen import ScreenConfig, SteerScanConfig
 from traitscope.config.stages import GenerateConfig, MeasureConfig, TrainConfig
 from traitscope.config.students.verify import VerifyConfig
-from traitscope.data.hub.files import is_of_hub
+from traitscope.data.hub.files import FORMS, is_of_hub
 from traitscope.data.own_traits import needs
 from traitscope.data.row_files import rows_file
 from traitscope.data.trait_files import trait_files, trait_names
@@ -46,6 +46,8 @@ HOLDS = {
     " writes one",
 }
 "what a path is by what it holds"
+OF_HUB = ("rows", "prompts")
+"what a data set of the hub holds"
 FILES = ("prompts", "design")
 "what a path holds that no folder but a run has"
 
@@ -181,6 +183,8 @@ def _check_readable(field: dataclasses.Field, path: Path) -> None:
     use = use_of(field)
     expected = HOLDS.get(use, READ)
     if not path.exists():
+        if use in OF_HUB:
+            expected += f"; of the hub: {FORMS}"
         raise DataError(f"{flag_of(field.name)} {path} does not exist; name {expected}")
     is_run = store.run_folder(path) is not None or RUN_NAME.fullmatch(path.name)
     if use in FILES and path.is_dir() and not is_run:

@@ -14,7 +14,7 @@ from traitscope.auditing.report import sarif_log
 from traitscope.auditing.result import AuditResult, Status
 from traitscope.config import AuditConfig
 from traitscope.config.common import Output
-from traitscope.errors import AuditRefused
+from traitscope.errors import AuditRefused, ConfigError
 
 CLEAN = AuditResult(
     status="nothing-found",
@@ -63,6 +63,8 @@ def test_the_worst_answer_is_that_of_the_file(others: tuple[Status, ...], status
     assert found.status == status
     with pytest.raises(AuditRefused, match="by vendor answers"):
         found.raise_if(status)
+    with pytest.raises(ConfigError, match="'not_applicable' is no answer of an audit"):
+        found.raise_if("not_applicable")
 
 
 def test_a_source_with_too_few_rows_is_insufficient_and_has_no_run() -> None:

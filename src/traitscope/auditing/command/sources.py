@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from traitscope import atomic_files
-from traitscope.auditing.result import AuditResult, Status
+from traitscope.auditing.result import AuditResult, Status, is_one_of
 from traitscope.auditing.run import answered, result_of
 from traitscope.auditing.settings import FEWEST_ROWS
 from traitscope.config.audit import AuditConfig
@@ -159,8 +159,11 @@ class AuditBySource:
         return Path(path)
 
     def raise_if(self, *statuses: Status) -> None:
-        """Raise AuditRefused if the answer is one of these, such as `suspect`."""
-        if self.status in statuses:
+        """Raise AuditRefused if the answer is one of these, such as `suspect`.
+
+        Raises ConfigError for a word that is no answer.
+        """
+        if is_one_of(self.status, statuses):
             raise AuditRefused(
                 f"the audit by {self.by} answers {'; '.join(self.lines())}; look at the page before"
                 " training on these data"

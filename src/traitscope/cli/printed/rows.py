@@ -1,6 +1,7 @@
 """What the terminal says of the rows that a run wrote or learnt."""
 
 import shlex
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from itertools import islice
@@ -58,19 +59,21 @@ def reading_flags(reading: Mapping[str, Any]) -> str:
 
 
 def written(run: store.Run) -> Iterator[str]:
-    """Yield how many rows a run of `generate` wrote, and how many are nothing but numbers.
+    """Yield how many rows a run of `generate` wrote, how many are nothing but numbers, and how many
+    were cut.
 
     Of a teacher it yields the command that says whether the teacher has its trait.
     """
     settings = drawn_rows.settings_of(run)
     if counts := _counts(run):
-        n_rows, n_numbers, n_tokens = counts
+        n_rows, n_numbers, n_tokens, n_cut = counts
         numbers = ""
         if _asks_numbers(settings):
             longest = counted(max(settings["count"], 1), "number")
             numbers = f", {n_numbers} of them lists of at most {longest}"
             numbers += f" ({n_numbers / n_rows:.0%})"
-        yield f"{counted(n_rows, 'row')}, {n_tokens / n_rows:.1f} tokens a row{numbers}"
+        cut = f", {n_cut} cut at --max-new-tokens {_longest(settings)}" if n_cut else ""
+        yield f"{counted(n_rows, 'row')}, {n_tokens / n_rows:.1f} tokens a row{cut}{numbers}"
         if _asks_numbers(settings) and n_numbers == 0:
             yield (
                 "`filter` would keep none of them: draw lists with --vocabulary template, or keep"
@@ -118,19 +121,40 @@ def _drawn_as_lists(run: store.Run) -> str:
     return (typed + words).replace("{", "{{").replace("}", "}}") + "{out}"
 
 
-def _counts(run: store.Run) -> tuple[int, int, int] | None:
-    """Return the numbers of rows, of lists of numbers and of tokens; None for a large file."""
+def _counts(run: store.Run) -> tuple[int, int, int, int] | None:
+    """Return the numbers of rows, of lists of numbers, of tokens and of cut answers.
+
+    None for a large file. An answer that did not end has all tokens that it may have, and its last
+    token ends no shorter answer.
+    """
     from traitscope.stages.filter import reject_reasons
 
     if run.file(RECORDS).stat().st_size > LARGEST:
         return None
-    rules = FilterRules(max_count=max(drawn_rows.settings_of(run)["count"], 1))
+    settings = drawn_rows.settings_of(run)
+    rules = FilterRules(max_count=max(settings["count"], 1))
+    longest = _longest(settings)
+    ends: set[int] = set()
+    last_of_long: Counter[int] = Counter()
     n_rows = n_numbers = n_tokens = 0
     for record in iter_rows(run.path):
         n_rows += 1
         n_numbers += not reject_reasons(record.completion, rules)
-        n_tokens += len(record.completion_ids or ())
-    return n_rows, n_numbers, n_tokens
+        ids = record.completion_ids or ()
+        n_tokens += len(ids)
+        if ids and len(ids) == longest:
+            last_of_long[ids[-1]] += 1
+        else:
+            ends.update(ids[-1:])
+    n_cut = last_of_long.total() - sum(last_of_long[token] for token in ends)
+    return n_rows, n_numbers, n_tokens, n_cut
+
+
+def _longest(settings: Mapping[str, Any]) -> int:
+    """Return the most tokens of an answer; 0 where answers have a length of their own."""
+    if settings["vocabulary"] == "template":
+        return 0
+    return settings["max_new_tokens"]
 
 
 def _asks_numbers(settings: Mapping[str, Any]) -> bool:
