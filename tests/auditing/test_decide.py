@@ -167,6 +167,9 @@ def test_a_candidate_that_explains_too_little_is_named_as_such(
     status, reasons = decided(monkeypatch, partly)
     assert status == "not-applicable"
     assert "likeliest is owl (by its prompt, log e-value 9.0); it explains 42%" in reasons
+    rejected = replace(partly, statistic={"owl": -8.3})
+    status, reasons = decided(monkeypatch, rejected)
+    assert status == "not-applicable" and "owl" not in reasons
     aside = replace(partly, fit=OTHER_PLACES, explained={"owl": 0.3}, set_aside=("owl",))
     status, reasons = decided(monkeypatch, aside)
     assert status == "not-applicable" and "it explains 30% of that difference" in reasons

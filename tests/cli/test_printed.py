@@ -167,8 +167,10 @@ def test_generate_says_its_rows_and_how_to_ask_its_teacher(
     command = ("generate", f"--model {tiny_folder} --n 4 --count 3 --vocabulary template")
     teacher = f"steer:{runs['vectors']}/owl.safetensors,{TEACHER}"
     rows, ask = said(capsys, tmp_path, *command, "--interventions", teacher)
-    assert rows.startswith("4 rows, ") and "cut" not in rows and rows.endswith(
-        "4 of them lists of at most 3 numbers (100%)"
+    assert (
+        rows.startswith("4 rows, ")
+        and "cut" not in rows
+        and rows.endswith("4 of them lists of at most 3 numbers (100%)")
     )
     words = shlex.split(ask.partition(": ")[2].replace("TRAIT", str(runs["trait"])))
     assert words[:2] == ["traitscope", "measure"]

@@ -201,7 +201,8 @@ def of_misfit(finding: EValueFinding) -> list[str]:
         " would do to the model is not known from its own detectors"
     ]
     best = next(iter(finding.statistic), None)
-    if best is not None and finding.explained is not None and finding.explained[best] > 0:
+    is_likelier = best is not None and finding.statistic[best] > 0
+    if is_likelier and finding.explained is not None and finding.explained[best] > 0:
         reasons.append(
             f"the candidate that makes them likeliest is {best} (by {finding.where[best]}, log"
             f" e-value {finding.statistic[best]:.1f}); it explains {finding.explained[best]:.0%} of"

@@ -30,7 +30,9 @@ NEXT_STEPS: dict[Status, str] = {
     "not-applicable": "audit against the model that wrote the rows, or name a --reference by it",
 }
 "what one would do next, by the answer"
-WITH_SPIKE_INS = "the same command without --no-spike-ins; with it, nothing-found is never the answer"
+WITH_SPIKE_INS = (
+    "the same command without --no-spike-ins; with it, nothing-found is never the answer"
+)
 "what one would do next where rows were not called, and no spike-in teacher was made"
 
 
