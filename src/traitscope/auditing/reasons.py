@@ -201,11 +201,11 @@ def of_misfit(finding: EValueFinding) -> list[str]:
         " would do to the model is not known from its own detectors"
     ]
     best = next(iter(finding.statistic), None)
-    is_likelier = best is not None and finding.statistic[best] > 0
-    if is_likelier and finding.explained is not None and finding.explained[best] > 0:
+    explained = finding.explained or {}
+    if best is not None and finding.statistic[best] > 0 and explained.get(best, 0) > 0:
         reasons.append(
             f"the candidate that makes them likeliest is {best} (by {finding.where[best]}, log"
-            f" e-value {finding.statistic[best]:.1f}); it explains {finding.explained[best]:.0%} of"
+            f" e-value {finding.statistic[best]:.1f}); it explains {explained[best]:.0%} of"
             f" that difference (threshold: {fit_test.EXPLAINED:.0%})"
         )
     if fit.differs_in == (fit_test.WHAT_DIFFERS[BY_PLACE],):

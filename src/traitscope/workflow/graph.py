@@ -107,7 +107,7 @@ def plan(
     planned = []
     for node in ordered(nodes):
         place = _planned(node, folders, out, strict)
-        if place.state == "sealed":
+        if place.path and place.state == "sealed":
             folders[node.name] = place.path
             if checked:
                 _check_unchanged(place.path)

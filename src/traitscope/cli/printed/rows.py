@@ -154,7 +154,8 @@ def _longest(settings: Mapping[str, Any]) -> int:
     """Return the most tokens of an answer; 0 where answers have a length of their own."""
     if settings["vocabulary"] == "template":
         return 0
-    return settings["max_new_tokens"]
+    longest: int = settings["max_new_tokens"]
+    return longest
 
 
 def _asks_numbers(settings: Mapping[str, Any]) -> bool:
