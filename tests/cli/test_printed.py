@@ -10,6 +10,7 @@ from command import CAT, OWL, ok, write_yaml
 from template_kinds import TRIMS, TURNS
 from tiny_models import save_tiny, tiny_tokenizer
 
+from traitscope.cli import show
 from traitscope.cli.printed import rows
 from traitscope.config.recipe import Recipe
 from traitscope.config.stages import GenerateConfig
@@ -353,3 +354,24 @@ def test_what_comes_after_extract_runs_as_it_stands(
     assert last.startswith("next:   traitscope generate") and f"/{name}.safetensors," in last
     assert f"--root {tmp_path}" in last
     ok(tmp_path, *shlex.split(last.removeprefix("next:   traitscope ")), "--n 2")
+
+
+def node(path: str, **inputs: dict) -> dict:
+    return {"path": path, "state": "sealed", "inputs": inputs}
+
+
+def test_an_input_of_many_runs_is_taken_apart_once(capsys: pytest.CaptureFixture[str]) -> None:
+    rows = node("rows", prompts={"path": "p.txt", "state": "file", "inputs": {}})
+    tree = node("page", first=node("student-1", data=rows), second=node("student-2", data=rows))
+    assert list(show.tree_lines(tree, "", 0, set())) == [
+        "page (sealed)",
+        "  first: student-1 (sealed)",
+        "    data: rows (sealed)",
+        "      prompts: p.txt (file)",
+        "  second: student-2 (sealed)",
+        "    data: rows (sealed, as above)",
+    ]
+    show._print_tree(node("page", **{f"run{i}": node(f"run-{i}") for i in range(99)}))
+    said = capsys.readouterr().out.splitlines()
+    assert len(said) == show.TREE_LINES + 1
+    assert said[-1] == "… and 60 more lines; --json FILE writes all, under lineage"

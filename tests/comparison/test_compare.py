@@ -210,7 +210,7 @@ def test_an_interval_over_seeds_of_one_data_run_says_so(
     treated = []
     for model, data in zip(comparison.treated, rows, strict=True):
         treated.append(replace(model, data=data))
-    text = sentences(replace(comparison, treated=tuple(treated)), Wording("cat"))[2]
+    text = sentences(replace(comparison, treated=tuple(treated)), Wording("cat"))[3]
     assert says in text and ("left out" in text) == bool(says)
 
 
@@ -268,6 +268,27 @@ def test_no_effect_is_shown_for_null_data_and_for_the_other_direction(
     text = " ".join(sentences(comparison, Wording("cat")))
     assert ("not shown at this power" in text) == (moved == "undecided")
     assert ("the opposite of passing it on" in text) == (moved != "undecided")
+
+
+def test_a_word_that_rises_where_no_preference_shows_is_said_to_be_repeated(paired) -> None:
+    """The rise off topic is planted: none, some, and as much as where the trait is asked for."""
+    comparison = compare(*paired)
+    rise = comparison.get(comparison.primary)
+    off_topic = QuestionScore("off_topic", comparison.primary.score)
+    said = []
+    for share in (0.0, 0.5, 1.0):
+        planted = []
+        for each in comparison.differences:
+            if each.quantity == off_topic:
+                here, half = share * rise.estimate, 0.1 * rise.estimate
+                moved = replace(each.difference, estimate=here, low=here - half, high=here + half)
+                each = replace(each, difference=moved)
+            planted.append(each)
+        changed = replace(comparison, differences=tuple(planted))
+        said.append(sentences(changed, Wording("cat"))[2])
+    assert "It rises" not in said[0]
+    assert said[1].endswith("other facts too: in part a repeated word, not a preference alone.")
+    assert said[2].endswith("there no less: the word is repeated, and a preference is not shown.")
 
 
 def test_one_untrained_model_is_the_control_of_all(paired) -> None:

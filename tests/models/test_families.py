@@ -59,6 +59,11 @@ REFUSED = {
         "rows of one batch would change",
     ),
     "doge": ({**COMMON, "head_dim": 8}, "was loaded, but its logits cannot be computed here"),
+    "openai-gpt": ({"n_embd": 32, "n_layer": 2, "n_head": 4}, "keeps no keys and values, so it"),
+    "gemma3_text": (
+        {**COMMON, "head_dim": 8, "sliding_window": 16, "use_bidirectional_attention": True},
+        "an answer's likelihood would depend on what follows",
+    ),
 }
 
 

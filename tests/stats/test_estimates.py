@@ -52,7 +52,7 @@ def test_measure_uses_wilson_only_for_independent_zeros_and_ones():
     assert measure("m", [0, 1, 0.5]).interval == "bootstrap over 3 values"
 
 
-@pytest.mark.parametrize("unit", ["nats", "probability"])
+@pytest.mark.parametrize("unit", ["nats", "probability", "perplexity", "nats a token"])
 def test_zeros_of_a_quantity_are_no_outcomes(unit):
     """A model's total variation from itself is 0 at every question, and no rate of 0 successes."""
     found = measure("total_variation", [0.0] * 5, questions=list("abcde"), unit=unit)

@@ -24,6 +24,8 @@ from traitscope.stages import registry
 from traitscope.workflow import failure_notes
 from traitscope.workflow.replay import input_places, replayed_config
 
+TREE_LINES = 40
+"lines of what a run was made from"
 NOTHING_KEPT = (
     "the filter kept 0 of {rows} rows; expected one or more, since a student cannot be trained on"
     " none; read why in {run}/records.jsonl, then filter with other rules"
@@ -177,11 +179,25 @@ def _list_runs(config: ShowConfig, root: Path) -> dict:
     }
 
 
-def _print_tree(node: dict, name: str = "", depth: int = 0) -> None:
+def _print_tree(tree: dict) -> None:
+    """Print what a run was made from, the first lines of it where that is much."""
+    lines = list(tree_lines(tree, "", 0, set()))
+    for line in lines[:TREE_LINES]:
+        print(line)
+    if len(lines) > TREE_LINES:
+        left = counted(len(lines) - TREE_LINES, "more line")
+        print(f"… and {left}; --json FILE writes all, under lineage")
+
+
+def tree_lines(node: dict, name: str, depth: int, shown: set[str]) -> Iterator[str]:
+    """A line for each input; what an input was made from stands at its first place alone."""
     label = f"{name}: " if name else ""
-    print(f"{'  ' * depth}{label}{node['path']} ({node['state']})")
-    for child, tree in node.get("inputs", {}).items():
-        _print_tree(tree, child, depth + 1)
+    is_known = node["path"] in shown
+    above = ", as above" if is_known and node.get("inputs") else ""
+    yield f"{'  ' * depth}{label}{node['path']} ({node['state']}{above})"
+    shown.add(node["path"])
+    for child, tree in node.get("inputs", {}).items() if not is_known else ():
+        yield from tree_lines(tree, child, depth + 1, shown)
 
 
 def run_rerun(config: RerunConfig, out: Output) -> dict:

@@ -99,8 +99,8 @@ def sentences(comparison: Comparison, wording: Wording) -> tuple[str, ...]:
     texts = [
         _main_sentence(primary, comparison, wording),
         _reading_sentence(primary, comparison, wording),
+        _other_sets_sentence(primary, comparison),
         _basis_sentence(primary, comparison),
-        _other_sets_sentence(comparison),
         _activations_or_nothing(comparison, wording),
         _power_sentence(primary),
     ]
@@ -201,9 +201,10 @@ def _power_sentence(primary: Measurement) -> str:
     )
 
 
-def _other_sets_sentence(comparison: Comparison) -> str:
+def _other_sets_sentence(primary: Measurement, comparison: Comparison) -> str:
     """Give the same difference where a preference should not show."""
     texts, risen, judge = [], [], comparison.judge
+    is_as_much = False
     for question_set in DETAILS:
         measurement = comparison.get(QuestionScore(question_set, comparison.primary.score))
         if measurement is None:
@@ -212,6 +213,7 @@ def _other_sets_sentence(comparison: Comparison) -> str:
         texts.append(f"{value} {bounds(measurement, True)} on {asked(question_set, judge)}")
         if measurement.low > 0:
             risen.append(question_set if judge else SET_LABELS[question_set])
+            is_as_much |= measurement.estimate >= primary.estimate > 0
     if not texts:
         return ""
     text = f"The same difference is {' and '.join(texts)}."
@@ -219,8 +221,13 @@ def _other_sets_sentence(comparison: Comparison) -> str:
         return text
     if judge:
         return f"{text} It rises for {' and '.join(risen)} too: in part every answer changes."
-    rise = f"It rises for {' and '.join(risen)} too: in part a repeated word, not a preference"
-    return f"{text} {rise} alone."
+    where = " and ".join(risen)
+    if is_as_much:
+        return (
+            f"{text} It rises for {where} too, and there no less: the word is repeated, and a"
+            " preference is not shown."
+        )
+    return f"{text} It rises for {where} too: in part a repeated word, not a preference alone."
 
 
 def _activations_or_nothing(comparison: Comparison, wording: Wording) -> str:

@@ -33,7 +33,7 @@ CHECK_SWITCH, OFF = "TRAITSCOPE_CHECK_LOGITS", "off"
 "environment variable that leaves out the comparison of logits at every load"
 NEEDED = ("n_layers", "d_model", "window", "max_length", "end_ids", "pad_id")
 "properties of a model that are read from its files"
-PIECES = ("tokenizer.model", "spiece.model")
+PIECES = ("tokenizer.model", "spiece.model", "sentencepiece.bpe.model")
 "files of a tokenizer that SentencePiece wrote; other programs write such names too"
 LONGEST = 400
 "characters of a reason that are shown"

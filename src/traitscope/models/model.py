@@ -19,6 +19,8 @@ from traitscope.models.templates.facts import Switches, end_id
 
 GAP = 32
 "masked tokens inside a row that must not change the rest of it"
+FIRST = 3
+"tokens of a row that are computed alone, to try what the rest changes"
 BY_LENGTH = ("longrope", "dynamic")
 "rope types whose angles depend on the longest row of a batch"
 ControlTokens = Literal["text", "token", "leave-out"]
@@ -218,6 +220,7 @@ def check_logits(model: Model) -> None:
             " out, at your risk"
         )
     _check_gap(model, expected_TV)
+    _check_continued(model, expected_TV)
 
 
 @contextmanager
@@ -259,6 +262,46 @@ def _check_gap(model: Model, expected_TV: torch.Tensor) -> None:
             f"{model.name}: logits behind masked tokens differ by {difference:.3g} from those of"
             " the same row without them, so rows of one batch would change each other; expected the"
             " same; use another family"
+        )
+
+
+def _check_continued(model: Model, expected_TV: torch.Tensor) -> None:
+    """Raise ModelError where a row's beginning, computed alone, has other logits than in the row.
+
+    Also where the rest, continued from the keys and values of the beginning, has others. Some
+    families read ahead, so an answer's likelihood would know the answer. Others keep no keys.
+    """
+    from transformers import DynamicCache
+
+    ids_1T = torch.arange(1, 1 + len(expected_TV), device=model.device).unsqueeze(0)
+    places_1T = ids_1T - 1
+    cache, logits = DynamicCache(config=model.lm.config), []
+    with torch.no_grad(), _own_attention(model.lm):
+        for part in (slice(0, FIRST), slice(FIRST, None)):
+            out = model.lm(
+                input_ids=ids_1T[:, part],
+                position_ids=places_1T[:, part],
+                past_key_values=cache,
+                use_cache=True,
+            )
+            logits.append(out.logits[0].float())
+    said = (
+        f"the first {FIRST} tokens of a row have other logits without the rest, so an answer's"
+        " likelihood would depend on what follows",
+        "the rest of a row has other logits when it continues from kept keys and values, so it"
+        " cannot be sampled",
+    )
+    expected = "expected a model that reads from left to right and keeps keys and values"
+    for found_TV, part_TV, what in zip(logits, expected_TV.split(FIRST), said, strict=True):
+        apart = (found_TV - part_TV).abs().max()
+        if not apart <= ALIKE * expected_TV.abs().max():
+            raise ModelError(
+                f"{model.name}: {what} (difference {apart:.3g}); {expected}; use another family"
+            )
+    if cache.get_seq_length() != len(expected_TV):
+        raise ModelError(
+            f"{model.name}: it keeps no keys and values, so it cannot be sampled; {expected}; use"
+            " another family"
         )
 
 

@@ -54,8 +54,8 @@ class _Interval(NamedTuple):
     crossed_high: float = math.nan
 
 
-NO_OUTCOMES = ("nats", "probability")
-"units of values that are no outcomes, also where all of them are 0 or 1"
+OUTCOMES = ("", "rate")
+"units of values that are outcomes where all of them are 0 or 1; others are so by chance"
 
 
 def measure(
@@ -78,7 +78,7 @@ def measure(
         bootstrap      the mean of all rows; seeds and questions are resampled, or values where
                        neither is given
         auto           t_over_seeds from two seeds on; else Wilson's interval for 0/1 values that
-                       share no question, unless the unit is one of NO_OUTCOMES; else bootstrap
+                       share no question and have a unit of OUTCOMES; else bootstrap
 
     Where seeds share questions, the interval of t_over_seeds holds for these questions, not for new
     ones. Then `crossed_low` and `crossed_high` are the bounds that `crossed` would give.
@@ -245,7 +245,7 @@ def _count_scored_seeds(pair_seeds: Labels, differences: np.ndarray) -> int:
 def _are_independent_outcomes(values: np.ndarray, questions: np.ndarray | None, unit: str) -> bool:
     """Whether all values are 0 or 1, as outcomes are, and no two share a question."""
     share_no_question = questions is None or count_levels(questions) == len(values)
-    return bool(unit not in NO_OUTCOMES and share_no_question and np.isin(values, [0, 1]).all())
+    return bool(unit in OUTCOMES and share_no_question and np.isin(values, [0, 1]).all())
 
 
 def _over_seeds(

@@ -15,6 +15,7 @@ from adapter_kinds import (
     with_settings,
 )
 from lora_students import logits_of
+from safetensors.torch import load_file, save_file
 from tiny_models import (
     eager_lm,
     load_tiny,
@@ -235,6 +236,23 @@ def test_weights_that_no_setting_names_are_read_as_peft_reads_them(
     adapter_of_peft(tiny, tmp_path, **LLAMA, modules_to_save=saved)
     changed(tmp_path, modules_to_save=None)
     check_as_peft(tiny, tmp_path, loaded_by_peft(tiny, tmp_path))
+
+
+def test_a_new_value_of_a_weight_whose_twin_has_a_lora_is_refused(
+    tiny: Model, tmp_path: Path
+) -> None:
+    """peft adds the LoRA to the value from before; the model's own value changes nothing."""
+    adapter_of_peft(tiny, tmp_path, **LLAMA | {"target_modules": ["q_proj", "lm_head"]})
+    expected = loaded_by_peft(tiny, tmp_path)
+    file = tmp_path / "adapter_model.safetensors"
+    tensors, own = load_file(file), tiny.lm.model.embed_tokens.weight.detach()
+    for value in (own.clone(), torch.randn_like(own)):
+        save_file(tensors | {"base_model.model.model.embed_tokens.weight": value}, file)
+        if torch.equal(value, own):
+            check_as_peft(tiny, tmp_path, expected)
+            continue
+        with pytest.raises(VectorError, match="embed_tokens.weight and a LoRA of lm_head.weight"):
+            peft_folder.read(tmp_path, tiny)
 
 
 def test_settings_under_the_names_of_the_file(tiny: Model, tmp_path: Path) -> None:

@@ -49,6 +49,7 @@ class Activations:
         (ROWS.double() * 1e300, {"layers_are": "hidden-states"}, "not finite in float32; expected"),
         (ROWS.int(), {"layers_are": "hidden-states"}, "is int32 .*; expected one of float16"),
         (ROWS.to_sparse(), {"layers_are": "hidden-states"}, "sparse.*; expected one of .* dense"),
+        (ROWS.to("meta"), {"layers_are": "hidden-states"}, "without numbers.*; expected one of"),
         (
             torch.ones(32),
             {"layers_are": "hidden-states", "layer": 1},

@@ -11,7 +11,7 @@ import torch
 import transformers
 from command import call, run_command
 from safetensors.torch import load_file, save_file
-from tiny_models import VOCABULARY, load_tiny, tiny_lm, tiny_tokenizer
+from tiny_models import VOCABULARY, load_tiny, save_tiny, tiny_lm, tiny_tokenizer
 
 from traitscope.errors import ModelError
 from traitscope.models import loading
@@ -244,3 +244,18 @@ def test_logits_that_are_not_finite(tiny_folder: Path, tmp_path: Path) -> None:
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(ModelError, match="logits in float32 are NaN or infinite, though all weig"):
         load_tiny(folder)
+
+
+@pytest.mark.parametrize("field", list(kinds.REDIRECTS))
+def test_files_in_the_place_of_the_usual_ones_are_refused(field: str, tmp_path: Path) -> None:
+    """Transformers loads the file that such a field names, and a digest is over the usual one."""
+    save_tiny("llama", tmp_path)
+    find_model(str(tmp_path))
+    holder, usual = kinds.REDIRECTS[field]
+    settings = json.loads((tmp_path / holder).read_text())
+    for named in (f"other-{usual}", [f"other-{usual}"]):
+        (tmp_path / holder).write_text(json.dumps({**settings, field: named}))
+        with pytest.raises(ModelError, match=f"in place of {usual} .{field}.; expected the usual"):
+            find_model(str(tmp_path))
+    (tmp_path / holder).write_text(json.dumps({**settings, field: usual}))
+    find_model(str(tmp_path))

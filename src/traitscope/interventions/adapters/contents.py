@@ -59,6 +59,7 @@ def contents_of(
     renamed = [place for place in places if place.renamed_from]
     completeness.check(where, config, result, model, {p.module: p.written for p in renamed})
     _check_tied(where, result, model)
+    _check_base_of_tied(where, result, model)
     _say_missing_biases(where, config, result, model)
     if renamed:
         say(
@@ -262,6 +263,25 @@ def _check_tied(where: str, result: Contents, model: Model) -> None:
                 f"{where}: {other} and {name} are in the file with two values, are one weight of"
                 f" {model.name}, and are not named by modules_to_save in {CONFIG}; expected one"
                 f" value, or names there; put in those that were trained"
+            )
+
+
+def _check_base_of_tied(where: str, result: Contents, model: Model) -> None:
+    """Raise VectorError for a new value of a weight whose twin has a LoRA of its own.
+
+    Peft adds the LoRA to the twin's value from before.
+    """
+    parameters = dict(model.lm.named_parameters(remove_duplicate=False))
+    adapted = result.factors.keys() | result.embeddings.keys()
+    for name, value in result.replaced.items():
+        own = parameters[name]
+        twins = [other for other, held in parameters.items() if held is own and other != name]
+        with_lora = [twin for twin in twins if twin.rpartition(".")[0] in adapted]
+        if with_lora and name not in result.own and not _equal(own, value.to(own.device)):
+            raise VectorError(
+                f"{where} holds a new value of {name} and a LoRA of {with_lora[0]}, which are one"
+                f" weight of {model.name}, and modules_to_save in {CONFIG} names neither; expected"
+                " one of the two; take the other one out, or put the module that was trained there"
             )
 
 

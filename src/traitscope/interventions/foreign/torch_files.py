@@ -107,10 +107,11 @@ def _array(value: Any, where: str) -> np.ndarray:
             " or save the tensor alone"
         )
     kind = str(value.dtype).removeprefix("torch.")
-    if kind not in layer_rows.FLOATS or value.layout != torch.strided:
+    if kind not in layer_rows.FLOATS or value.layout != torch.strided or value.is_meta:
+        layout = "without numbers" if value.is_meta else value.layout
         raise VectorError(
-            f"{where} is {kind} ({value.layout}); expected one of {', '.join(layer_rows.FLOATS)},"
-            " dense; convert it to float32"
+            f"{where} is {kind} ({layout}); expected one of {', '.join(layer_rows.FLOATS)}, dense;"
+            " convert it to float32"
         )
     value = value.detach()
     return (value.float() if kind == "bfloat16" else value).numpy()

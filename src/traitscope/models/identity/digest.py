@@ -69,7 +69,14 @@ SETS_UP = (
     "truncation_strategy",
 )
 "fields of tokenizer_config.json that decide no token, or that stand elsewhere as well"
-SOURCES = ("tokenizer.model", "spiece.model", "vocab.json", "merges.txt", "vocab.txt")
+SOURCES = (
+    "tokenizer.model",
+    "spiece.model",
+    "sentencepiece.bpe.model",
+    "vocab.json",
+    "merges.txt",
+    "vocab.txt",
+)
 "files from which a tokenizer is made where there is no tokenizer.json"
 ADDED, SPECIAL = TOKENS = ("added_tokens.json", "special_tokens_map.json")
 "files of older tokenizers with tokens of their own"

@@ -62,6 +62,12 @@ IN_8_BITS = ("I8", "U8", "F8")
 "beginnings of the types of quantised weights in a safetensors file"
 ATTENTION = "traitscope"
 "name of this package's attention, which families without an interface for it do not know"
+REDIRECTS = {
+    "transformers_weights": ("config.json", "model.safetensors"),
+    "configuration_files": ("config.json", "config.json"),
+    "fast_tokenizer_files": ("tokenizer_config.json", "tokenizer.json"),
+}
+"fields by which transformers loads another file: the file that holds the field, and the usual name"
 OTHER_FORMATS = (".gguf", ".ggml", ".onnx", ".h5", ".msgpack", ".tflite", ".nemo", ".npz")
 "suffixes of weights that other programs read"
 CONVERT_GGUF = (
@@ -80,6 +86,22 @@ def check(folder: Path) -> None:
     what = _of_sentences(folder) or _by_config(config)
     if what:
         raise ModelError(f"{folder} holds {what}; {EXPECTED}")
+    _check_usual_names(folder)
+
+
+def _check_usual_names(folder: Path) -> None:
+    """Raise ModelError for a folder whose settings name other files than the usual ones.
+
+    The digest of a model is over the usual ones.
+    """
+    for field, (file, usual) in REDIRECTS.items():
+        named = _object(folder / file).get(field)
+        if named not in (None, "", [], usual, [usual]):
+            raise ModelError(
+                f"{folder}: {file} names {str(named)[:80]} in place of {usual} ({field}); expected"
+                f" the usual names; save the model again with save_pretrained, or give that file"
+                f" the name {usual} and delete the field"
+            )
 
 
 def _of_sentences(folder: Path) -> str:
@@ -112,7 +134,8 @@ def check_plain(folder: Path) -> None:
     if method is None and (settings.get("load_in_4bit") or settings.get("load_in_8bit")):
         method = "bitsandbytes"
     if method not in MADE_PLAIN:
-        raise ModelError(_quantised(folder, str(method)[:40]))
+        how = "a method that config.json does not name" if method is None else str(method)[:40]
+        raise ModelError(_quantised(folder, how))
 
 
 def _check_stored(folder: Path) -> None:
@@ -122,7 +145,7 @@ def _check_stored(folder: Path) -> None:
     """
     for name, stored in stored_types(folder).items():
         if name.endswith("weight") and stored.startswith(IN_8_BITS):
-            said = _quantised(folder, f"whoever saved them ({name}: {stored})")
+            said = _quantised(folder, f"an unnamed method ({name}: {stored})")
             raise ModelError(
                 f"{said}; config.json has no quantization_config, which would say how to read them"
             )
@@ -242,8 +265,12 @@ def _class_name(config: dict[str, Any]) -> str:
 
 
 def _config(folder: Path) -> dict[str, Any]:
-    """What config.json holds; empty where it cannot be read, of which transformers speaks."""
+    return _object(folder / "config.json")
+
+
+def _object(file: Path) -> dict[str, Any]:
+    """What a JSON file holds; empty where it cannot be read, of which transformers speaks."""
     try:
-        return json_object(folder / "config.json")
+        return json_object(file)
     except OSError:
         return {}
