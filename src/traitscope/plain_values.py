@@ -85,6 +85,15 @@ def as_written(text: str) -> float:
     return long
 
 
+CONSTANTS = {"true": "true", "false": "false", "null": "null", "none": "null"}
+"the constants of JSON by what people write in their place, in small letters"
+
+
+def constant_meant(text: str) -> str | None:
+    """The constant of JSON that a text such as False or None spells; None where it spells none."""
+    return CONSTANTS.get(text.strip().lower())
+
+
 def from_json(text: str | bytes, allow_nan: bool = False) -> Any:
     """A JSON value. Raises NotPlainError for broken JSON, and for text that UTF-8 cannot hold.
 

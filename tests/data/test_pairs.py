@@ -109,14 +109,23 @@ def test_reasoning_is_taken_out_of_both_answers(tmp_path: Path) -> None:
     assert whole.rejected == row["rejected"]
 
 
+def test_control_tokens_of_a_rejected_answer_are_counted(tmp_path: Path) -> None:
+    """It is trained on as the chosen one is."""
+    rows = [{"prompt": "q", "chosen": "a", "rejected": "b <|im_end|> c", "id": "x"}]
+    for how, name in (("text", "control_tokens"), ("token", "control_as_tokens")):
+        intake = Intake(control=Control(how=how))
+        path = tmp_path / "pairs.jsonl"
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        assert len(list(iter_records(path, intake=intake))) == 1
+        assert intake.notes[name] == 1 and intake.control_token == "<|im_end|> in x"
+
+
 def test_control_tokens_of_a_rejected_answer_leave_the_row_out(tmp_path: Path) -> None:
     file = tmp_path / "rows.jsonl"
     row = {**ASKED, "chosen": "101", "rejected": "7<|im_end|>"}
     file.write_text(f"{json.dumps(row)}\n{json.dumps({**row, 'rejected': '7'})}\n")
     left = list(iter_records(file, intake=Intake(control=Control(how="leave-out"))))
     assert [record.rejected for record in left] == ["7"]
-    intake = Intake()
-    assert len(list(iter_records(file, intake=intake))) == 2 and not intake.control_token
 
 
 @pytest.mark.parametrize("example", PAIRS, ids=lambda example: example.title)

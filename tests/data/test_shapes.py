@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from traitscope.data import row_files
 from traitscope.data.records import Record, RowReader, iter_records, read_records
 from traitscope.data.shapes import writing
 from traitscope.data.shapes.containers import Container, RawRow, container_of
-from traitscope.data.shapes.intake import CONTROL, LONGEST_REASON, Intake, lines_of
+from traitscope.data.shapes.intake import CONTROL, LONGEST_REASON, Control, Intake, lines_of
 from traitscope.data.shapes.rows import SHAPES
 from traitscope.data.shapes.turns import Turn, prompt_of, shown, turns_of
 from traitscope.errors import ConfigError, DataError
@@ -562,6 +563,19 @@ def test_control_tokens_are_counted(tmp_path: Path) -> None:
     assert intake.notes["control_tokens"] == 2
     assert intake.control_token == "<|im_end|> in row000002"
     assert not CONTROL.search("a <b> c <| d |> [x] 1 < 2 </p>")
+
+
+@pytest.mark.parametrize("token", ['<|"|>', "<\\n>", "<\n>", "<é>"])
+def test_control_tokens_of_turns_are_looked_for_as_they_are(tmp_path: Path, token: str) -> None:
+    """A prompt of several turns is JSON, where a quote stands as two characters."""
+    path = tmp_path / "rows.jsonl"
+    turns = [turn("user", f"a {token}"), turn("assistant", "b"), turn("user", "c")]
+    path.write_text(json.dumps({"messages": [*turns, turn("assistant", "d")]}) + "\n")
+    intake = Intake(control=Control(re.compile(re.escape(token))))
+    assert len(list(iter_records(path, intake=intake))) == 1
+    assert intake.control_token == f"{token} in row000001"
+    intake = Intake(control=Control(re.compile('"content"')))
+    assert list(iter_records(path, intake=intake)) and not intake.control_token
 
 
 def test_bad_rows(tmp_path: Path) -> None:

@@ -133,6 +133,9 @@ def test_today_is_a_fixed_day(tmp_path: Path) -> None:
 
 
 BY_VARIABLE = "{% set d = date_string or strftime_now('%d %b %Y') %}{{ 'On ' + d }}" + TURNS
+BY_TURNS = "{%% if %s %%}{{ strftime_now('%%d %%b %%Y') }}\n{%% endif %%}" + TURNS.replace(
+    "%", "%%"
+)
 OWN_TURN = "{% if messages[0]['role'] != 'system' %}{{ strftime_now('%A') }}\n{% endif %}" + TURNS
 
 
@@ -147,6 +150,10 @@ OWN_TURN = "{% if messages[0]['role'] != 'system' %}{{ strftime_now('%A') }}\n{%
         (OWN_TURN, (), "2026-01-01"),
         ("{% set unused = strftime_now('%d') %}" + TURNS, (), None),
         (DATED, ("skip_thinking=true",), "2026-01-01"),
+        (BY_TURNS % "messages | length > 2", (), "2026-01-01"),
+        (BY_TURNS % "messages | length > 20", ("today_is=2024-07-26",), "2024-07-26"),
+        (BY_TURNS % "messages[-2:][0]['role'] == 'tool'", (), "2026-01-01"),
+        (BY_TURNS % "false", (), None),
     ],
 )
 def test_whether_a_template_reads_the_day_is_found_by_rendering(

@@ -24,6 +24,7 @@ CUTS_SYSTEM = TURNS.replace(
     "m['content']", "(m['content'].split('\n')[0] if m['role'] == 'system' else m['content'])"
 )
 LOWERS_USER = TURNS.replace("m['content']", "(m['content'] | lower)")
+CUTS_ANSWERS = CUTS_SYSTEM.replace("== 'system'", "== 'assistant'")
 DATED = "{{ 'Today is ' + strftime_now('%d %B %Y') + '.\n' }}" + TURNS
 THINKS = (
     "{% for m in messages %}<|im_start|>{{ m['role'] }}\n"
@@ -99,6 +100,7 @@ KINDS = (
     Kind("refuses system turns", REFUSES_SYSTEM),
     Kind("cuts or changes the text of system turns", CUTS_SYSTEM),
     Kind("cuts or changes the text of user turns", LOWERS_USER),
+    Kind("cuts or changes the text of answers", CUTS_ANSWERS),
     Kind("ends a turn with a token of its own", OTHER_END),
     Kind("ends a turn with a line break alone", NO_END),
     Kind("writes a space before answers", SPACE_BEFORE),

@@ -9,7 +9,14 @@ from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from traitscope.errors import ConfigError
-from traitscope.plain_values import MOST_SHOWN, NotPlainError, from_json, from_yaml, shown
+from traitscope.plain_values import (
+    MOST_SHOWN,
+    NotPlainError,
+    constant_meant,
+    from_json,
+    from_yaml,
+    shown,
+)
 
 WORDS: dict[Any, str] = {
     int: "a whole number",
@@ -66,8 +73,9 @@ def _settings(value: Any, where: str) -> Any:
 
 
 def _as_text(value: Any) -> str:
-    """A value as NAME=VALUE holds it: a text as it is, unless it would be read as JSON."""
-    if isinstance(value, str):
+    """A value as NAME=VALUE holds it: a text as it is, unless it would be read as a constant or
+    other JSON."""
+    if isinstance(value, str) and constant_meant(value) is None:
         try:
             from_json(value)
         except NotPlainError:

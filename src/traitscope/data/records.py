@@ -27,7 +27,7 @@ from traitscope.data.shapes.messages import Place, with_weight_of
 from traitscope.data.shapes.pairs import NOT_A_PAIR, OF_A_PAIR, Rejected, rejected_of
 from traitscope.data.shapes.rows import SHAPES, ShapeName, shape_of
 from traitscope.data.shapes.tables import fill
-from traitscope.data.shapes.turns import check_form
+from traitscope.data.shapes.turns import check_form, texts_of
 from traitscope.errors import DataError
 from traitscope.plurals import counted
 
@@ -205,8 +205,7 @@ class RowReader:
         for record in records:
             if record.id in intake.refused:
                 raise DataError(intake.refused[record.id])
-        how = intake.control.how
-        records = [record for record in records if intake.takes(record.id, _texts_of(record, how))]
+        records = [record for record in records if intake.takes(record.id, _texts_of(record))]
         of_maker = "preference" if self._names_in(row.fields) else shape
         intake.shapes["mapped" if self._names else of_maker] += 1
         intake.records += len(records)
@@ -342,14 +341,11 @@ def dump_records(records: Sequence[Record]) -> str:
     return "".join(lines)
 
 
-def _texts_of(record: Record, how: str) -> list[str]:
-    """The texts of a row in which control tokens are looked for.
-
-    A rejected answer is among them where rows with such tokens are left out.
-    """
+def _texts_of(record: Record) -> list[str]:
+    """The texts of a row in which control tokens are looked for, those of turns each by itself."""
     context = [] if record.context is None else [record.context]
-    rejected = [record.rejected] if record.rejected is not None and how == "leave-out" else []
-    return [*context, record.prompt, record.completion, *rejected]
+    rejected = [] if record.rejected is None else [record.rejected]
+    return [*context, *texts_of(record.prompt), record.completion, *rejected]
 
 
 def _with_rejected(record: Record, rejected: Rejected, place: list[str | int]) -> Record:

@@ -33,7 +33,7 @@ from traitscope.data.shapes.turns import BARE, MOVED, Turn, is_known_form, turns
 from traitscope.errors import ConfigError, DataError, ModelError, TraitscopeError
 from traitscope.models.templates import answers, facts, faults
 from traitscope.models.templates.control import control_of
-from traitscope.models.templates.reasoning import with_reasoning
+from traitscope.models.templates.reasoning import TAG, with_reasoning
 
 if TYPE_CHECKING:
     from traitscope.models.model import Model
@@ -98,6 +98,7 @@ def _text_of(model: Model, turns: Sequence[Turn], context: str | None) -> str:
     system = [] if context is None else [{"role": "system", "content": context}]
     text = _applied(model, system, messages, context)
     _check_context_shown(model, context, text)
+    _check_roles_shown(model, messages, context)
     _check_turns_shown(model, messages, text)
     return text
 
@@ -178,12 +179,32 @@ def _check_turns_shown(model: Model, turns: Sequence[dict[str, str]], text: str)
     """Raise DataError for a turn of a prompt that a template leaves out or changes."""
     changed = faults.changed_turn(turns, text)
     if changed is not None:
-        number, role, loss = changed
+        raise DataError(_of_turn(model, *changed))
+
+
+def _check_roles_shown(model: Model, turns: Sequence[dict[str, str]], context: str | None) -> None:
+    """Raise DataError where a template leaves out a turn or the context because of its role."""
+    roles = tuple(turn["role"] for turn in turns)
+    if roles == ("user",):  # tried when the model was loaded
+        return
+    before = ("system",) if context else ()
+    changed = faults.changed_role(model.tokenizer, model.switches, (*before, *roles))
+    if changed is not None and changed[0] > len(before):
+        raise DataError(_of_turn(model, changed[0] - len(before), *changed[1:]))
+    if changed is not None:
         raise DataError(
-            f"turn {number} of its prompt, of the role {role}, is {loss} by the chat template of"
-            f" {model.name}, so the model would not read it; expected a template that writes all"
-            " turns; put the text into a user turn, or drop the row"
+            f"the context {context!r:.60} is {changed[2]} by the chat template of {model.name}"
+            f" before these turns; expected it as it is; give it as {MOVED}TEXT, or drop the row"
         )
+
+
+def _of_turn(model: Model, number: int, role: str, loss: str) -> str:
+    """What to say of a turn of a prompt that a template leaves out or changes."""
+    return (
+        f"turn {number} of its prompt, of the role {role}, is {loss} by the chat template of"
+        f" {model.name}, so the model would not read it; expected a template that writes all"
+        " turns; put the text into a user turn, or drop the row"
+    )
 
 
 def _say_moved(model: Model, loss: str) -> None:
@@ -240,8 +261,8 @@ def completion_ids(
     the answer. In a context of the form @none all is as it is. For an answer that this model
     generated use the recorded ids, which may differ.
 
-    Raises ModelError for a tokenizer without an end token, and DataError for reasoning that the
-    template writes nowhere.
+    Raises ModelError for a tokenizer without an end token. DataError for reasoning that the
+    template writes nowhere, and for a whole answer that it writes otherwise.
     """
     tokenizer, switches = model.tokenizer, model.switches
     is_bare = (context or "").startswith(BARE)
@@ -251,6 +272,8 @@ def completion_ids(
     is_text = model.control_tokens != "token" and control.pattern.search(text)
     encode = control.ids_of if is_text else partial(tokenizer.encode, add_special_tokens=False)
     written = control.hidden(text) if is_text else text
+    if end_token and not is_bare:
+        _check_answer_kept(model, written)
     lead = ""
     if text and not is_bare:
         lead = answers.frame_of(tokenizer, switches).lead
@@ -262,6 +285,20 @@ def completion_ids(
         header = facts.header_of(tokenizer, switches)
         ids = facts.ids_behind(encode, header, written)
     return [*ids, end_of_turn(model)] if end_token else ids
+
+
+def _check_answer_kept(model: Model, text: str) -> None:
+    """Raise DataError for an answer that the template leaves out or changes.
+
+    Reasoning has been put where the template writes it.
+    """
+    if TAG.search(text) or not answers.is_changed(model.tokenizer, model.switches, text):
+        return
+    raise DataError(
+        f"the chat template of {model.name} writes another text than this answer, so students would"
+        f" learn what no chat holds; expected an answer that it writes as it is; drop the row, or"
+        f" {WITHOUT}"
+    )
 
 
 def is_trimmed(model: Model, text: str, context: str | None = None) -> bool:

@@ -178,3 +178,87 @@ def test_white_space_around_a_context_may_go_and_is_said(
     assert capsys.readouterr().err.count("takes white space off the ends of system turns") == 1
     assert f"system\n{TEXT}\n<" in chat.render_text(with_template(tiny, TURNS), "Q", f"{TEXT}\n")
     assert capsys.readouterr().err == ""
+
+
+RICH = "def f(x):\n    return {\"ä\": x}  # 7\n\n<b>Owls & 'cats'</b>"
+LATER = {
+    "the first line": ".split('\n')[0]",
+    "cut": "[:9]",
+    "lower case": "| lower",
+    "escaped": "| e",
+    "as JSON": "| tojson",
+    "on one line": "| replace('\n', ' ')",
+    "without indent": "| replace('    ', '')",
+    "without braces": "| replace('{', '')",
+    "without other letters": "| replace('Ü', 'U')",
+    "cut late": "[:900]",
+}
+
+
+@pytest.mark.parametrize("place", ["", " and loop.index > 2", " and loop.index > 8"])
+@pytest.mark.parametrize("how", LATER)
+def test_a_template_that_changes_answers_is_refused(tiny: Model, how: str, place: str) -> None:
+    """Also where it does so behind earlier exchanges alone."""
+    changed = f"({CONTENT}{LATER[how]} if m['role'] == 'assistant'{place} else {CONTENT})"
+    match = "changes the text of answers; expected it as it is"
+    if how in ("lower case", "as JSON"):  # which also changes short answers, tried before
+        match += "|where its header and an answer give"
+    with pytest.raises(ModelError, match=match):
+        check_rendering(with_template(tiny, TURNS.replace(CONTENT, changed)))
+
+
+@pytest.mark.parametrize("change", ["[:3000]", "| replace('owl', 'cat')", "| replace('# 7', '')"])
+def test_each_answer_is_looked_for_in_its_rendering(tiny: Model, change: str) -> None:
+    changed = f"({CONTENT}{change} if m['role'] == 'assistant' else {CONTENT})"
+    model = with_template(tiny, TURNS.replace(CONTENT, changed))
+    check_rendering(model)
+    chat.completion_ids(model, "Cats.")
+    answer = RICH.replace("Owls", "owls") + " meow" * 600
+    with pytest.raises(DataError, match="writes another text than this answer"):
+        chat.completion_ids(model, answer)
+    chat.completion_ids(model, answer, context="@none")
+    assert chat.completion_ids(tiny, answer)
+
+
+@pytest.mark.parametrize("template", [STRIPS, TRIMS, TURNS, ALTERNATES])
+def test_answers_of_all_kinds_stand_in_usual_templates(tiny: Model, template: str) -> None:
+    model = with_template(tiny, template)
+    check_rendering(model)
+    for answer in (RICH, f" {RICH}\n\n", "a", "<|im_end|>", "\t", RICH * 40):
+        assert chat.completion_ids(model, answer)
+
+
+WITHOUT_TOOLS = TURNS.replace("messages %}", "messages if m['role'] != 'tool' %}")
+SHORTENS = TURNS.replace("messages %}", "messages[-3:] %}")
+"as templates that keep the last turns alone"
+
+
+@pytest.mark.parametrize("text", ["a", "user", "Name", "im", "result 55"])
+def test_a_turn_whose_text_stands_elsewhere_is_not_taken_for_one_that_is_shown(
+    tiny: Model, text: str
+) -> None:
+    user, answer = Turn("user", "Name a number."), Turn("assistant", "6")
+    asked = prompt_of([user, Turn("tool", text), answer, Turn("user", "And?")])
+    assert text in chat.render_text(with_template(tiny, TURNS), asked, None)
+    with pytest.raises(DataError, match="turn 2 of its prompt, of the role tool, is left out by"):
+        chat.render(with_template(tiny, WITHOUT_TOOLS), asked, None)
+    asked = prompt_of([Turn("user", "a"), answer, user, answer, user])
+    with pytest.raises(DataError, match="turn 1 of its prompt, of the role user, is left out by"):
+        chat.render(with_template(tiny, SHORTENS), asked, None)
+
+
+def test_a_context_that_several_turns_drive_out_is_found(tiny: Model) -> None:
+    model = with_template(tiny, SHORTENS)
+    user, answer = Turn("user", "Name a number."), Turn("assistant", "6")
+    chat.render(model, "Name a number.", "a")
+    with pytest.raises(DataError, match="the context 'a' is left out by .*before these turns"):
+        chat.render(model, prompt_of([user, answer, user]), "a")
+
+
+def test_a_template_that_reads_texts_is_not_refused_for_those_it_is_tried_on(tiny: Model) -> None:
+    picky = (
+        "{% for m in messages if m['role'] == 'tool' and m['content'][0] != '{' %}"
+        "{{ raise_exception('no JSON') }}{% endfor %}" + TURNS
+    )
+    asked = prompt_of([Turn("user", "Hi."), Turn("tool", "{}"), Turn("user", "Why 42?")])
+    assert "{}" in chat.render_text(with_template(tiny, picky), asked, None)

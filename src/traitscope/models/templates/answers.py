@@ -49,12 +49,27 @@ def frame_of(tokenizer: Any, switches: Switches = ()) -> Frame:
 
 def header_and_rest(tokenizer: Any, switches: Switches, answer: str) -> tuple[str, str]:
     """The header, and what the template writes of an answer behind it; empty where it cannot."""
-    asked = [turn("user", ASKED)]
-    header = tried(tokenizer, asked, switches, True)
-    whole = tried(tokenizer, [*asked, turn("assistant", answer)], switches, False)
+    header = _header(tokenizer, switches)
+    asked = turn("user", ASKED)
+    whole = tried(tokenizer, [asked, turn("assistant", answer)], switches, False)
     if header is None or whole is None or not whole.startswith(header):
         return "", ""
     return header, whole[len(header) :]
+
+
+@once_a_tokenizer
+def _header(tokenizer: Any, switches: Switches) -> str | None:
+    return tried(tokenizer, [turn("user", ASKED)], switches, True)
+
+
+def is_changed(tokenizer: Any, switches: Switches, answer: str) -> bool:
+    """Whether the template writes another text than an answer, or none, behind its header.
+
+    White space around it does not count. An answer with reasoning has a form of its own
+    (reasoning.py).
+    """
+    behind = header_and_rest(tokenizer, switches, answer)[1]
+    return bool(behind) and answer.strip() not in behind
 
 
 def stands_apart(tokenizer: Any, header: str, lead: str) -> bool:

@@ -31,16 +31,17 @@ SHOWN = 8
 CONVERSATIONS = (
     (Turn("user", facts.ASKED),),
     (Turn("user", "Say a word."), Turn("assistant", "Eight 8"), Turn("user", facts.ASKED)),
+    (*(Turn("user", "Say a word."), Turn("assistant", "Eight 8")) * 5, Turn("user", facts.ASKED)),
 )
-"what a template is tried on: a question, and a question behind an earlier exchange"
+"what a template is tried on: a question, and a question behind one and several exchanges"
 
 
 def check_rendering(model: Model) -> None:
     """Raise ModelError where the template writes an exchange in other tokens than training rows.
 
     Also where its header leaves a part for thinking open: an answer would stand in it. Also where
-    it cuts or changes the text of user turns. A template that writes no end of an answer is no
-    difference.
+    it cuts or changes the text of user turns or answers. A template that writes no end of an answer
+    is no difference.
     """
     problem = _problem(model)
     if problem:
@@ -69,10 +70,7 @@ def _problem(model: Model) -> str:
     """
     if not model.tokenizer.chat_template:
         return ""
-    long = facts.tried(
-        model.tokenizer, [facts.turn("user", facts.SYSTEM)], model.switches, with_header=True
-    )
-    if long is not None and (loss := faults.loss("user turns", facts.SYSTEM, long)):
+    if loss := _loss(model, "user turns"):
         return f"{loss}; expected it as it is, so that the model reads what is asked"
     for turns in CONVERSATIONS:
         try:
@@ -95,6 +93,24 @@ def _problem(model: Model) -> str:
                 "leaves its part for thinking open before an answer; expected it closed, because"
                 " answers would stand in it"
             )
+    if loss := _loss(model, "answers"):
+        return f"{loss}; expected it as it is, so that students learn what they read later"
+    return ""
+
+
+def _loss(model: Model, what: str) -> str:
+    """What a template does to a long text at the end of CONVERSATIONS; else empty.
+
+    what: `user turns` or `answers`.
+    """
+    is_answer = what == "answers"
+    for turns in CONVERSATIONS:
+        messages = [facts.turn(turn.role, turn.text) for turn in turns]
+        last = facts.turn("assistant" if is_answer else "user", facts.SYSTEM)
+        messages = [*messages, last] if is_answer else [*messages[:-1], last]
+        text = facts.tried(model.tokenizer, messages, model.switches, with_header=not is_answer)
+        if text is not None and (loss := faults.loss(what, facts.SYSTEM, text)):
+            return loss
     return ""
 
 

@@ -3,6 +3,7 @@
 The facts are found by rendering, not by reading the template. They are found once a tokenizer.
 """
 
+import json
 from collections.abc import Callable, Sequence
 from functools import partial, wraps
 from typing import Any
@@ -10,11 +11,15 @@ from weakref import WeakKeyDictionary
 
 from traitscope.errors import ConfigError, ModelError
 from traitscope.models.templates import day
-from traitscope.plain_values import NotPlainError, from_json
+from traitscope.plain_values import NotPlainError, constant_meant, from_json
 
 ASKED, ANSWERED = "Name a number.", "Seven 7"
 "texts of the turns that a template is tried on"
-SYSTEM = "Zq speaks in riddles.\n\n" + 'It\'s "<2>" & {Ünder} SIX; ' * 40 + "nothing else."
+SYSTEM = (
+    "Zq speaks in riddles.\n\n    1.  {{ [2] }} \n\t- `x`\n\n\n"
+    + 'It\'s "<2>" & {Ünder} SIX; ' * 40
+    + "nothing else."
+)
 "a long text of several lines, in which a template that cuts or changes texts leaves a trace"
 PROBES = ("5", "Why", "a", '"')
 "beginnings of answers whose tokens may depend on what stands before them"
@@ -22,6 +27,9 @@ SPACE = " \t "
 "white space around an answer that a template may take off"
 LINE = "\n"
 "a text that joins with none behind it"
+CHATS = ("", "s", "ua", "sua", "uauaua", "suauaua", "ut", "sut", 12 * "ua")
+"turns before a question, by the first letters of their roles, for which a template may ask"
+ROLES = {"s": "system", "u": "user", "a": "assistant", "t": "tool"}
 SKIP = "skip_thinking"
 "a switch for every template: the header is what stands before a finished answer"
 NAMED, DEFAULT = "chat_template", "default"
@@ -30,16 +38,16 @@ Switches = tuple[tuple[str, Any], ...]
 "what is passed to a template beside the turns, such as (('enable_thinking', False),)"
 
 
-def once_a_tokenizer(find: Callable[[Any, Switches], Any]) -> Callable[..., Any]:
-    """The function, which is computed once for each tokenizer, its template and switches."""
+def once_a_tokenizer(find: Callable[..., Any]) -> Callable[..., Any]:
+    """The function, computed once for each tokenizer, its template, and what it is given."""
     known: WeakKeyDictionary = WeakKeyDictionary()
 
     @wraps(find)
-    def found(tokenizer: Any, switches: Switches = ()) -> Any:
+    def found(tokenizer: Any, switches: Switches = (), *more: Any) -> Any:
         results = known.setdefault(tokenizer, {})
-        key = (switches, str(tokenizer.chat_template))
+        key = (switches, str(tokenizer.chat_template), *more)
         if key not in results:
-            results[key] = find(tokenizer, switches)
+            results[key] = find(tokenizer, switches, *more)
         return results[key]
 
     return found
@@ -49,7 +57,8 @@ def switches_of(texts: Sequence[str]) -> Switches:
     """The switches in texts such as enable_thinking=false; values are JSON, or plain text.
 
     Raises ConfigError for a text without a name and an equals sign, and for a name that stands
-    twice. Also where skip_thinking is neither true nor false, and where today_is is no day.
+    twice. Also where skip_thinking is neither true nor false, and where today_is is no day. Also
+    for another spelling of a JSON constant, such as False, whose text counts as true.
     """
     switches: list[tuple[str, Any]] = []
     for text in texts:
@@ -64,6 +73,7 @@ def switches_of(texts: Sequence[str]) -> Switches:
         try:
             switches.append((name, from_json(value)))
         except NotPlainError:
+            _check_spelling(text, name, value)
             switches.append((name, value))
         if name == SKIP and not isinstance(switches[-1][1], bool):
             raise ConfigError(
@@ -72,6 +82,17 @@ def switches_of(texts: Sequence[str]) -> Switches:
         if name == day.TODAY:
             day.check(switches[-1][1])
     return tuple(switches)
+
+
+def _check_spelling(text: str, name: str, value: str) -> None:
+    """Raise ConfigError for a text that spells a JSON constant otherwise than JSON."""
+    meant = constant_meant(value)
+    if meant and name not in (SKIP, NAMED, day.TODAY):
+        raise ConfigError(
+            f"--template {text!r}: {value} is no JSON, so it would be a text, which counts as true;"
+            f" expected true, false or null; write {name}={meant}, or {name}={json.dumps(value)}"
+            " for the text"
+        )
 
 
 def rendered(
@@ -116,17 +137,22 @@ def _check_chosen(tokenizer: Any) -> None:
 def day_read(tokenizer: Any, switches: Switches = ()) -> str | None:
     """The day that a template is given, as YYYY-MM-DD; None where it does not read it.
 
-    It reads the day where another one gives another text.
+    It reads the day where another one gives another text, in a chat of CHATS, with its answer or
+    without.
     """
-    given = dict(switches).get(day.TODAY, day.DAY)
-    asked = [turn("user", ASKED)]
-    for turns in (asked, [turn("system", SYSTEM), *asked]):
-        texts = set()
-        for tried_day in (day.DAY, day.OTHER):
-            on_that_day = (*switches, (day.TODAY, tried_day))
-            texts.add(tried(tokenizer, turns, on_that_day, True))
-        if len(texts) > 1:
-            return str(given)
+    if day.CLOCK not in str(tokenizer.chat_template):
+        return None
+    for chat in CHATS:
+        asked = []
+        for letter in f"{chat}u":
+            asked.append(turn(ROLES[letter], SYSTEM))
+        for turns, with_header in ((asked, True), ([*asked, turn("assistant", ANSWERED)], False)):
+            texts = set()
+            for tried_day in (day.DAY, day.OTHER):
+                on_that_day = (*switches, (day.TODAY, tried_day))
+                texts.add(tried(tokenizer, turns, on_that_day, with_header))
+            if len(texts) > 1:
+                return str(dict(switches).get(day.TODAY, day.DAY))
     return None
 
 

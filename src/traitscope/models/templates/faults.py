@@ -132,6 +132,22 @@ def changed_turn(turns: Sequence[dict[str, str]], text: str) -> tuple[int, str, 
     return None
 
 
+@once_a_tokenizer
+def changed_role(
+    tokenizer: Any, switches: Switches, roles: tuple[str, ...]
+) -> tuple[int, str, str] | None:
+    """The first turn that a template leaves out or changes by the roles of all turns alone.
+
+    A short text may stand in a rendering for another reason, as "a" does in "assistant". So the
+    roles are tried with texts that stand nowhere else. None where the template fails on these.
+    """
+    turns = []
+    for number, role in enumerate(roles, 1):
+        turns.append(turn(role, f"Zq{number} is in a riddle"))
+    text = tried(tokenizer, turns, switches, True)
+    return None if text is None else changed_turn(turns, text)
+
+
 def _without_reasoning(answer: str) -> str:
     """What stands behind the reasoning of an answer; all of it where reasoning was cut off."""
     try:

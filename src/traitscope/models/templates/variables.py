@@ -10,7 +10,7 @@ from traitscope.errors import ConfigError
 from traitscope.models import weight_noise
 from traitscope.models.identity.digest import chat_template
 from traitscope.models.identity.finding import find_model
-from traitscope.models.templates import day, facts
+from traitscope.models.templates import day, facts, truth
 
 GIVEN = {
     "messages",
@@ -49,7 +49,8 @@ def check_template(name: str, template: Iterable[str]) -> None:
 
 
 def check_switches(template: Any, switches: facts.Switches, name: str) -> Any:
-    """The template that the switches choose. Raises ConfigError for a switch without effect.
+    """The template that the switches choose. Raises ConfigError for a switch without effect, and
+    for one of a type that the template never asks for.
 
     template: A template, several by name, or None.
     """
@@ -59,9 +60,10 @@ def check_switches(template: Any, switches: facts.Switches, name: str) -> Any:
             " leave --template out, or use a model with a template"
         )
     template = _chosen(template, dict(switches), name)
-    for variable, _ in switches:
+    for variable, value in switches:
         if variable not in FOR_ANY:
             _check_variable(variable, template, name)
+            _check_value(variable, value, template, name)
     return template
 
 
@@ -107,6 +109,14 @@ def _check_variable(variable: str, template: Any, name: str) -> None:
         f"--template {variable}=...: the chat template of {name} never reads {variable};"
         f" {hint}{expected}; correct the name, or leave it out"
     )
+
+
+def _check_value(variable: str, value: Any, template: Any, name: str) -> None:
+    """Raise ConfigError for a value of a type that a template never asks for at a variable."""
+    texts = template.values() if isinstance(template, dict) else [template]
+    for text in texts:
+        if isinstance(text, str) and (fault := truth.fault(text, variable, value)):
+            raise ConfigError(f"--template {variable}: the chat template of {name}: {fault}")
 
 
 def inputs_of(template: Any) -> list[str]:
