@@ -49,12 +49,19 @@ class Rejected(NamedTuple):
 
 
 def rejected_of(
-    shape: ShapeName, row: Row, exchanges: Sequence[Exchange], reading: Reading, split: bool
+    shape: ShapeName,
+    row: Row,
+    exchanges: Sequence[Exchange],
+    reading: Reading,
+    split: bool,
+    notes: Counter[str],
+    unused: Counter[str],
 ) -> Rejected | None:
     """The rejected answer beside the last of a row's answers; None for a row of answers alone.
 
     exchanges: The answers of the row, with their prompts.
     split: Take reasoning in tags out of answers.
+    notes, unused: What is counted of the rejected answer.
     """
     is_native = shape == "native" and row.get(REJECTED) is not None
     if not exchanges or not (is_native or shape == "preference"):
@@ -65,8 +72,10 @@ def rejected_of(
         # Reasoning beside the answers is that of the chosen one.
         bare = {key: value for key, value in row.items() if key not in REASONING_KEYS}
         usual = USUAL._replace(reasoning=reading.reasoning)
-        messages = _messages(shape, bare, chosen)
-        found = exchanges_of(messages, usual, Counter(), split and ids is None, is_native)
+        messages = _messages(shape, bare, unused)
+        inner = Counter[str]()
+        found = exchanges_of(messages, usual, inner, split and ids is None, is_native)
+        notes["reasoning_dropped"] += inner["reasoning_dropped"]
         rejected = _last(found)
     except DataError as error:
         return Rejected(fault=str(error))
@@ -88,16 +97,18 @@ def _ids_of(row: Row) -> tuple[int, ...] | None:
         raise DataError(str(error).replace("completion_ids", REJECTED_IDS)) from None
 
 
-def _messages(shape: ShapeName, row: Row, chosen: Exchange) -> list[Message]:
-    """The messages that end with the rejected answer; its prompt may be left to the chosen one."""
-    unused = Counter[str]()
+def _messages(shape: ShapeName, row: Row, unused: Counter[str]) -> list[Message]:
+    """The messages that end with the rejected answer; its prompt may be left to the chosen one.
+
+    Keys inside of the answer that are not used are counted.
+    """
     answer = answer_at(row, REJECTED, unused)
     is_dialogue = shape == "preference" and bool(dialogue_in(row, REJECTED))
     if len(answer) == 1 and answer[0].role == "assistant" and not is_dialogue:
         return answer
     if shape == "native":
-        return native_messages(row, REJECTED, unused)
-    return preference_messages(row, REJECTED, unused)
+        return native_messages(row, REJECTED, Counter())
+    return preference_messages(row, REJECTED, Counter())
 
 
 def _last(exchanges: Sequence[Exchange]) -> Exchange:
