@@ -169,7 +169,10 @@ def _chosen(
 
 def _with_text(turns: Sequence[Message], numbers: Sequence[int], split: bool) -> list[int]:
     """The turns that do more than call tools. Raises DataError where one of them has no text."""
-    chosen = [number for number in numbers if not _only_calls(turns[number], split)]
+    chosen = []
+    for number in numbers:
+        if not _only_calls(turns[number], split):
+            chosen.append(number)
     for number in chosen or numbers[-1:]:
         _check_text(turns[number])
     return chosen

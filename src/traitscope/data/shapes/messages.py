@@ -14,7 +14,9 @@ from traitscope.data.shapes.inside.parts import (
     parts_of,
     results_in,
     thought_of,
+    thoughts_in,
 )
+from traitscope.data.shapes.inside.tags import split_thought
 from traitscope.data.shapes.marks import (
     has_empty,
     is_empty,
@@ -99,14 +101,14 @@ def messages_in(value: Any, key: str, unused: Counter[str]) -> list[Message]:
     messages: list[Message] = []
     not_used = set()
     for number, item in enumerate(typed(value, list, key)):
-        found = _messages(typed(item, dict, "a message"), (key, number), not_used)
+        of_item = _messages(typed(item, dict, "a message"), (key, number), not_used)
         is_known = channel_of(item) in (FINAL, ANALYSIS)
         for name in item.keys() - USED_KEYS - ({CHANNEL} if is_known else set()):
-            if item[name] is not None and found[0].at[-1] != name:
+            if item[name] is not None and of_item[0].at[-1] != name:
                 not_used.add(f"{key}[].{name}")
-        if messages and messages[-1].is_analysis and found[0].role == "assistant":
-            found[0] = with_more_of(found[0], messages.pop())
-        messages += found
+        if messages and messages[-1].is_analysis and of_item[0].role == "assistant":
+            of_item[0] = with_more_of(of_item[0], messages.pop())
+        messages += of_item
     unused.update(not_used)
     return messages
 
@@ -227,8 +229,8 @@ def _system_parts(value: Any, key: str, not_used: set[str], path: str) -> tuple[
     """
     if isinstance(value, dict) and key != CONTEXT_AT[0]:
         inner = first_key(value, (*TEXT_KEYS, PARTS, "text"))
-        others = value.keys() - {inner, *ROLE_KEYS, *TEXT_KEYS}
-        not_used.update(f"{path}.{name}" for name in others if value[name] is not None)
+        for name in value.keys() - {inner, *ROLE_KEYS, *TEXT_KEYS}:
+            not_used.update([] if value[name] is None else [f"{path}.{name}"])
         return _system_parts(value.get(inner), inner, not_used, f"{path}.{inner}")
     if value is None or (isinstance(value, list) and key != CONTEXT_AT[0]):
         return parts_of(value, key, not_used, path)
@@ -262,10 +264,12 @@ def _messages(item: dict[str, Any], place: Place, not_used: set[str]) -> list[Me
     has_calls = is_call or bool(calling) or calls_in(item.get(text_key))
     if text_key not in item and not has_calls:
         text_of(item, text_key)
-    content, path = None if is_call else item.get(text_key), f"{place[0]}[].{text_key}"
+    content, path = item.get(text_key), f"{place[0]}[].{text_key}"
     is_analysis = role == "assistant" and channel_of(item) == ANALYSIS
     if is_analysis:
         said = [(None, thought_of(content, text_key, not_used, path))]
+    elif is_call:
+        said = [(None, _beside_a_call(content, text_key))]
     elif results := results_in(content):
         role, said = "tool", _said_by_tools(results, not_used, path)
     else:
@@ -288,7 +292,17 @@ def _messages(item: dict[str, Any], place: Place, not_used: set[str]) -> list[Me
         is_renamed=name in OTHER_ROLES,
         is_analysis=is_analysis,
     )
-    return [first, *(Message(role, *other, at=first.at) for other in further)]
+    messages = [first]
+    for text, thought in further:
+        messages.append(Message(role, text, thought, at=first.at))
+    return messages
+
+
+def _beside_a_call(content: Any, key: str) -> str:
+    """The reasoning of a turn that is a call of a tool: in tags before it, or in parts."""
+    if isinstance(content, str):
+        return split_thought(content)[0]
+    return thought_of(thoughts_in(content), key)
 
 
 def _said_by_tools(
@@ -297,8 +311,8 @@ def _said_by_tools(
     """Text and reasoning of each result of a tool."""
     said = []
     for part in results:
-        others = [key for key in part if key not in ("type", RESULT) and part[key] is not None]
-        not_used.update(f"{path}[].{key}" for key in others)
+        for key in part.keys() - {"type", RESULT}:
+            not_used.update([] if part[key] is None else [f"{path}[].{key}"])
         text, thought = parts_of(part.get(RESULT), RESULT, not_used, f"{path}[].{RESULT}")
         said.append((text or "", thought))
     return said

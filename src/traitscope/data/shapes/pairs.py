@@ -73,10 +73,12 @@ def rejected_of(
         bare = {key: value for key, value in row.items() if key not in REASONING_KEYS}
         usual = USUAL._replace(reasoning=reading.reasoning)
         messages = _messages(shape, bare, unused)
-        inner = Counter[str]()
-        found = exchanges_of(messages, usual, inner, split and ids is None, is_native)
-        notes["reasoning_dropped"] += inner["reasoning_dropped"]
-        rejected = _last(found)
+        counts = Counter[str]()
+        exchanges_there = exchanges_of(messages, usual, counts, split and ids is None, is_native)
+        notes["reasoning_dropped"] += counts["reasoning_dropped"]
+        further = counts["reasoning_earlier"] - notes["reasoning_earlier"]
+        notes["reasoning_earlier"] += max(further, 0)
+        rejected = _last(exchanges_there)
     except DataError as error:
         return Rejected(fault=str(error))
     try:

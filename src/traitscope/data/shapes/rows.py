@@ -318,7 +318,7 @@ def _joined(prompt: list[Message], answer: list[Message], asked: str, side: str)
 
 def _each_with_more(messages: list[Message], others: list[Message]) -> list[Message]:
     """The messages, with what others that say the same hold besides."""
-    further = [with_more_of(*both) for both in zip(messages, others, strict=False)]
+    further = list(map(with_more_of, messages, others))
     return [*further, *messages[len(further) :]]
 
 

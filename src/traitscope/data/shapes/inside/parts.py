@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable, Sequence
+from itertools import filterfalse
 from typing import Any
 
 from traitscope.data.json_fields import keys_in, quoted, text_of, typed
@@ -63,16 +64,16 @@ def one_thought(thoughts: Iterable[str]) -> str:
 
     Raises DataError for several that differ in more than white space around them.
     """
-    found = {}
+    by_text = {}
     for thought in thoughts:
         if thought.strip():
-            found.setdefault(thought.strip(), thought)
-    if len(found) > 1:
+            by_text.setdefault(thought.strip(), thought)
+    if len(by_text) > 1:
         raise DataError(
             f"several reasoning parts that differ ({', '.join(REASONING_KEYS)}, or parts of the"
             " content); expected one; delete the others"
         )
-    return next(iter(found.values()), "")
+    return next(iter(by_text.values()), "")
 
 
 def _pieces(value: Any, name: str, not_used: set[str] | None, path: str) -> list[tuple[str, bool]]:
@@ -95,8 +96,8 @@ def _pieces(value: Any, name: str, not_used: set[str] | None, path: str) -> list
     not_used = set() if not_used is None else not_used
     for part in value:
         if isinstance(part, dict) and _is_call(part):
-            beside = [key for key in TEXTS_OF_PARTS if part.get(key)]
-            not_used.update(f"{path or name}[].{key} of calls" for key in beside)
+            for key in TEXTS_OF_PARTS:
+                not_used.update([f"{path or name}[].{key} of calls"] if part.get(key) else [])
         else:
             pieces.append(_part(part, name, not_used, f"{path or name}[]"))
     return pieces
@@ -110,7 +111,7 @@ def with_text(parts: Sequence[Any], text: str) -> list[Any]:
     changed = []
     for part in parts:
         is_object = isinstance(part, dict)
-        if is_object and (_is_thought(part) or (part.get("type") or "text") not in TEXT_TYPES):
+        if _is_thought(part) or (is_object and (part.get("type") or "text") not in TEXT_TYPES):
             changed.append(part)
             continue
         keys = [key for key in PART_KEYS if is_object and part.get(key) is not None]
@@ -121,7 +122,7 @@ def with_text(parts: Sequence[Any], text: str) -> list[Any]:
 
 def without_thoughts(parts: Sequence[Any]) -> list[Any]:
     """The parts of a content without those of reasoning."""
-    return [part for part in parts if not (isinstance(part, dict) and _is_thought(part))]
+    return list(filterfalse(_is_thought, parts))
 
 
 def first_key(item: dict[str, Any], keys: tuple[str, ...]) -> str:
@@ -138,6 +139,11 @@ def first_key(item: dict[str, Any], keys: tuple[str, ...]) -> str:
             " others"
         )
     return there[0] if there else keys[0]
+
+
+def thoughts_in(content: Any) -> list[Any]:
+    """The parts of a content that are reasoning; none of one that is no list."""
+    return list(filter(_is_thought, content if isinstance(content, list) else []))
 
 
 def calls_in(content: Any) -> bool:
@@ -163,8 +169,10 @@ def _is_call(part: dict[str, Any]) -> bool:
     return part.get("type") in CALL_TYPES or part.get(CALL_PART) is not None
 
 
-def _is_thought(part: dict[str, Any]) -> bool:
+def _is_thought(part: Any) -> bool:
     """Whether a part is reasoning. Raises DataError for a mark that says neither."""
+    if not isinstance(part, dict):
+        return False
     mark = part.get(THOUGHT_MARK)
     number = 0.0 if is_empty(mark) else number_of(mark)
     if number not in (0.0, 1.0):
@@ -194,14 +202,15 @@ def _part(part: Any, name: str, not_used: set[str], path: str) -> tuple[str, boo
             " or the row"
         )
     used = ("type", THOUGHT_MARK, *keys)
-    others = [key for key in part if key not in used and part[key] is not None]
-    for key in others:
+    for key in part:
+        if key in used or part[key] is None:
+            continue
         if MEDIA_KEYS.fullmatch(key):
             raise DataError(
                 f"a part of {name} is a text with {key!r} beside it; expected text alone;"
                 " delete the part or the row"
             )
-    not_used.update(f"{path}.{key}" for key in others)
+        not_used.add(f"{path}.{key}")
     key = first_key(part, keys)
     if is_thought and isinstance(part[key], list):
         return thought_of(part[key], key, not_used, f"{path}.{key}"), True
