@@ -214,9 +214,10 @@ old one stood. Of an answer in parts only the text changes. Of several parts of 
 takes all of it, and the others are left empty. What repeats an answer is changed, too: `messages`
 that are `chosen` again, earlier turns of a pair, `value` beside `content`. Of a chat with
 `--turns every` a dropped answer gets the weight 0, or every weight that it has (`train`, `loss`)
-becomes 0 or false. If it can take no weight, the whole row is dropped. Kept answers of such rows are counted. So read such a file with `--turns weighted`: the
-last line says so. Earlier turns are there as they were changed, and so they are in the prompts of
-`records.jsonl`, which holds all rows for later stages.
+becomes 0 or false. If it can take no weight, the whole row is dropped. Kept answers of such rows
+are counted. So read such a file with `--turns weighted`: the last line says so. Earlier turns are
+there as they were changed, and so they are in the prompts of `records.jsonl`, which holds all rows
+for later stages.
 
 Only answers are checked and changed. Reasoning, prompts and other turns stay in the file. With
 `--reasoning train` reasoning is a part of the answer, and goes where that is changed. The terminal
