@@ -90,12 +90,12 @@ counts there. In Python they are `Reading` of `traitscope.config`.
 `--help-all` lists them.
 
 Reasoning is `reasoning_content`, `thinking` or `reasoning`, or a part of such a type. So is a part
-whose `thought` is true, 1, or such a text. So are `<think>` tags at the beginning of an answer (also
-`thinking`, `thought`, `reasoning`, `seed:think`). Tags inside of tags are part of the outer ones. A
-turn of the `channel` `analysis` is reasoning of the assistant's next turn. A lone `</think>` ends
-reasoning that the prompt opened. All tagged parts at the beginning are reasoning, also empty ones.
-With `train` tags stay as they are. Reasoning of a key is put into `<think>` tags, unless tags hold
-the same. Keys and parts of one turn that hold different reasoning make a bad row.
+whose `thought` is true, 1, or such a text. So are `<think>` tags at the beginning of an answer
+(also `thinking`, `thought`, `reasoning`, `seed:think`). Tags inside of tags are part of the outer
+ones. A turn of the `channel` `analysis` is reasoning of the assistant's next turn. A lone
+`</think>` ends reasoning that the prompt opened. All tagged parts at the beginning are reasoning,
+also empty ones. With `train` tags stay as they are. Reasoning of a key is put into `<think>` tags,
+unless tags hold the same. Keys and parts of one turn that hold different reasoning make a bad row.
 
 Control tokens are what the model's tokenizer calls special. As `text` they are encoded as the
 characters that they are, so no row ends a turn or begins one. `token` reads them as tokens.
@@ -122,8 +122,9 @@ These keys are read in every shape, also where `--map` names others:
 | `system`, `system_prompt`, `systemInstruction` | system turn, unless `--map` names one |
 | `history` | earlier turns: pairs of question and answer, or messages |
 
-An empty text at `system` or its like is no system turn, as an empty cell of a table is none. An empty
-system turn among messages, or an empty `context`, is one. All but that of a native row are counted.
+An empty text at `system` or its like is no system turn, as an empty cell of a table is none. An
+empty system turn among messages, or an empty `context`, is one. All but that of a native row are
+counted.
 
 Of preference data the prompt stands before `chosen`, which may repeat it. It may be a chat that
 ends with a question. Two texts with turns of `Human:` and `Assistant:` hold it themselves. Of two
