@@ -89,12 +89,13 @@ They are flags of `audit`, `train`, `filter`, `select`, `edit`, `defend`, `likel
 counts there. In Python they are `Reading` of `traitscope.config`.
 `--help-all` lists them.
 
-Reasoning is `reasoning_content`, `thinking` or `reasoning`, or a part of such a type or with
-`thought`. So are `<think>` tags at the beginning of an answer (also `thinking`, `thought`,
-`reasoning`, `seed:think`). A turn of the `channel` `analysis` is reasoning of the assistant's next
-turn. A lone `</think>` ends reasoning that the prompt opened. All tagged parts at the beginning are
-reasoning, also empty ones. With `train` tags stay as they are. Reasoning of a key is put into
-`<think>` tags, unless tags hold the same.
+Reasoning is `reasoning_content`, `thinking` or `reasoning`, or a part of such a type. So is a part
+whose `thought` is true, 1, or such a text. So are `<think>` tags at the beginning of an answer
+(also `thinking`, `thought`, `reasoning`, `seed:think`). Tags inside of tags are part of the outer
+ones. A turn of the `channel` `analysis` is reasoning of the assistant's next turn. A lone
+`</think>` ends reasoning that the prompt opened. All tagged parts at the beginning are reasoning,
+also empty ones. With `train` tags stay as they are. Reasoning of a key is put into `<think>` tags,
+unless tags hold the same. Keys and parts of one turn that hold different reasoning make a bad row.
 
 Control tokens are what the model's tokenizer calls special. As `text` they are encoded as the
 characters that they are, so no row ends a turn or begins one. `token` reads them as tokens.
@@ -103,8 +104,9 @@ characters that they are, so no row ends a turn or begins one. `token` reads the
 Without `--turns every` a turn of weight 0 is never trained on. Only answers are trained on: a
 weight of another turn (`"role": "user", "train": true`) is named as not used. Of a row with several
 answers the ids end in `.1`, `.2` and so on. Calls of tools are not read, be they keys of messages,
-parts (`tool_use`) or turns of ShareGPT (`function_call`). Each result of a tool is a turn (`tool`,
-`observation`, a part `tool_result`).
+parts (`tool_use`) or turns of ShareGPT (`function_call`). A turn of calls alone is no turn of the
+prompt, be its text empty or null. Each result of a tool is a turn (`tool`, `observation`, a part
+`tool_result`).
 
 A `label` of true or false says in every shape whether the answer is desirable, also as a text. Rows
 with false are left out. Beside `prompt` and `completion` (KTO) 1 and 0 say it, too. Elsewhere a
@@ -119,6 +121,10 @@ These keys are read in every shape, also where `--map` names others:
 | `label`, `kto_tag` | false: the answer is undesirable |
 | `system`, `system_prompt`, `systemInstruction` | system turn, unless `--map` names one |
 | `history` | earlier turns: pairs of question and answer, or messages |
+
+An empty text at `system` or its like is no system turn, as an empty cell of a table is none. An
+empty system turn among messages, or an empty `context`, is one. All but that of a native row are
+counted.
 
 Of preference data the prompt stands before `chosen`, which may repeat it. It may be a chat that
 ends with a question. Two texts with turns of `Human:` and `Assistant:` hold it themselves. Of two
@@ -151,6 +157,8 @@ A bad row stops the command with its line, the reason, and the number of further
 | a key that stands twice | `"completion": "101", "completion": "102"` |
 | keys of no shape, or of two | `question` with `answer` and `response` |
 | a native `context` that begins with an `@` and is no form | `"context": "@bob"` |
+| reasoning that differs between keys and parts of a turn | `reasoning` beside another `thinking` |
+| a `thought` of a part that is not true or false | `"thought": "yes"` |
 | no answer | an empty, blank or null completion, only reasoning, only calls of tools |
 | `tool_calls` that is no list of objects, also as JSON text | `"tool_calls": "look it up"` |
 | a part that is no text, or has more than text | an image, also beside a text in one part |
@@ -206,10 +214,11 @@ The last line names the file, here `kept.jsonl.gz`. An answer that `edit` change
 old one stood. Of an answer in parts only the text changes. Of several parts of text the first one
 takes all of it, and the others are left empty. What repeats an answer is changed, too: `messages`
 that are `chosen` again, earlier turns of a pair, `value` beside `content`. Of a chat with
-`--turns every` a dropped answer gets the weight 0. If it can take no weight, the whole row is
-dropped. Kept answers of such rows are counted. So read such a file with `--turns weighted`: the
-last line says so. Earlier turns are there as they were changed, and so they are in the prompts of
-`records.jsonl`, which holds all rows for later stages.
+`--turns every` a dropped answer gets the weight 0, or every weight that it has (`train`, `loss`)
+becomes 0 or false. If it can take no weight, the whole row is dropped. Kept answers of such rows
+are counted. So read such a file with `--turns weighted`: the last line says so. Earlier turns are
+there as they were changed, and so they are in the prompts of `records.jsonl`, which holds all rows
+for later stages.
 
 Only answers are checked and changed. Reasoning, prompts and other turns stay in the file. With
 `--reasoning train` reasoning is a part of the answer, and goes where that is changed. The terminal
@@ -238,6 +247,7 @@ domains](other-domains.md).
 
 Prompts for `generate` and `extract` come from `.txt`, JSONL or `.csv` files (column `prompt` or
 `Goal`). Beside a prompt `context`, `system`, `system_prompt` and `history` are read as in rows.
+NaN and names that stand twice are treated as there.
 Other keys are named, and control tokens counted, in `reading-prompts.json`. Of `extract
 --contrast` and `--against` it is `reading-contrast.json` and `reading-against.json`. An
 `experiment` names the keys before it runs.

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from traitscope.data.prompt_files import read_prompts
-from traitscope.data.records import Prompt
+from traitscope.data.records import Prompt, iter_records
 from traitscope.data.shapes.intake import Control, Intake
 from traitscope.data.shapes.turns import shown
 from traitscope.errors import DataError
@@ -180,3 +180,33 @@ def test_files_that_hold_no_text_are_named(
     file.write_bytes(begins + bytes(20))
     with pytest.raises(DataError, match=named):
         read_prompts(file)
+
+
+def test_a_table_of_prompts_is_read_as_one_of_rows(tmp_path: Path) -> None:
+    """Without prompts it says so; every name stands once; cells keep their line ends."""
+    for text, says in (
+        ("prompt\n", "b.csv holds a header and no prompt; expected one prompt a row"),
+        ("prompt,prompt\nfirst,second\n", "has the columns .*; expected every name once"),
+        ("prompt,note,note\nQ,1,2\n", "has the columns .*; expected every name once"),
+    ):
+        (tmp_path / "b.csv").write_text(text)
+        with pytest.raises(DataError, match=says):
+            read_prompts(tmp_path / "b.csv", Intake(control=Control(how="leave-out")))
+    cells = '"a\r\nb","c\nd",e'
+    (tmp_path / "b.csv").write_bytes(b"prompt,id,note\r\n" + cells.encode() + b"\r\n")
+    [prompt] = read_prompts(tmp_path / "b.csv")
+    assert (prompt.text, prompt.id) == ("a\r\nb", "c\nd")
+    (tmp_path / "b.csv").write_bytes(b'prompt,completion,id\r\n"a\r\nb",7,x\r\n')
+    [record] = iter_records(tmp_path / "b.csv")
+    assert read_prompts(tmp_path / "b.csv")[0].text == record.prompt
+
+
+def test_numbers_that_are_not_finite_in_prompts_are_read_as_in_rows(tmp_path: Path) -> None:
+    row = '{"prompt": "Q", "score": NaN, "far": [1e999]}\n'
+    (tmp_path / "a.jsonl").write_text(row)
+    intake = Intake()
+    [prompt] = read_prompts(tmp_path / "a.jsonl", intake)
+    assert prompt.text == "Q" and +intake.notes == {"not_finite": 2}
+    (tmp_path / "a.jsonl").write_text('{"prompt": "Q", "history": [NaN]}\n')
+    with pytest.raises(DataError, match="line 1: 'history' holds NaN or Infinity"):
+        read_prompts(tmp_path / "a.jsonl")

@@ -239,6 +239,31 @@ def test_parquet_keeps_its_types(tmp_path: Path) -> None:
     assert table["day"].to_pylist() == [cells["day"][0].as_py(), cells["day"][2].as_py()]
 
 
+@pytest.mark.parametrize(
+    ("stood", "written"),
+    [
+        ({"train": True}, {"train": False}),
+        ({"weight": "1"}, {"weight": "0"}),
+        ({"train": "True", "weight": 0.5}, {"train": "false", "weight": 0.0}),
+        ({"loss": 1, "train": None}, {"loss": 0, "train": None}),
+        ({"weight": 0, "train": True}, {"weight": 0, "train": False}),
+        ({}, {"weight": 0}),
+        ({"weight": None}, {"weight": 0}),
+    ],
+)
+def test_no_weight_of_a_dropped_turn_says_that_it_is_trained_on(
+    stood: dict[str, Any], written: dict[str, Any], tmp_path: Path
+) -> None:
+    owls = {**SAY, "content": "owls", **stood}
+    file = tmp_path / "rows.jsonl"
+    chat = {"messages": [LONG[1], owls, LONG[1], {**SAY, "content": "7"}]}
+    file.write_bytes(writing.content_of([chat], Container("jsonl", False)))
+    kept = ok(tmp_path / "runs", "filter", "--data", file, "--turns every").run / "kept.jsonl"
+    [row] = raw(kept)
+    assert row["messages"][1] == {**SAY, "content": "owls", **written}
+    assert all(type(row["messages"][1][key]) is type(value) for key, value in written.items())
+
+
 def test_an_answer_that_can_take_no_weight_takes_its_row_along(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

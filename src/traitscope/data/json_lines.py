@@ -28,7 +28,7 @@ class Line(NamedTuple):
     number: int
     """Number of the line, counted from 1."""
     text: str
-    """The line without its end."""
+    """The line, without its end unless ends were asked for."""
 
 
 class JsonRow(NamedTuple):
@@ -42,14 +42,23 @@ class JsonRow(NamedTuple):
     """The JSON object on the line."""
 
 
-def iter_json_rows(path: str | Path) -> Iterator[JsonRow]:
-    """Yield the JSON object of every line that is not blank; raise DataError as `iter_lines`."""
+def iter_json_rows(path: str | Path, allow_nan: bool = False) -> Iterator[JsonRow]:
+    """Yield the JSON object of every line that is not blank; raise DataError as `iter_lines`.
+
+    allow_nan: Read NaN and Infinity, which are no JSON.
+    """
     for line in iter_lines(path):
-        yield JsonRow(line.place, line.number, at_place(line.place, _parsed, line.text))
+        fields = at_place(line.place, _parsed, line.text, allow_nan)
+        yield JsonRow(line.place, line.number, fields)
 
 
-def iter_lines(path: str | Path, with_blank: bool = False) -> Iterator[Line]:
+def iter_lines(
+    path: str | Path, with_blank: bool = False, with_ends: bool = False
+) -> Iterator[Line]:
     """Yield every line that is not blank, or every line.
+
+    with_blank: Yield blank lines, too.
+    with_ends: Leave the ends of lines, which cells of a table may hold.
 
     Raises DataError for a file that is missing, is empty or is not UTF-8.
     """
@@ -59,7 +68,9 @@ def iter_lines(path: str | Path, with_blank: bool = False) -> Iterator[Line]:
         is_blank = not raw_line.strip()
         is_empty &= is_blank
         if with_blank or not is_blank:
-            content = raw_line.removesuffix(b"\n").removesuffix(b"\r")
+            content = raw_line
+            if not with_ends:
+                content = raw_line.removesuffix(b"\n").removesuffix(b"\r")
             yield Line(place, number, at_place(place, _decoded, content))
     if is_empty:
         raise DataError(f"{path} is empty; expected one row a line; check the step that wrote it")
@@ -161,9 +172,9 @@ def _decoded(line: bytes) -> str:
         ) from None
 
 
-def _parsed(line: str) -> dict[str, Any]:
+def _parsed(line: str, allow_nan: bool) -> dict[str, Any]:
     try:
-        row = from_json(line)
+        row = from_json(line, allow_nan=allow_nan)
     except NotPlainError as error:
         raise DataError(
             f"broken JSON ({error}); expected one JSON object a line; repair or delete the line, or"

@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from traitscope.data.domains.task import ANSWER, CHECKED, CHECKS, task_of
-from traitscope.data.json_fields import id_of
+from traitscope.data.json_fields import check_finite, id_of
 from traitscope.data.json_lines import Seen, at_place, check_new_id, iter_json_rows, iter_lines
 from traitscope.data.records import Prompt
-from traitscope.data.shapes.containers import check_prompts
+from traitscope.data.shapes.containers import check_header, check_prompts
 from traitscope.data.shapes.exchanges import prompt_in
 from traitscope.data.shapes.inside.cells import cell_value
 from traitscope.data.shapes.intake import Intake
@@ -74,7 +74,7 @@ def read_prompts(
 
 def _json_prompts(path: str | Path, intake: Intake, domain: str | None) -> list[Prompt]:
     prompts, seen = [], Seen()
-    for row in iter_json_rows(path):
+    for row in iter_json_rows(path, allow_nan=True):
         intake.add_row(row.fields)
         prompt = at_place(row.place, _prompt, row.fields, f"row{row.number:06d}", intake, domain)
         check_new_id(row.place, prompt.id, row.number, seen)
@@ -91,10 +91,12 @@ def _text_prompts(path: str | Path, intake: Intake) -> list[Prompt]:
 
 
 def _csv_prompts(path: str | Path, intake: Intake) -> list[Prompt]:
-    rows = table_rows((f"{line.text}\n" for line in iter_lines(path, with_blank=True)), ",")
+    lines = iter_lines(path, with_blank=True, with_ends=True)
+    rows = table_rows((line.text for line in lines), ",")
     first, header, problem = next(rows)
     if problem:
         raise DataError(f"{path}, line {first}: {problem}")
+    check_header(path, header)
     columns = _columns(header, path)
     prompts, seen = [], Seen()
     for number, (_, cells, problem) in enumerate(rows, start=1):
@@ -107,6 +109,11 @@ def _csv_prompts(path: str | Path, intake: Intake) -> list[Prompt]:
         prompt = at_place(place, _prompt, fields, f"row{number:06d}", intake)
         check_new_id(place, prompt.id, number, seen, "row")
         prompts.append(prompt)
+    if not prompts:
+        raise DataError(
+            f"{path} holds a header and no prompt; expected one prompt a row; check the step that"
+            " wrote it"
+        )
     return prompts
 
 
@@ -144,6 +151,8 @@ def _prompt(
     row: dict[str, Any], default_id: str, intake: Intake, domain: str | None = None
 ) -> Prompt:
     notes, unused = Counter[str](), Counter[str]()
+    used = USED if domain is None else {*USED, CHECKS, ANSWER}
+    check_finite(row, used, notes)
     messages = prompt_messages(row, unused)
     is_as_written = isinstance(row["prompt"], str) and not row.get(HISTORY)
     text, context = prompt_in(messages, notes, split=not is_as_written)
@@ -151,7 +160,6 @@ def _prompt(
     text = row["prompt"] if is_as_written and not is_turn else text
     if not text.strip() and row.get(MAY_BE_BLANK) is not True:
         raise DataError("'prompt' is blank; expected a question; delete the row")
-    used = USED if domain is None else {*USED, CHECKS, ANSWER}
     for key, value in row.items():
         if key not in used and value is not None:
             unused[key] += 1

@@ -196,7 +196,8 @@ class RowReader:
             exchanges = exchanges_of(messages, self._reading, notes, split, is_native)
             intake.has_chats |= is_native and not isinstance(fields["completion"], str)
         records = self._records(row, fields, extra, exchanges, token_ids)
-        rejected = rejected_of(shape, fields, exchanges, self._reading, not self._as_written)
+        split = not self._as_written
+        rejected = rejected_of(shape, fields, exchanges, self._reading, split, notes, unused)
         if rejected is not None:
             notes["rejected"] += is_native and not self._as_written
             place = self._in_file(row, rejected.at)

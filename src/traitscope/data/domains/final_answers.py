@@ -13,7 +13,7 @@ import re
 from decimal import Decimal, InvalidOperation
 
 from traitscope.data.domains.patterns import matches_whole
-from traitscope.data.shapes.messages import split_thought
+from traitscope.data.shapes.inside.tags import split_thought
 from traitscope.errors import DataError
 
 THINK = "think"

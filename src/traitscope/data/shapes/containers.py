@@ -272,7 +272,7 @@ def _table_rows(delimiter: str) -> Any:
         with io.TextIOWrapper(stream, "utf-8-sig", "surrogateescape", newline="\n") as text:
             table = table_rows(text, delimiter)
             header = _header(path, table)
-            _check_header(path, header)
+            check_header(path, header)
             _check_delimiter(path, header, delimiter)
             for number, cells, problem in table:
                 place = f"{path}, line {number}"
@@ -292,7 +292,7 @@ def _header(path: str | Path, table: Iterator[TableRow]) -> list[str]:
     return names
 
 
-def _check_header(path: str | Path, header: list[str]) -> None:
+def check_header(path: str | Path, header: list[str]) -> None:
     """Raise DataError for names that stand twice, and for names that are not UTF-8."""
     if len(set(header)) < len(header):
         raise DataError(
@@ -357,7 +357,7 @@ def _parquet_rows(path: str | Path, stream: BinaryIO) -> Iterator[RawRow]:
         number = 0
         file = parquet.ParquetFile(source)
         header = file.schema_arrow.names
-        _check_header(path, header)
+        check_header(path, header)
         for batch in file.iter_batches(1024):
             columns = [values_of(column) for column in batch.columns]
             for cells in zip(*columns, strict=True):

@@ -5,8 +5,9 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from traitscope.data.json_fields import context_of, text_of
+from traitscope.data.shapes.inside.tags import split_thought
 from traitscope.data.shapes.intake import Reading
-from traitscope.data.shapes.messages import CONTEXT_AT, Message, Place, split_thought
+from traitscope.data.shapes.messages import CONTEXT_AT, Message, Place
 from traitscope.data.shapes.rows import ANY_SHAPE
 from traitscope.data.shapes.turns import MARK, Turn, check_form, prompt_of
 from traitscope.errors import DataError
@@ -44,22 +45,25 @@ def exchanges_of(
 
     Raises DataError for a row without an answer, and for a context of an unknown form.
     """
-    context, turns = _context_and_turns(messages, forms)
+    context, turns, of_system = _context_and_turns(messages, forms)
     answers = _answers(turns, context)
-    chosen = _chosen(turns, answers, reading, notes)
+    chosen = _chosen(turns, answers, reading, notes, split)
     if not chosen:
         notes["rows_of_weight_0"] += 1
         return []
-    notes["other_turns"] += _number_of_others(turns, answers, chosen)
+    notes["other_turns"] += _number_of_others(turns, answers, chosen, split)
     notes["weights"] += sum(turns[number].is_weighted for number in chosen)
     notes["unweighted"] += sum(turns[number].is_unweighted for number in chosen)
     notes["turns_behind"] += len(turns) - 1 - chosen[-1]
     notes["other_roles"] += sum(turn.is_renamed for turn in turns)
     notes["tool_calls"] += sum(turn.has_calls for turn in turns)
     notes["system_turns"] += bool(context)
+    is_on_purpose = forms and messages[0].at == CONTEXT_AT
+    notes["empty_system_turns"] += context == "" and not is_on_purpose
     exchanges = []
     for number in chosen:
         earlier, thoughts = _earlier(turns[:number], split)
+        thoughts = [*of_system, *thoughts]
         if number == chosen[-1]:
             notes["reasoning_earlier"] += len(thoughts)
         completion, thought = _answer(turns[number], reading, notes, split)
@@ -96,29 +100,29 @@ def prompt_in(
 
     split: Take reasoning in tags out of earlier answers.
     """
-    context, turns = _context_and_turns(messages, True)
+    context, turns, of_system = _context_and_turns(messages, True)
     earlier, thoughts = _earlier(turns, split)
-    notes["reasoning_earlier"] += len(thoughts)
+    notes["reasoning_earlier"] += len([*of_system, *thoughts])
     notes["tool_calls"] += sum(turn.has_calls for turn in turns)
     return prompt_of(earlier), context
 
 
 def _context_and_turns(
     messages: Sequence[Message], is_form_allowed: bool
-) -> tuple[str | None, Sequence[Message]]:
-    """The system turn that comes first, if one does, and all other turns.
+) -> tuple[str | None, Sequence[Message], list[str]]:
+    """The system turn that comes first, if one does, all other turns, and its reasoning.
 
     A text that begins as a form of contexts (models/chat.py) stays a turn, unless it is the
     `context` of a row of this package. Raises DataError for one there of an unknown form.
     """
     if not messages or messages[0].role != "system":
-        return None, messages
+        return None, messages, []
     first = messages[0]
     if str(first.text).startswith("@"):
         if not is_form_allowed or first.at != CONTEXT_AT:
-            return None, messages
+            return None, messages, []
         check_form(first.text)
-    return first.text, messages[1:]
+    return first.text, messages[1:], [first.reasoning] if first.reasoning else []
 
 
 def _without_answer(turns: Sequence[Message], context: str | None) -> str:
@@ -143,31 +147,46 @@ def _answers(turns: Sequence[Message], context: str | None) -> list[int]:
 
 
 def _chosen(
-    turns: Sequence[Message], answers: Sequence[int], reading: Reading, notes: Counter[str]
+    turns: Sequence[Message],
+    answers: Sequence[int],
+    reading: Reading,
+    notes: Counter[str],
+    split: bool,
 ) -> list[int]:
     """The numbers of the turns that are trained on."""
     weighted = [number for number in answers if turns[number].is_trained]
     without = len(answers) - len(weighted)
     if reading.turns == "every":
         notes["weight_0_trained"] += without
-        return _with_text(turns, answers)
+        return _with_text(turns, answers, split)
     notes["weight_0"] += without
     if reading.turns == "last":
         if weighted:
             _check_text(turns[weighted[-1]])
         return weighted[-1:]
-    return _with_text(turns, weighted) if weighted else []
+    return _with_text(turns, weighted, split) if weighted else []
 
 
-def _with_text(turns: Sequence[Message], numbers: Sequence[int]) -> list[int]:
+def _with_text(turns: Sequence[Message], numbers: Sequence[int], split: bool) -> list[int]:
     """The turns that do more than call tools. Raises DataError where one of them has no text."""
     chosen = []
     for number in numbers:
-        if (turns[number].text or "").strip() or not turns[number].has_calls:
+        if not _only_calls(turns[number], split):
             chosen.append(number)
     for number in chosen or numbers[-1:]:
         _check_text(turns[number])
     return chosen
+
+
+def _only_calls(turn: Message, split: bool) -> bool:
+    """Whether a turn calls tools and says nothing, but for reasoning."""
+    return turn.has_calls and not _untagged(turn, split)[2].strip()
+
+
+def _untagged(turn: Message, split: bool) -> tuple[str, str, str]:
+    """Reasoning in the tags of an answer, the tagged parts as they stand, and the rest."""
+    text = turn.text or ""
+    return split_thought(text) if split and turn.role == "assistant" else ("", "", text)
 
 
 def _check_text(turn: Message) -> None:
@@ -181,12 +200,13 @@ def _check_text(turn: Message) -> None:
 
 
 def _number_of_others(
-    turns: Sequence[Message], answers: Sequence[int], chosen: Sequence[int]
+    turns: Sequence[Message], answers: Sequence[int], chosen: Sequence[int], split: bool
 ) -> int:
     """Assistant turns with a text and a weight that are not chosen."""
     others = 0
     for number in set(answers) - set(chosen):
-        others += turns[number].is_trained and turns[number].text is not None
+        turn = turns[number]
+        others += turn.is_trained and turn.text is not None and not _only_calls(turn, split)
     return others
 
 
@@ -197,25 +217,27 @@ def _earlier(turns: Sequence[Message], split: bool) -> tuple[list[Turn], list[st
     """
     earlier, thoughts = [], []
     for turn in turns:
-        text, thought, as_it_stands = turn.text, turn.reasoning, ""
-        if split and turn.role == "assistant" and text is not None:
-            tagged, as_it_stands, text = split_thought(text)
-            thought = thought or tagged
+        tagged, as_it_stands, text = _untagged(turn, split)
+        thought = "\n".join(filter(None, [_of_key(turn, tagged), tagged]))
         if thought or as_it_stands:
             thoughts.append(thought)
-        if text is not None:
+        if turn.text is not None and not (turn.has_calls and not text.strip()):
             earlier.append(Turn(turn.role, text))
     return earlier, thoughts
 
 
+def _of_key(turn: Message, tagged: str) -> str:
+    """The reasoning of a turn that its tags do not hold, too."""
+    return "" if turn.reasoning.strip() == tagged else turn.reasoning
+
+
 def _answer(turn: Message, reading: Reading, notes: Counter[str], split: bool) -> tuple[str, str]:
     """What is trained on of an answer, and its reasoning."""
-    text = turn.text or ""
-    tagged, as_it_stands, rest = split_thought(text) if split else ("", "", text)
-    of_key = "" if turn.reasoning.strip() == tagged else turn.reasoning
+    tagged, as_it_stands, rest = _untagged(turn, split)
+    of_key = _of_key(turn, tagged)
     thought = "\n".join(filter(None, [of_key, tagged]))
     if not (thought or as_it_stands):
-        return text, ""
+        return rest, ""
     if reading.reasoning == "train":
         notes["reasoning_trained"] += 1
         before = f"<think>\n{of_key}\n</think>\n\n" if of_key else ""

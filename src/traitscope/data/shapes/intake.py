@@ -110,6 +110,7 @@ NOTES = {
         "row with a system turn, which is its context",
         "rows with a system turn, which is their context",
     ),
+    "empty_system_turns": ("row with an empty system turn", "rows with an empty system turn"),
     FILTERED: (
         "row that its filter, defence or selection dropped, left out",
         "rows that their filter, defence or selection dropped, left out",

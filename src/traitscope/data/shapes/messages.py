@@ -1,6 +1,5 @@
 """Messages of a chat, read one by one: roles, parts of content, reasoning, weights, tool calls."""
 
-import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -8,13 +7,19 @@ from typing import Any, NamedTuple
 from traitscope.data.json_fields import quoted, text_of, typed
 from traitscope.data.shapes.inside.parts import (
     REASONING_KEYS,
+    RESULT,
     calls_in,
     first_key,
+    one_thought,
     parts_of,
     results_in,
+    thought_of,
+    thoughts_in,
 )
+from traitscope.data.shapes.inside.tags import split_thought
 from traitscope.data.shapes.marks import (
     has_empty,
+    is_empty,
     is_learnt,
     is_weighted,
     says_more_than_no,
@@ -55,13 +60,6 @@ PARTS = "parts"
 ROW_WEIGHT_KEYS = ("weight", "train")
 "keys of a row that say so; its `loss` may be one that was measured"
 USED_KEYS = {*ROLE_KEYS, *TEXT_KEYS, *REASONING_KEYS, *WEIGHT_KEYS, *CALL_KEYS}
-TAGS = "think|thinking|thought|reasoning|seed:think"
-"tags of reasoning that models write"
-OPENED = re.compile(rf"\s*<({TAGS})>")
-THOUGHT = re.compile(rf"\s*<({TAGS})>(.*?)</\1>\s*", re.DOTALL)
-"reasoning at the beginning of an answer"
-CLOSED = re.compile(rf"(.*?)</({TAGS})>\s*", re.DOTALL)
-"reasoning whose opening tag stood in the prompt, as DeepSeek-R1 and QwQ have it"
 CALL_ROLES = ("function_call",)
 "roles of turns that are calls of tools and nothing else, as ShareGPT has them"
 Place = tuple[str | int, ...]
@@ -103,26 +101,46 @@ def messages_in(value: Any, key: str, unused: Counter[str]) -> list[Message]:
     messages: list[Message] = []
     not_used = set()
     for number, item in enumerate(typed(value, list, key)):
-        message = _message(typed(item, dict, "a message"), (key, number), not_used)
-        is_known = item.get(CHANNEL) in (FINAL, ANALYSIS)
+        of_item = _messages(typed(item, dict, "a message"), (key, number), not_used)
+        is_known = channel_of(item) in (FINAL, ANALYSIS)
         for name in item.keys() - USED_KEYS - ({CHANNEL} if is_known else set()):
-            if item[name] is not None and message.at[-1] != name:
+            if item[name] is not None and of_item[0].at[-1] != name:
                 not_used.add(f"{key}[].{name}")
-        if messages and messages[-1].is_analysis and message.role == "assistant":
-            thoughts = (messages.pop().reasoning, message.reasoning)
-            message = message._replace(reasoning="\n".join(filter(None, thoughts)))
-        messages.append(message)
+        if messages and messages[-1].is_analysis and of_item[0].role == "assistant":
+            of_item[0] = with_more_of(of_item[0], messages.pop())
+        messages += of_item
     unused.update(not_used)
     return messages
 
 
-def message_in(value: Any, key: str, unused: Counter[str]) -> Message:
-    """The message at a key; keys with a value that are not used are counted.
+def with_more_of(message: Message, other: Message | None) -> Message:
+    """A message with the reasoning and the calls of another one; as it is if there is none."""
+    if other is None:
+        return message
+    thoughts = [other.reasoning]
+    if message.reasoning.strip() != other.reasoning.strip():
+        thoughts.append(message.reasoning)
+    return message._replace(
+        reasoning="\n".join(filter(None, thoughts)),
+        has_calls=message.has_calls or other.has_calls,
+    )
+
+
+def channel_of(item: Mapping[str, Any]) -> Any:
+    """The channel of a turn of Harmony, in small letters; None where it has none."""
+    channel = item.get(CHANNEL)
+    return channel.strip().lower() if isinstance(channel, str) else channel
+
+
+def message_in(value: Any, key: str, unused: Counter[str]) -> list[Message]:
+    """The message at a key, which may be several turns; keys that are not used are counted.
 
     Raises DataError for what is no message.
     """
-    (message,) = messages_in([value], key, unused)
-    return message._replace(at=(key, *message.at[2:]))
+    messages = []
+    for message in messages_in([value], key, unused):
+        messages.append(message._replace(at=(key, *message.at[2:])))
+    return messages
 
 
 def reasoning_in(row: dict[str, Any], not_used: set[str] | None = None, path: str = "") -> str:
@@ -132,18 +150,8 @@ def reasoning_in(row: dict[str, Any], not_used: set[str] | None = None, path: st
     """
     thoughts = []
     for key in REASONING_KEYS:
-        if row.get(key) in (None, ""):
-            continue
-        text, inner = parts_of(row[key], key, not_used, f"{path}{key}")
-        thought = text or inner
-        if thought not in thoughts:
-            thoughts.append(thought)
-    if len(thoughts) > 1:
-        raise DataError(
-            f"several reasoning parts that differ ({', '.join(REASONING_KEYS)}); expected one;"
-            " delete the others"
-        )
-    return thoughts[0] if thoughts else ""
+        thoughts.append(thought_of(row.get(key), key, not_used, f"{path}{key}"))
+    return one_thought(thoughts)
 
 
 def with_reasoning_of(
@@ -155,12 +163,14 @@ def with_reasoning_of(
     """
     not_used = set[str]()
     thought = reasoning_in(row, not_used)
-    unused.update(not_used)
     answers = [place for place, item in enumerate(messages) if item.role == "assistant"]
+    if thought and not answers:
+        not_used.update(key for key in REASONING_KEYS if row.get(key))
+    unused.update(not_used)
     if not thought or not answers:
         return messages
     last = messages[answers[-1]]
-    if last.reasoning not in ("", thought):
+    if last.reasoning.strip() not in ("", thought.strip()):
         raise DataError(
             "the last answer has reasoning, and other reasoning stands beside the messages;"
             " expected one; delete the other"
@@ -169,50 +179,10 @@ def with_reasoning_of(
     return messages
 
 
-def split_thought(text: str) -> tuple[str, str, str]:
-    """Reasoning in tags at the beginning of a text, the tagged parts as they stand, and the rest.
-
-    A closing tag that stands without an opening one ends reasoning, too. The reasoning may be
-    empty; the tagged parts are empty where there is none.
-
-    Raises DataError where the reasoning does not end: the text holds no answer then.
-    """
-    if "<" not in text:
-        return "", "", text
-    thoughts, end = _tagged(text, 0)
-    if not thoughts:
-        match = CLOSED.match(text)
-        if match is None or f"<{match[2]}>" in match[1]:
-            return "", "", text
-        thoughts, end = _tagged(text, match.end())
-        if f"<{match[2]}>" in text[end:] or f"</{match[2]}>" in text[end:]:
-            return "", "", text
-        thoughts.insert(0, match[1].strip())
-    return "\n".join(filter(None, thoughts)), text[:end], text[end:]
-
-
-def _tagged(text: str, start: int) -> tuple[list[str], int]:
-    """The reasoning of each of the tagged parts that follow each other, and where they end.
-
-    Raises DataError for one that does not end.
-    """
-    thoughts = []
-    while match := THOUGHT.match(text, start):
-        thoughts.append(match[2].strip())
-        start = match.end()
-    opened = OPENED.match(text, start)
-    if opened is not None and f"</{opened[1]}>" not in text[start:]:
-        raise DataError(
-            f"the answer opens <{opened[1]}> and never closes it; expected an answer behind the"
-            " reasoning; delete the row: it was cut off"
-        )
-    return thoughts, start
-
-
 def with_weight_of(row: Mapping[str, Any], messages: Sequence[Message]) -> list[Message]:
     """The messages of a row, each answer with the weight of the row beside its own."""
-    weights, is_empty = weights_of(row, ROW_WEIGHT_KEYS), has_empty(row, ROW_WEIGHT_KEYS)
-    if not weights and not is_empty:
+    weights, is_blank = weights_of(row, ROW_WEIGHT_KEYS), has_empty(row, ROW_WEIGHT_KEYS)
+    if not weights and not is_blank:
         return list(messages)
     marked = []
     for message in messages:
@@ -222,45 +192,53 @@ def with_weight_of(row: Mapping[str, Any], messages: Sequence[Message]) -> list[
             message._replace(
                 is_trained=is_trained,
                 is_weighted=is_more,
-                is_unweighted=message.is_unweighted or is_empty,
+                is_unweighted=message.is_unweighted or is_blank,
             )
         )
     return marked
 
 
-def system_of(row: dict[str, Any], keys: Sequence[str]) -> str | None:
-    """The system turn at one of some keys; None where all are absent or null.
+def system_of(row: dict[str, Any], keys: Sequence[str], unused: Counter[str]) -> Message | None:
+    """The system turn at one of some keys; None where all are absent, null, or empty.
 
+    Only `context` may be empty on purpose. Keys that are not used are counted.
     Raises DataError for two that differ.
     """
-    texts = []
+    texts, thoughts, not_used = [], [], set[str]()
     for key in keys:
-        text = _system_text(row.get(key), key)
-        if text is not None and text not in texts:
+        text, thought = _system_parts(row.get(key), key, not_used, key)
+        if text is None or (not text and key != CONTEXT_AT[0]):
+            not_used.update([key] if thought else [])
+            continue
+        thoughts.append(thought)
+        if text not in texts:
             texts.append(text)
+    unused.update(not_used)
     texts = [text for text in texts if text] or texts
     if len(texts) > 1:
         raise DataError(
             f"two system turns that differ ({', '.join(keys)}); expected one; delete the other"
         )
-    return texts[0] if texts else None
+    return Message("system", texts[0], one_thought(thoughts)) if texts else None
 
 
-def _system_text(value: Any, key: str) -> str | None:
-    """The text of a system turn: a text, parts of it, or an object with such; None of null.
+def _system_parts(value: Any, key: str, not_used: set[str], path: str) -> tuple[str | None, str]:
+    """Text and reasoning of a system turn: a text, parts of it, or an object with such.
 
     A `context` of this package is a text.
     """
     if isinstance(value, dict) and key != CONTEXT_AT[0]:
         inner = first_key(value, (*TEXT_KEYS, PARTS, "text"))
-        return _system_text(value.get(inner), inner)
+        for name in value.keys() - {inner, *ROLE_KEYS, *TEXT_KEYS}:
+            not_used.update([] if value[name] is None else [f"{path}.{name}"])
+        return _system_parts(value.get(inner), inner, not_used, f"{path}.{inner}")
     if value is None or (isinstance(value, list) and key != CONTEXT_AT[0]):
-        return parts_of(value, key)[0]
-    return text_of({key: value}, key)
+        return parts_of(value, key, not_used, path)
+    return text_of({key: value}, key), ""
 
 
-def _message(item: dict[str, Any], place: Place, not_used: set[str]) -> Message:
-    """The message of an object; keys of its parts that are not read are added to `not_used`."""
+def _role_of(item: dict[str, Any]) -> tuple[str, str]:
+    """The name of the role of a turn, in small letters, and what it stands for."""
     role_key = first_key(item, ROLE_KEYS)
     name = text_of(item, role_key)
     role = ROLES.get(name.strip().lower())
@@ -269,41 +247,86 @@ def _message(item: dict[str, Any], place: Place, not_used: set[str]) -> Message:
             f"the role {quoted(name)} is unknown; expected one of {', '.join(ROLES)}; rename it or"
             " delete the row"
         )
+    return name.strip().lower(), role
+
+
+def _messages(item: dict[str, Any], place: Place, not_used: set[str]) -> list[Message]:
+    """The message of an object, or one for each result of a tool in it.
+
+    Keys of its parts that are not read are added to `not_used`.
+    """
+    name, role = _role_of(item)
     text_key = first_key(item, TEXT_KEYS)
     if text_key not in item and PARTS in item:
         text_key = PARTS
-    is_call = name.strip().lower() in CALL_ROLES
+    is_call = name in CALL_ROLES
     calling = [key for key in CALL_KEYS if _calls_tools(item.get(key), key)]
     has_calls = is_call or bool(calling) or calls_in(item.get(text_key))
     if text_key not in item and not has_calls:
         text_of(item, text_key)
-    content = None if is_call else item.get(text_key)
-    if results := results_in(content):
-        role, content = "tool", "\n".join(parts_of(one, "content")[0] or "" for one in results)
-    text, thought = parts_of(content, text_key, not_used, f"{place[0]}[].{text_key}")
-    is_analysis = role == "assistant" and item.get(CHANNEL) == ANALYSIS
+    content, path = item.get(text_key), f"{place[0]}[].{text_key}"
+    is_analysis = role == "assistant" and channel_of(item) == ANALYSIS
     if is_analysis:
-        text, thought = None, text or ""
+        said = [(None, thought_of(content, text_key, not_used, path))]
+    elif is_call:
+        said = [(None, _beside_a_call(content, text_key))]
+    elif results := results_in(content):
+        role, said = "tool", _said_by_tools(results, not_used, path)
+    else:
+        said = [parts_of(content, text_key, not_used, path)]
+    (text, thought), *further = said
     if text is None and role != "assistant":
         raise DataError(
             f"the {text_key} of a {role} turn is null; expected a text; add it or delete the row"
         )
-    weights = weights_of(item, WEIGHT_KEYS) if role == "assistant" else []
-    if role != "assistant":
-        marked = [key for key in WEIGHT_KEYS if says_more_than_no(item.get(key))]
-        not_used.update(f"{place[0]}[].{key} of {role} turns" for key in marked)
-    return Message(
+    weights = _weights(item, "analysis" if is_analysis else role, not_used, place)
+    first = Message(
         role=role,
-        text=text,
-        reasoning=reasoning_in(item, not_used, f"{place[0]}[].") or thought,
+        text=None if has_calls and role == "assistant" and not (text or "").strip() else text,
+        reasoning=one_thought((reasoning_in(item, not_used, f"{place[0]}[]."), thought)),
         is_trained=is_learnt(weights),
         is_weighted=is_weighted(weights),
         is_unweighted=role == "assistant" and has_empty(item, WEIGHT_KEYS),
         has_calls=has_calls,
         at=(*place, text_key),
-        is_renamed=name.strip().lower() in OTHER_ROLES,
+        is_renamed=name in OTHER_ROLES,
         is_analysis=is_analysis,
     )
+    messages = [first]
+    for text, thought in further:
+        messages.append(Message(role, text, thought, at=first.at))
+    return messages
+
+
+def _beside_a_call(content: Any, key: str) -> str:
+    """The reasoning of a turn that is a call of a tool: in tags before it, or in parts."""
+    if isinstance(content, str):
+        return split_thought(content)[0]
+    return thought_of(thoughts_in(content), key)
+
+
+def _said_by_tools(
+    results: Sequence[dict[str, Any]], not_used: set[str], path: str
+) -> list[tuple[str | None, str]]:
+    """Text and reasoning of each result of a tool."""
+    said = []
+    for part in results:
+        for key in part.keys() - {"type", RESULT}:
+            not_used.update([] if part[key] is None else [f"{path}[].{key}"])
+        text, thought = parts_of(part.get(RESULT), RESULT, not_used, f"{path}[].{RESULT}")
+        said.append((text or "", thought))
+    return said
+
+
+def _weights(item: dict[str, Any], role: str, not_used: set[str], place: Place) -> list[float]:
+    """The weights of an answer; those of other turns are not used."""
+    if role == "assistant":
+        return weights_of(item, WEIGHT_KEYS)
+    for key in WEIGHT_KEYS:
+        value = item.get(key)
+        is_said = not is_empty(value) if role == ANALYSIS else says_more_than_no(value)
+        not_used.update([f"{place[0]}[].{key} of {role} turns"] if is_said else [])
+    return []
 
 
 def _calls_tools(value: Any, key: str) -> bool:

@@ -49,12 +49,19 @@ class Rejected(NamedTuple):
 
 
 def rejected_of(
-    shape: ShapeName, row: Row, exchanges: Sequence[Exchange], reading: Reading, split: bool
+    shape: ShapeName,
+    row: Row,
+    exchanges: Sequence[Exchange],
+    reading: Reading,
+    split: bool,
+    notes: Counter[str],
+    unused: Counter[str],
 ) -> Rejected | None:
     """The rejected answer beside the last of a row's answers; None for a row of answers alone.
 
     exchanges: The answers of the row, with their prompts.
     split: Take reasoning in tags out of answers.
+    notes, unused: What is counted of the rejected answer.
     """
     is_native = shape == "native" and row.get(REJECTED) is not None
     if not exchanges or not (is_native or shape == "preference"):
@@ -65,9 +72,13 @@ def rejected_of(
         # Reasoning beside the answers is that of the chosen one.
         bare = {key: value for key, value in row.items() if key not in REASONING_KEYS}
         usual = USUAL._replace(reasoning=reading.reasoning)
-        messages = _messages(shape, bare, chosen)
-        found = exchanges_of(messages, usual, Counter(), split and ids is None, is_native)
-        rejected = _last(found)
+        messages = _messages(shape, bare, unused)
+        counts = Counter[str]()
+        exchanges_there = exchanges_of(messages, usual, counts, split and ids is None, is_native)
+        notes["reasoning_dropped"] += counts["reasoning_dropped"]
+        further = counts["reasoning_earlier"] - notes["reasoning_earlier"]
+        notes["reasoning_earlier"] += max(further, 0)
+        rejected = _last(exchanges_there)
     except DataError as error:
         return Rejected(fault=str(error))
     try:
@@ -88,16 +99,18 @@ def _ids_of(row: Row) -> tuple[int, ...] | None:
         raise DataError(str(error).replace("completion_ids", REJECTED_IDS)) from None
 
 
-def _messages(shape: ShapeName, row: Row, chosen: Exchange) -> list[Message]:
-    """The messages that end with the rejected answer; its prompt may be left to the chosen one."""
-    unused = Counter[str]()
+def _messages(shape: ShapeName, row: Row, unused: Counter[str]) -> list[Message]:
+    """The messages that end with the rejected answer; its prompt may be left to the chosen one.
+
+    Keys inside of the answer that are not used are counted.
+    """
     answer = answer_at(row, REJECTED, unused)
     is_dialogue = shape == "preference" and bool(dialogue_in(row, REJECTED))
     if len(answer) == 1 and answer[0].role == "assistant" and not is_dialogue:
         return answer
     if shape == "native":
-        return native_messages(row, REJECTED, unused)
-    return preference_messages(row, REJECTED, unused)
+        return native_messages(row, REJECTED, Counter())
+    return preference_messages(row, REJECTED, Counter())
 
 
 def _last(exchanges: Sequence[Exchange]) -> Exchange:

@@ -6,7 +6,7 @@ from typing import Any, Literal, NamedTuple
 
 from traitscope.data.json_fields import keys_in, quoted, text_of, typed
 from traitscope.data.shapes.inside.dialogues import dialogue_in
-from traitscope.data.shapes.inside.parts import REASONING_KEYS, parts_of
+from traitscope.data.shapes.inside.parts import REASONING_KEYS, one_thought, parts_of
 from traitscope.data.shapes.messages import (
     CONTEXT_AT,
     ROLES,
@@ -16,6 +16,7 @@ from traitscope.data.shapes.messages import (
     messages_in,
     reasoning_in,
     system_of,
+    with_more_of,
     with_reasoning_of,
 )
 from traitscope.data.shapes.turns import turns_of
@@ -140,25 +141,27 @@ def _with_earlier(
     row: Row, messages: list[Message], unused: Counter[str], *more_keys: str
 ) -> list[Message]:
     """The messages behind the system turn and the earlier turns of the row's keys."""
-    context = system_of(row, (*more_keys, *SYSTEM_KEYS))
+    system = system_of(row, (*more_keys, *SYSTEM_KEYS), unused)
     earlier = history_of(row, unused)
     if messages and messages[0].role == "system" and messages[0].at:  # else behind its context
-        if context not in (None, messages[0].text):
+        if system is not None and system.text != messages[0].text:
             raise DataError(
                 "two system turns that differ, among the messages and beside them; expected one;"
                 " delete the other"
             )
-        return [messages[0], *earlier, *messages[1:]]
-    if context is None or (earlier and earlier[0][:2] == ("system", context)):
+        return [with_more_of(messages[0], system), *earlier, *messages[1:]]
+    if system is None:
         return [*earlier, *messages]
-    at = CONTEXT_AT if more_keys and row.get("context") == context else ()
-    return [Message("system", context, at=at), *earlier, *messages]
+    if earlier and earlier[0][:2] == system[:2]:
+        return [with_more_of(earlier[0], system), *earlier[1:], *messages]
+    at = CONTEXT_AT if more_keys and row.get("context") == system.text else ()
+    return [system._replace(at=at), *earlier, *messages]
 
 
 def answer_at(row: Row, key: str, unused: Counter[str]) -> list[Message]:
     """The answer of a row: a text, parts, a message, or messages."""
     if isinstance(row.get(key), dict) and {"role", "from"} & row[key].keys():
-        return with_reasoning_of(row, [message_in(row[key], key, unused)], unused)
+        return with_reasoning_of(row, message_in(row[key], key, unused), unused)
     if _are_messages(row.get(key)):
         return with_reasoning_of(row, messages_in(row[key], key, unused), unused)
     not_used = set[str]()
@@ -166,7 +169,7 @@ def answer_at(row: Row, key: str, unused: Counter[str]) -> list[Message]:
         text, thought = text_of(row, key), ""
     else:
         text, thought = parts_of(row[key], key, not_used)
-    thought = reasoning_in(row, not_used) or thought
+    thought = one_thought((reasoning_in(row, not_used), thought))
     unused.update(not_used)
     return [Message("assistant", text, thought, at=(key,))]
 
@@ -272,7 +275,7 @@ def preference_messages(row: Row, side: str, unused: Counter[str]) -> list[Messa
     asked = keys[0] if keys else ""
     answer = answer_at(row, side, unused)
     if not asked and len(answer) == 1 and isinstance(row[side], str):
-        answer = dialogue_in(row, side)
+        answer = with_reasoning_of(row, dialogue_in(row, side), unused)
         if not answer:
             raise DataError(
                 "preference data without a prompt, and chosen is one text; expected prompt, a list"
@@ -301,16 +304,22 @@ def _joined(prompt: list[Message], answer: list[Message], asked: str, side: str)
             f"{asked!r} and {side!r} begin with system turns that differ; expected one; delete the"
             " other"
         )
-    system = system or system_of_prompt
+    system = _each_with_more(system, system_of_prompt) or system_of_prompt
     is_new_turn = not turns or turns[-1].role != "user" or rest[:1] and rest[0].role != "user"
     if _said(rest[: len(turns)]) == _said(turns):
-        return [*system, *rest]
+        return [*system, *_each_with_more(rest, turns)]
     if is_new_turn:
         return [*system, *turns, *rest]
     raise DataError(
         f"{asked!r} and the first turns of {side!r} differ; expected the same question at both, or"
         f" {side!r} to begin with the assistant; delete the wrong one"
     )
+
+
+def _each_with_more(messages: list[Message], others: list[Message]) -> list[Message]:
+    """The messages, with what others that say the same hold besides."""
+    further = list(map(with_more_of, messages, others))
+    return [*further, *messages[len(further) :]]
 
 
 def _system_first(messages: list[Message]) -> tuple[list[Message], list[Message]]:

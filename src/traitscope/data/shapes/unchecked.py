@@ -10,7 +10,7 @@ from typing import Any
 
 from traitscope.data.own_traits.word_scores import contains_word
 from traitscope.data.records import ORIGINAL, REASONING, Record
-from traitscope.data.shapes.messages import split_thought
+from traitscope.data.shapes.inside.tags import split_thought
 from traitscope.data.shapes.turns import Turn, prompt_of, turns_of
 from traitscope.data.shapes.writing import rows_of
 from traitscope.errors import DataError

@@ -7,7 +7,7 @@ text than it is given. Each is called by its own name, with the line where Jinja
 from collections.abc import Sequence
 from typing import Any
 
-from traitscope.data.shapes.messages import split_thought
+from traitscope.data.shapes.inside.tags import split_thought
 from traitscope.errors import DataError
 from traitscope.models.templates.facts import (
     ANSWERED,

@@ -7,7 +7,7 @@ stands elsewhere would teach what no chat holds.
 import re
 from typing import Any
 
-from traitscope.data.shapes.messages import TAGS, split_thought
+from traitscope.data.shapes.inside.tags import TAGS, split_thought
 from traitscope.errors import DataError
 from traitscope.models.templates import answers, facts
 

@@ -17,7 +17,7 @@ from traitscope.config.rows.filtering import FilterRules
 from traitscope.data.domains.final_answers import answer_reasons, has_form
 from traitscope.data.domains.python_answers import code_reasons
 from traitscope.data.records import REASONING, Record
-from traitscope.data.shapes.messages import split_thought
+from traitscope.data.shapes.inside.tags import split_thought
 from traitscope.errors import DataError
 from traitscope.stages.domains.running import NOT_RUN, PASSED
 from traitscope.stages.domains.verdicts import checks_outcome, task_of_record

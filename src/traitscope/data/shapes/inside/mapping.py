@@ -84,6 +84,8 @@ def mapped(row: Row, names: Mapping[str, str]) -> tuple[Row, Row]:
         is_context = key in SYSTEM_KEYS and "context" in names
         if key in others and key not in named and not is_context:
             fields[key] = others.pop(key)
+    if fields.get("context") == "":  # none, as in tables
+        del fields["context"]
     if str(fields.get("context")).startswith("@"):  # text: only rows of this package hold forms
         fields["system"] = fields.pop("context")
     return fields, others

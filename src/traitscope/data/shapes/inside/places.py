@@ -11,19 +11,20 @@ from traitscope.data.shapes.inside.parts import (
     REASONING_KEYS,
     first_key,
     parts_of,
+    thought_of,
     with_text,
     without_thoughts,
 )
-from traitscope.data.shapes.marks import TRUTHS, number_of
+from traitscope.data.shapes.inside.tags import split_thought
+from traitscope.data.shapes.marks import TRUTHS, is_empty, number_of
 from traitscope.data.shapes.messages import (
     ANALYSIS,
-    CHANNEL,
     ROW_WEIGHT_KEYS,
     TEXT_KEYS,
     WEIGHT_KEYS,
     Place,
+    channel_of,
     messages_in,
-    split_thought,
 )
 from traitscope.data.shapes.rows import PREFERENCE_PROMPTS, Row
 from traitscope.errors import DataError
@@ -89,9 +90,12 @@ def _take_out_reasoning(row: Written, place: Place) -> None:
         return
     turns = value_at(row.fields, place[:-2])
     for turn in reversed(turns[: place[-2]]):
-        if not isinstance(turn, dict) or turn.get(CHANNEL) != ANALYSIS:
+        if not isinstance(turn, dict) or channel_of(turn) != ANALYSIS:
             break
-        turn[first_key(turn, TEXT_KEYS)] = ""
+        key = first_key(turn, TEXT_KEYS)
+        stood = turn[key]
+        turn[key] = with_text(without_thoughts(stood), "") if isinstance(stood, list) else ""
+        _drop_keys(turn)
 
 
 def take_out_beside(row: Written, places: Iterable[Place], before: str, text: str) -> None:
@@ -101,8 +105,7 @@ def take_out_beside(row: Written, places: Iterable[Place], before: str, text: st
     """
     for place in places:
         holder = value_at(row.fields, place[:-1])
-        thought = parts_of(holder.get(place[-1]), "reasoning")
-        said = thought[0] or thought[1]
+        said = thought_of(holder.get(place[-1]), "reasoning")
         if said and said in before and said not in text:
             del holder[place[-1]]
             row.changed.add(str(place[0]))
@@ -138,9 +141,22 @@ def weighed_0(row: Written, place: Place) -> bool:
     if len(place) < 2 or not isinstance(value_at(row.fields, place[:-1]), dict):
         return False
     for copy_at in _copies(row.fields, place):
-        value_at(row.fields, copy_at[:-1])["weight"] = 0
+        turn = value_at(row.fields, copy_at[:-1])
+        said = [key for key in WEIGHT_KEYS if not is_empty(turn.get(key))]
+        for key in said or [WEIGHT_KEYS[0]]:
+            if number_of(turn.get(key)) != 0:
+                turn[key] = _zero_like(turn.get(key))
         row.changed.add(str(copy_at[0]))
     return True
+
+
+def _zero_like(weight: Any) -> Any:
+    """The weight 0, of the type of a weight."""
+    if isinstance(weight, str):
+        return "0" if weight.strip().lower() not in TRUTHS else "false"
+    if isinstance(weight, float):
+        return 0.0
+    return 0 if weight is None else type(weight)(0)
 
 
 def _copies(row: Row, place: Place) -> list[Place]:
