@@ -10,17 +10,24 @@ What was fetched before is found without a network.
 
 import gzip
 import hashlib
-import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from traitscope import atomic_files
 from traitscope.data.hub.splits import splits_of
-from traitscope.data.shapes.containers import container_of, raw_rows
+from traitscope.data.json_lines import BYTE_ORDER_MARK
+from traitscope.data.shapes.containers import (
+    BAD_ROW,
+    DELIMITERS,
+    container_of,
+    opened,
+    raw_rows,
+)
 from traitscope.errors import DataError, StoreError
+from traitscope.plain_values import to_json
 
 HUB = "hub:"
 "what a path begins with that names a data set of the hub"
@@ -30,6 +37,8 @@ WITH_SPLIT = re.compile(r"([^/@]+/[^/@]+)(?:/([^@]+))?@([\w-]+)(?:@([^@]+))?")
 "owner and name, config, split, revision"
 FORMS = f"{HUB}OWNER/NAME@SPLIT or {HUB}OWNER/NAME/FILE"
 "how to name a data set of the hub"
+NO_SPLIT = f"none, as no file is where {CARD} says"
+"what is said of the splits of a data set that has none"
 EXAMPLE = f"{HUB}JailbreakBench/JBB-Behaviors/data/harmful-behaviors.csv"
 
 
@@ -137,7 +146,7 @@ def _joined(address: Address, path: str) -> Path:
     splits = _splits(address, path)
     files = splits.get(address.split)
     if not files:
-        known = ", ".join(split for split in splits if splits[split]) or "none"
+        known = ", ".join(split for split in splits if splits[split]) or NO_SPLIT
         raise DataError(
             f"{path}: there is no split {address.split!r}; expected one of {known}; name it"
             " behind @"
@@ -161,8 +170,7 @@ def _one_file(parts: Sequence[Path], address: Address) -> Path:
     for part in parts:
         with part.open("rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())
-    kinds = {container_of(part).kind for part in parts}
-    suffix = "parquet" if kinds == {"parquet"} else "jsonl"
+    suffix, write = _joint(parts)
     config = f"{address.config.replace('/', '-')}-" if address.config else ""
     name = f"{address.name.replace('/', '--')}-{config}{address.split}"
     folder = Path(constants.HF_HOME) / "traitscope"
@@ -170,7 +178,6 @@ def _one_file(parts: Sequence[Path], address: Address) -> Path:
     if not target.is_file():
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            write = _write_parquet if suffix == "parquet" else _write_lines
             write(parts, target)
         except OSError as error:
             raise StoreError(
@@ -180,17 +187,56 @@ def _one_file(parts: Sequence[Path], address: Address) -> Path:
     return target
 
 
+def _joint(parts: Sequence[Path]) -> tuple[str, Callable[[Sequence[Path], Path], None]]:
+    """The suffix of a file that takes the rows of several files, and what writes it.
+
+    Tables of one header stay a table, so that their cells are read alike.
+    """
+    kinds = {container_of(part).kind for part in parts}
+    kind = kinds.pop() if len(kinds) == 1 else "jsonl"
+    if kind == "parquet":
+        return kind, _write_parquet
+    if kind in DELIMITERS and len({_first_line(part) for part in parts}) == 1:
+        return kind, _write_table
+    return "jsonl", _write_lines
+
+
+def _first_line(part: Path) -> bytes:
+    """The first line of a table, without its end."""
+    with opened(part, container_of(part).gzipped) as stream:
+        return stream.readline().removeprefix(BYTE_ORDER_MARK).rstrip(b"\r\n")
+
+
+def _write_table(parts: Sequence[Path], target: Path) -> None:
+    atomic_files.write_pieces(target, _lines_of_tables(parts))
+
+
+def _lines_of_tables(parts: Sequence[Path]) -> Iterator[bytes]:
+    """The lines of several tables with one header."""
+    for number, part in enumerate(parts):
+        with opened(part, container_of(part).gzipped) as stream:
+            line = stream.readline()
+            if number == 0:
+                yield line.rstrip(b"\r\n") + b"\n"
+            for line in stream:
+                yield line
+            if not line.endswith(b"\n"):
+                yield b"\n"
+
+
 def _write_lines(parts: Sequence[Path], target: Path) -> None:
     atomic_files.write_pieces(target, _lines(parts))
 
 
 def _lines(parts: Sequence[Path]) -> Iterator[bytes]:
-    """The rows of several files as JSON lines. Raises DataError for a row that cannot be read."""
+    """The rows of several files as JSON lines; a row that cannot be read says there why."""
     for part in parts:
         for row in raw_rows(part, container_of(part)):
             if row.problem:
-                raise DataError(f"{row.place}: {row.problem}")
-            yield f"{json.dumps(row.fields, ensure_ascii=False)}\n".encode()
+                place = row.place.rpartition(", ")[2]
+                yield f"{BAD_ROW}{part.name}, {place}: {row.problem}\n".encode()
+            else:
+                yield f"{to_json(row.fields, allow_nan=True)}\n".encode()
 
 
 def _write_parquet(parts: Sequence[Path], target: Path) -> None:
