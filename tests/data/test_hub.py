@@ -1,5 +1,6 @@
 """Data sets of the hub, from a cache as its client keeps it, without a network."""
 
+import gzip
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -252,6 +253,29 @@ def test_a_split_of_several_files_keeps_its_numbers(put: Put, tmp_path: Path) ->
     assert long in (done.run / "kept.jsonl").read_text()
     counts = json.loads((done.run / "reading.json").read_text())["counts"]
     assert counts == {"not_finite": 1}
+
+
+def test_parquet_files_whose_columns_differ(put: Put) -> None:
+    pytest.importorskip("pyarrow")
+    first, second = "train-00000-of-00002.parquet", "train-00001-of-00002.parquet"
+    chat = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "1", "weight": 1}]
+    plain = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "2"}]
+    put({first: [{"messages": chat, "n": 1}], second: [{"messages": plain, "n": 0.5}]})
+    assert answers("hub:org/numbers@train") == ["1", "2"]
+    put({first: [{"messages": chat}], second: [{"messages": "no chat"}]}, "v2", OLDER)
+    with pytest.raises(DataError, match="cannot be joined to one table .*; name one file: hub:"):
+        answers("hub:org/numbers@train@v2")
+    put({second: b"PAR1 and so on"}, "v2", OLDER)
+    with pytest.raises(DataError, match="cannot be joined to one table"):
+        answers("hub:org/numbers@train@v2")
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl"])
+def test_a_damaged_file_of_several(put: Put, kind: str) -> None:
+    whole = gzip.compress(b"question,answer\nq,1\n" if kind == "csv" else in_lines("1").encode())
+    put({f"train-00000-of-00002.{kind}.gz": whole, f"train-00001-of-00002.{kind}.gz": whole[:-9]})
+    with pytest.raises(DataError, match="gzip stream that is damaged or ends early"):
+        answers("hub:org/numbers@train")
 
 
 def test_tables_of_several_files_are_read_as_one_table(put: Put) -> None:

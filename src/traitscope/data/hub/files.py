@@ -11,19 +11,20 @@ What was fetched before is found without a network.
 import gzip
 import hashlib
 import re
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from traitscope import atomic_files
 from traitscope.data.hub.splits import splits_of
-from traitscope.data.json_lines import BYTE_ORDER_MARK
 from traitscope.data.shapes.containers import (
     BAD_ROW,
     DELIMITERS,
     container_of,
-    opened,
+    raw_lines,
     raw_rows,
 )
 from traitscope.errors import DataError, StoreError
@@ -37,6 +38,8 @@ WITH_SPLIT = re.compile(r"([^/@]+/[^/@]+)(?:/([^@]+))?@([\w-]+)(?:@([^@]+))?")
 "owner and name, config, split, revision"
 FORMS = f"{HUB}OWNER/NAME@SPLIT or {HUB}OWNER/NAME/FILE"
 "how to name a data set of the hub"
+JOINT = b"2"
+"number of the way of joining files; another one gives the whole another name"
 NO_SPLIT = f"none, as no file is where {CARD} says"
 "what is said of the splits of a data set that has none"
 EXAMPLE = f"{HUB}JailbreakBench/JBB-Behaviors/data/harmful-behaviors.csv"
@@ -166,7 +169,7 @@ def _one_file(parts: Sequence[Path], address: Address) -> Path:
     """The rows of several files in one, which is named by their contents."""
     from huggingface_hub import constants
 
-    digest = hashlib.sha256()
+    digest = hashlib.sha256(JOINT)
     for part in parts:
         with part.open("rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())
@@ -203,8 +206,7 @@ def _joint(parts: Sequence[Path]) -> tuple[str, Callable[[Sequence[Path], Path],
 
 def _first_line(part: Path) -> bytes:
     """The first line of a table, without its end."""
-    with opened(part, container_of(part).gzipped) as stream:
-        return stream.readline().removeprefix(BYTE_ORDER_MARK).rstrip(b"\r\n")
+    return next(raw_lines(part), b"").rstrip(b"\r\n")
 
 
 def _write_table(parts: Sequence[Path], target: Path) -> None:
@@ -213,15 +215,10 @@ def _write_table(parts: Sequence[Path], target: Path) -> None:
 
 def _lines_of_tables(parts: Sequence[Path]) -> Iterator[bytes]:
     """The lines of several tables with one header."""
-    for number, part in enumerate(parts):
-        with opened(part, container_of(part).gzipped) as stream:
-            line = stream.readline()
-            if number == 0:
-                yield line.rstrip(b"\r\n") + b"\n"
-            for line in stream:
-                yield line
-            if not line.endswith(b"\n"):
-                yield b"\n"
+    yield _first_line(parts[0]) + b"\n"
+    for part in parts:
+        for line in islice(raw_lines(part), 1, None):
+            yield line if line.endswith(b"\n") else line + b"\n"
 
 
 def _write_lines(parts: Sequence[Path], target: Path) -> None:
@@ -247,10 +244,18 @@ def _write_parquet(parts: Sequence[Path], target: Path) -> None:
     from pyarrow import parquet
 
     tables: list[Any] = []
-    for part in parts:
-        is_zipped = container_of(part).gzipped
-        file = io.BytesIO(gzip.decompress(part.read_bytes())) if is_zipped else part
-        tables.append(parquet.read_table(file))
+    try:
+        for part in parts:
+            is_zipped = container_of(part).gzipped
+            file = io.BytesIO(gzip.decompress(part.read_bytes())) if is_zipped else part
+            tables.append(parquet.read_table(file))
+        whole = pyarrow.concat_tables(tables, promote_options="permissive")
+    except (pyarrow.ArrowException, EOFError, zlib.error) as error:
+        reason = " ".join(str(error).split()).rstrip(".")
+        raise DataError(
+            f"{', '.join(map(str, parts))} cannot be joined to one table ({reason}); expected whole"
+            f" files whose columns have the same types; name one file: {HUB}OWNER/NAME/FILE"
+        ) from None
     stream = io.BytesIO()
-    parquet.write_table(pyarrow.concat_tables(tables, promote_options="default"), stream)
+    parquet.write_table(whole, stream)
     atomic_files.write_bytes(target, stream.getvalue())

@@ -95,7 +95,7 @@ def container_of(path: str | Path) -> Container:
     try:
         with open(path, "rb") as file:
             gzipped = file.read(2) == GZIP
-        with opened(path, gzipped) as stream:
+        with _opened(path, gzipped) as stream:
             first = stream.read(FIRST_BYTES)
     except UNREADABLE as error:
         raise _unreadable(path, error) from None
@@ -130,7 +130,7 @@ def byte_order_mark(path: str | Path, container: Container) -> bytes:
     """The byte order mark at the beginning of a table, which spreadsheets need; empty without."""
     if container.kind not in DELIMITERS:
         return b""
-    with opened(path, container.gzipped) as stream:
+    with _opened(path, container.gzipped) as stream:
         first = stream.read(len(BYTE_ORDER_MARK))
     return first if first == BYTE_ORDER_MARK else b""
 
@@ -142,7 +142,7 @@ def raw_rows(path: str | Path, container: Container) -> Iterator[RawRow]:
     """
     is_empty = True
     try:
-        with opened(path, container.gzipped) as stream:
+        with _opened(path, container.gzipped) as stream:
             for row in _readers(container.kind)(path, stream):
                 is_empty = False
                 yield row
@@ -150,6 +150,19 @@ def raw_rows(path: str | Path, container: Container) -> Iterator[RawRow]:
         raise _unreadable(path, error) from None
     if is_empty:
         raise DataError(f"{path} is empty; expected one row a line; check the step that wrote it")
+
+
+def raw_lines(path: str | Path) -> Iterator[bytes]:
+    """Yield the lines of a text file, unpacked, without a byte order mark.
+
+    Raises DataError for a file that is damaged.
+    """
+    try:
+        with _opened(path, container_of(path).gzipped) as stream:
+            for number, line in enumerate(stream):
+                yield line if number else line.removeprefix(BYTE_ORDER_MARK)
+    except UNREADABLE as error:
+        raise _unreadable(path, error) from None
 
 
 def _unreadable(path: str | Path, error: Exception) -> Exception:
@@ -163,8 +176,7 @@ def _unreadable(path: str | Path, error: Exception) -> Exception:
     return atomic_files.exhausted(error) or broken
 
 
-def opened(path: str | Path, gzipped: bool) -> BinaryIO:
-    """The bytes of a file, unpacked."""
+def _opened(path: str | Path, gzipped: bool) -> BinaryIO:
     return gzip.open(path, "rb") if gzipped else open(path, "rb")
 
 

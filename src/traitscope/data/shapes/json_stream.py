@@ -151,8 +151,8 @@ class _Text:
     def _end_of_broken(self) -> int | None:
         """Where an object ends that is no JSON, by its lines; None where these do not show it.
 
-        It ends with its line, if that holds it whole, or with the first brace on a line of its own
-        below the one that opens it. No text of JSON holds the end of a line.
+        A whole object on its line ends with that. Others end with the first brace on a line of its
+        own below the one that opens them. No text of JSON holds the end of a line.
         """
         if self._text[self._place] != "{":
             return None
