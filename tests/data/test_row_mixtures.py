@@ -89,6 +89,7 @@ def test_a_key_without_a_value_is_no_second_answer(tmp_path: Path) -> None:
         '{"parts": ["wheel"]}',
         '[{"parts": [{"name": "wheel"}]}]',
         '{"messages": 3}',
+        '{"messages": [{"subject": "Hi."}]}',
         '{"completion": "a"}',
         '[{"type": "circle"}, {"type": "square"}]',
         '{"type": "text"}',

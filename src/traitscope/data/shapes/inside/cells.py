@@ -145,7 +145,7 @@ def _is_around(item: dict[str, Any]) -> bool:
     """Whether an object holds messages or parts: `messages`, `parts`, or a scored `completion`."""
     answer, messages, parts = item.get("completion"), item.get("messages"), item.get(PARTS)
     if _are_objects(messages):
-        return True
+        return all(map(_is_message, messages))
     if _are_objects(parts):
         return not OF_PARTS.isdisjoint(chain.from_iterable(parts))
     return isinstance(answer, dict) and (_is_message(answer) or _is_around(answer))
