@@ -173,6 +173,7 @@ def test_files_without_a_word_are_train() -> None:
         "validation": ["en/dev/x.csv"],
         "test": ["en/test.csv"],
     }
+    assert splits_of("", ["TRAIN.JSONL.GZ"], None, "n") == {"train": ["TRAIN.JSONL.GZ"]}
     with pytest.raises(DataError, match="has no file of rows"):
         splits_of("", ["README.md"], None, "n")
     bomb = "a0: &a0 [x, x]\n" + "".join(

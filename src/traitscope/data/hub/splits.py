@@ -65,8 +65,8 @@ def splits_of(card: str, files: Sequence[str], config: str | None, name: str) ->
 
 
 def _holds_rows(file: str) -> bool:
-    path = PurePosixPath(file.removesuffix(".gz"))
-    return path.suffix.lower() in SUFFIXES and path.name not in NOT_ROWS
+    path = PurePosixPath(file.lower().removesuffix(".gz"))
+    return path.suffix in SUFFIXES and path.name not in NOT_ROWS
 
 
 def _configs(card: str, name: str) -> dict[str, Mapping[str, Any]]:
