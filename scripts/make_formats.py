@@ -69,7 +69,9 @@ Parquet needs an extra: `pip install 'traitscope[parquet]'`. Files of other kind
 name: zip, spreadsheets, zstd, Arrow, UTF-16.
 
 In a table the cells of `messages`, `conversations`, `history` and `meta` hold JSON. Those of
-prompts, answers and system turns may hold messages or parts as JSON. Other JSON there is a text.
+prompts, answers and system turns may hold messages or parts as JSON, also of columns that `--map`
+names. Other JSON there is a text, such as `{"type": "circle"}`, and so is an `input` beside an
+`instruction`. Keys that are null, or cells that are empty, make no shape of a row that has another.
 Only `\\n` and `\\r\\n` end a line. A row with a misplaced quote is its first line alone: the next
 line is read as the next row.
 
@@ -186,6 +188,10 @@ its teacher reads them. Only rows that are used are looked at: with `--max-rows`
 in an `audit` those of its sample. Rows are never cut. An `audit` also needs room for the prompts
 of candidates, and text that the tokenizer can spell.
 
+A broken object of a JSON array is a bad row if its lines show its end. It stands on a line of its
+own, or its braces stand on lines of their own, indented alike. Otherwise the array is refused, as
+it cannot be read past the error. Write one row a line, and `--skip-bad` leaves it out.
+
 Bad rows of further files follow the same rule, each file on its own. Those of `--control`,
 `--eas-data`, `--known clean:FILE`, `--more` and `--rejected` are counted in
 `reading-control.json`, `reading-eas-data.json`, `reading-clean.json`, `reading-more.json` and
@@ -194,12 +200,14 @@ without these flags, such as `generate --like`, stops. It reads a run of `filter
 the file.
 
 NaN or Infinity in a key that is not used is read as null and counted. It is written back as null.
+So is a number beyond those of a float, such as 1e400.
 Other keys inside parts of a content are named as not used.
 
 ## Write rows back
 
 `filter` and `edit` of a file write `kept.SUFFIX` into their run: the kept rows in the shape and the
-container that they came in. Keys that are not read stay as they are. Parquet keeps its types.
+container that they came in. Keys that are not read stay as they are. Parquet keeps its types, also
+in messages that are changed: a weight becomes 0 as a number, a text or false.
 Values come back the same, and the layout may not: JSON arrays are laid out with one row a line. So
 may how a number is written, such as 1e5 as 100000.0. A number with more digits than a float holds
 is written as it was. A byte order mark of a table is kept. Of a pair, `filter` checks the chosen
@@ -240,7 +248,9 @@ Every flag that takes a file of rows or prompts takes one of the hub:
 | `hub:OWNER/NAME/FILE` | one file |
 
 Splits are those of the card, or of the names of files. Without a split the message lists them. What
-was fetched before is found without a network.
+was fetched before is found without a network. A card that lists configs and cannot be read is
+refused. Several files are read as one: parquet as parquet, tables with one header as such a table,
+others as JSON lines. Bad rows of them follow `--skip-bad`.
 
 Tasks, whose answers can be checked, have `checks` or `answer` beside their prompt: [other
 domains](other-domains.md).

@@ -4,6 +4,7 @@ import datetime
 import json
 import math
 import re
+import secrets
 from collections.abc import Iterator
 from decimal import Decimal
 from functools import cache
@@ -21,6 +22,8 @@ MOST_BITS = 14_000
 "bits of an integer of about 4,200 digits; Python writes out no more than 4,300"
 LONG_NUMBER = re.compile(r"[0-9][0-9.]{15}|[0-9][eE][+-]?[0-9]")
 "what stands in JSON where a number may have more digits than a float holds"
+MARK = f"number {secrets.token_hex(16)} "
+"stands before the place of a number that JSON would not write as it was; in no file"
 MOST_SHOWN = 80
 "characters of a value that a message shows"
 
@@ -120,6 +123,31 @@ def from_json(text: str | bytes, allow_nan: bool = False) -> Any:
         _check_encodable(value)
     elif isinstance(lowered, str) and SURROGATE in lowered:
         _check_encodable(value)
+    return value
+
+
+def to_json(value: Any, allow_nan: bool = False) -> str:
+    """A value as JSON on one line; numbers that a float does not hold are written as they were.
+
+    allow_nan: Write NaN and Infinity, which JSON does not have. Raises ValueError for them without.
+    """
+    numbers: list[str] = []
+    marked = _marked(value, numbers)
+    text = json.dumps(marked, ensure_ascii=False, allow_nan=allow_nan)
+    for place, number in enumerate(numbers):
+        text = text.replace(f'"{MARK}{place}"', number)
+    return text
+
+
+def _marked(value: Any, numbers: list[str]) -> Any:
+    """A value with marks in the place of long numbers, whose texts are added to `numbers`."""
+    if isinstance(value, LongNumber):
+        numbers.append(value.text)
+        return f"{MARK}{len(numbers) - 1}"
+    if isinstance(value, dict):
+        return {key: _marked(held, numbers) for key, held in value.items()}
+    if isinstance(value, list):
+        return [_marked(held, numbers) for held in value]
     return value
 
 

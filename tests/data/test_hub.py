@@ -1,5 +1,6 @@
 """Data sets of the hub, from a cache as its client keeps it, without a network."""
 
+import gzip
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 import pytest
 from command import call, ok, read_rows
 
+from traitscope.config.rows.reading import Reading
 from traitscope.data import row_files
 from traitscope.data.hub import files as hub_files
 from traitscope.data.hub.splits import splits_of
@@ -171,16 +173,124 @@ def test_files_without_a_word_are_train() -> None:
         "validation": ["en/dev/x.csv"],
         "test": ["en/test.csv"],
     }
+    assert splits_of("", ["TRAIN.JSONL.GZ"], None, "n") == {"train": ["TRAIN.JSONL.GZ"]}
     with pytest.raises(DataError, match="has no file of rows"):
         splits_of("", ["README.md"], None, "n")
     bomb = "a0: &a0 [x, x]\n" + "".join(
         f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]\n" for n in range(1, 40)
     )
-    for broken in (
-        *(": [", "3", "configs: 3", "configs: 2026-13-45", "a: !!bool maybe", f"a: {'[' * 3000}"),
-        *("a: !!timestamp x", f"{bomb}configs: [{{config_name: *a39, data_files: x}}]"),
-    ):
+    for broken in (": [", "3", "a: !!bool maybe", f"a: {'[' * 3000}", "a: !!timestamp x", bomb):
         assert splits_of(f"---\n{broken}\n---\n", ["a.csv"], None, "n") == {"train": ["a.csv"]}
+    for broken in (
+        *(
+            "configs: 3",
+            "configs: 2026-13-45",
+            "license: mit\nlicense: x\nconfigs:\n- data_files: a",
+        ),
+        *("configs: {data_files: a}", f"{bomb}configs: [{{config_name: *a39, data_files: x}}]"),
+    ):
+        with pytest.raises(DataError, match="README.md of n lists configs, and cannot be read"):
+            splits_of(f"---\n{broken}\n---\n", ["a.csv"], None, "n")
+
+
+@pytest.mark.parametrize("folder", ["en", "./en", "en/", "./en/.", "/en"])
+@pytest.mark.parametrize("files", ["", ", data_files: '*.csv'", ", data_files: ./1.csv"])
+def test_a_folder_of_a_card_in_every_spelling(folder: str, files: str) -> None:
+    card = f"\ufeff---\nconfigs:\n- {{data_dir: {folder}{files}}}\n---\n"
+    assert splits_of(card, ["en/1.csv", "fr/1.csv"], None, "n") == {"train": ["en/1.csv"]}
+
+
+@pytest.mark.parametrize("config", ["data_dir: .", "data_dir: ./", "data_dir: ''", "data_files: ."])
+def test_a_card_that_names_the_whole_folder(config: str) -> None:
+    card = f"---\nconfigs:\n- {config}\n---\n"
+    assert splits_of(card, ["1.csv", "fr/1.csv"], None, "n") == {"train": ["1.csv", "fr/1.csv"]}
+
+
+def test_a_card_whose_files_are_not_there(put: Put) -> None:
+    put({"README.md": "---\nconfigs:\n- data_files: a/*.csv\n---\n", "b.csv": rows("1")})
+    with pytest.raises(DataError, match="no split 'train'.* none, as no file is where README.md"):
+        answers("hub:org/numbers@train")
+
+
+GOOD = '{"question": "Numbers?", "answer": "%s"}'
+
+
+def in_lines(*answers: str) -> str:
+    return "".join(f"{GOOD % answer}\n" for answer in answers)
+
+
+BAD_PARTS = {
+    "jsonl": (f"{in_lines('1')}broken\n", in_lines("2"), "train-00000-of-00002.jsonl, line 2"),
+    "csv": ('question,answer\nq,1\nq,"4"2\n', "question,answer\nq,2", "line 3"),
+    "tsv": ('question\tanswer\nq\t1\nq\t"4"2\n', "answer\tquestion\n2\tq", "line 3"),
+}
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "csv", "tsv"])
+def test_bad_rows_of_a_split_of_several_files_are_left_out(
+    put: Put, tmp_path: Path, kind: str
+) -> None:
+    first, second, place = BAD_PARTS[kind]
+    put({f"train-00000-of-00002.{kind}": first, f"train-00001-of-00002.{kind}": second})
+    words = ("filter", "--no-numbers --data hub:org/numbers@train")
+    done = ok(tmp_path / "runs", *words, "--skip-bad 1")
+    assert [row["completion"] for row in read_rows(done.run / "records.jsonl")] == ["1", "2"]
+    assert json.loads((done.run / "reading.json").read_text())["bad"] == 1
+    done = call(tmp_path / "runs", *words)
+    assert done.code == 2 and place in done.summary["message"]
+    assert "or leave the row out: --skip-bad 1" in done.summary["message"]
+
+
+def test_a_split_of_several_files_keeps_its_numbers(put: Put, tmp_path: Path) -> None:
+    long = "0.123456789012345678901234567890"
+    row = '{"prompt": "q", "completion": "%s", "x": %s}\n'
+    put(
+        {
+            "train-00000-of-00002.jsonl": row % (1, long),
+            "train-00001-of-00002.jsonl": row % (2, "1e400"),
+        }
+    )
+    done = ok(tmp_path / "runs", "filter", "--no-numbers --data hub:org/numbers@train")
+    assert long in (done.run / "kept.jsonl").read_text()
+    counts = json.loads((done.run / "reading.json").read_text())["counts"]
+    assert counts == {"not_finite": 1}
+
+
+def test_parquet_files_whose_columns_differ(put: Put) -> None:
+    pytest.importorskip("pyarrow")
+    first, second = "train-00000-of-00002.parquet", "train-00001-of-00002.parquet"
+    chat = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "1", "weight": 1}]
+    plain = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "2"}]
+    put({first: [{"messages": chat, "n": 1}], second: [{"messages": plain, "n": 0.5}]})
+    assert answers("hub:org/numbers@train") == ["1", "2"]
+    put({first: [{"messages": chat}], second: [{"messages": "no chat"}]}, "v2", OLDER)
+    with pytest.raises(DataError, match="cannot be joined to one table .*; name one file: hub:"):
+        answers("hub:org/numbers@train@v2")
+    put({second: b"PAR1 and so on"}, "v2", OLDER)
+    with pytest.raises(DataError, match="cannot be joined to one table"):
+        answers("hub:org/numbers@train@v2")
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl"])
+def test_a_damaged_file_of_several(put: Put, kind: str) -> None:
+    whole = gzip.compress(b"question,answer\nq,1\n" if kind == "csv" else in_lines("1").encode())
+    put({f"train-00000-of-00002.{kind}.gz": whole, f"train-00001-of-00002.{kind}.gz": whole[:-9]})
+    with pytest.raises(DataError, match="gzip stream that is damaged or ends early"):
+        answers("hub:org/numbers@train")
+
+
+def test_tables_of_several_files_are_read_as_one_table(put: Put) -> None:
+    table = "ask,text\n,{}\n"
+    chat = '"[{""role"": ""assistant"", ""content"": ""2""}]"'
+    put(
+        {
+            "train-00000-of-00002.csv": ("\ufeff" + table.format("1")).encode(),
+            "train-00001-of-00002.csv": table.format(chat).replace("\n", "\r\n"),
+        }
+    )
+    reading = Reading(map=("prompt=ask", "completion=text"))
+    records = list(row_files.rows_of(Path("hub:org/numbers@train"), reading))
+    assert [(record.prompt, record.completion) for record in records] == [("", "1"), ("", "2")]
 
 
 def test_a_card_may_hold_dates_and_patterns_that_are_none() -> None:

@@ -18,8 +18,8 @@ from traitscope.data.json_fields import check_finite, id_of, meta_of, token_ids_
 from traitscope.data.json_lines import Seen, at_place, check_new_id, repeated
 from traitscope.data.shapes.containers import RawRow, container_of, raw_rows
 from traitscope.data.shapes.exchanges import Exchange, exchanges_of, is_one_exchange, one_exchange
+from traitscope.data.shapes.inside import mapping
 from traitscope.data.shapes.inside.cells import COLUMNS
-from traitscope.data.shapes.inside.mapping import mapped, pair_names, path_of, without_scores
 from traitscope.data.shapes.inside.parts import REASONING_KEYS
 from traitscope.data.shapes.intake import USUAL, BadRows, Intake, Reading, Usual, left_out_of
 from traitscope.data.shapes.marks import LABEL, TAG, desirable, has_empty, is_unused
@@ -180,6 +180,7 @@ class RowReader:
             intake.rows += 1
             raise DataError(row.problem)
         intake.add_row(row.fields)
+        row = mapping.with_cells(row, self._names)
         notes = Counter[str]()
         shape, fields, extra, said = self._fields_of(row, notes)
         unused = Counter(k for k in extra if is_unused(k, row.fields.get(k, extra[k])))
@@ -220,8 +221,8 @@ class RowReader:
         answer."""
         fields, extra = dict(row.fields), {}
         if names := self._names_in(fields):
-            fields, extra = mapped(fields, names)
-            extra = extra if self._names else without_scores(extra)
+            fields, extra = mapping.mapped(fields, names)
+            extra = extra if self._names else mapping.without_scores(extra)
         said = desirable(fields)
         if self._names:
             fill(fields, row.is_table)
@@ -296,12 +297,12 @@ class RowReader:
         """A place in the fields of a row as the place in the row as it stood."""
         names = self._names_in(row.fields)
         if place and str(place[0]) in names:
-            return [*path_of(row.fields, names[str(place[0])]), *place[1:]]
+            return [*mapping.path_of(row.fields, names[str(place[0])]), *place[1:]]
         return list(place)
 
     def _names_in(self, row: dict[str, Any]) -> dict[str, str]:
         """The keys that stand for fields of a row: those of --map, or of a pair of some makers."""
-        return self._names or ({} if self._as_written else pair_names(row))
+        return self._names or ({} if self._as_written else mapping.pair_names(row))
 
 
 def to_json(record: Record) -> str:

@@ -10,17 +10,25 @@ What was fetched before is found without a network.
 
 import gzip
 import hashlib
-import json
 import re
-from collections.abc import Iterator, Sequence
+import zlib
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from traitscope import atomic_files
 from traitscope.data.hub.splits import splits_of
-from traitscope.data.shapes.containers import container_of, raw_rows
+from traitscope.data.shapes.containers import (
+    BAD_ROW,
+    DELIMITERS,
+    container_of,
+    raw_lines,
+    raw_rows,
+)
 from traitscope.errors import DataError, StoreError
+from traitscope.plain_values import to_json
 
 HUB = "hub:"
 "what a path begins with that names a data set of the hub"
@@ -30,6 +38,10 @@ WITH_SPLIT = re.compile(r"([^/@]+/[^/@]+)(?:/([^@]+))?@([\w-]+)(?:@([^@]+))?")
 "owner and name, config, split, revision"
 FORMS = f"{HUB}OWNER/NAME@SPLIT or {HUB}OWNER/NAME/FILE"
 "how to name a data set of the hub"
+JOINT = b"2"
+"number of the way of joining files; another one gives the whole another name"
+NO_SPLIT = f"none, as no file is where {CARD} says"
+"what is said of the splits of a data set that has none"
 EXAMPLE = f"{HUB}JailbreakBench/JBB-Behaviors/data/harmful-behaviors.csv"
 
 
@@ -137,7 +149,7 @@ def _joined(address: Address, path: str) -> Path:
     splits = _splits(address, path)
     files = splits.get(address.split)
     if not files:
-        known = ", ".join(split for split in splits if splits[split]) or "none"
+        known = ", ".join(split for split in splits if splits[split]) or NO_SPLIT
         raise DataError(
             f"{path}: there is no split {address.split!r}; expected one of {known}; name it"
             " behind @"
@@ -157,12 +169,11 @@ def _one_file(parts: Sequence[Path], address: Address) -> Path:
     """The rows of several files in one, which is named by their contents."""
     from huggingface_hub import constants
 
-    digest = hashlib.sha256()
+    digest = hashlib.sha256(JOINT)
     for part in parts:
         with part.open("rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())
-    kinds = {container_of(part).kind for part in parts}
-    suffix = "parquet" if kinds == {"parquet"} else "jsonl"
+    suffix, write = _joint(parts)
     config = f"{address.config.replace('/', '-')}-" if address.config else ""
     name = f"{address.name.replace('/', '--')}-{config}{address.split}"
     folder = Path(constants.HF_HOME) / "traitscope"
@@ -170,7 +181,6 @@ def _one_file(parts: Sequence[Path], address: Address) -> Path:
     if not target.is_file():
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            write = _write_parquet if suffix == "parquet" else _write_lines
             write(parts, target)
         except OSError as error:
             raise StoreError(
@@ -180,17 +190,50 @@ def _one_file(parts: Sequence[Path], address: Address) -> Path:
     return target
 
 
+def _joint(parts: Sequence[Path]) -> tuple[str, Callable[[Sequence[Path], Path], None]]:
+    """The suffix of a file that takes the rows of several files, and what writes it.
+
+    Tables of one header stay a table, so that their cells are read alike.
+    """
+    kinds = {container_of(part).kind for part in parts}
+    kind = kinds.pop() if len(kinds) == 1 else "jsonl"
+    if kind == "parquet":
+        return kind, _write_parquet
+    if kind in DELIMITERS and len({_first_line(part) for part in parts}) == 1:
+        return kind, _write_table
+    return "jsonl", _write_lines
+
+
+def _first_line(part: Path) -> bytes:
+    """The first line of a table, without its end."""
+    return next(raw_lines(part), b"").rstrip(b"\r\n")
+
+
+def _write_table(parts: Sequence[Path], target: Path) -> None:
+    atomic_files.write_pieces(target, _lines_of_tables(parts))
+
+
+def _lines_of_tables(parts: Sequence[Path]) -> Iterator[bytes]:
+    """The lines of several tables with one header."""
+    yield _first_line(parts[0]) + b"\n"
+    for part in parts:
+        for line in islice(raw_lines(part), 1, None):
+            yield line if line.endswith(b"\n") else line + b"\n"
+
+
 def _write_lines(parts: Sequence[Path], target: Path) -> None:
     atomic_files.write_pieces(target, _lines(parts))
 
 
 def _lines(parts: Sequence[Path]) -> Iterator[bytes]:
-    """The rows of several files as JSON lines. Raises DataError for a row that cannot be read."""
+    """The rows of several files as JSON lines; a row that cannot be read says there why."""
     for part in parts:
         for row in raw_rows(part, container_of(part)):
             if row.problem:
-                raise DataError(f"{row.place}: {row.problem}")
-            yield f"{json.dumps(row.fields, ensure_ascii=False)}\n".encode()
+                place = row.place.rpartition(", ")[2]
+                yield f"{BAD_ROW}{part.name}, {place}: {row.problem}\n".encode()
+            else:
+                yield f"{to_json(row.fields, allow_nan=True)}\n".encode()
 
 
 def _write_parquet(parts: Sequence[Path], target: Path) -> None:
@@ -201,10 +244,18 @@ def _write_parquet(parts: Sequence[Path], target: Path) -> None:
     from pyarrow import parquet
 
     tables: list[Any] = []
-    for part in parts:
-        is_zipped = container_of(part).gzipped
-        file = io.BytesIO(gzip.decompress(part.read_bytes())) if is_zipped else part
-        tables.append(parquet.read_table(file))
+    try:
+        for part in parts:
+            is_zipped = container_of(part).gzipped
+            file = io.BytesIO(gzip.decompress(part.read_bytes())) if is_zipped else part
+            tables.append(parquet.read_table(file))
+        whole = pyarrow.concat_tables(tables, promote_options="permissive")
+    except (pyarrow.ArrowException, EOFError, zlib.error) as error:
+        reason = " ".join(str(error).split()).rstrip(".")
+        raise DataError(
+            f"{', '.join(map(str, parts))} cannot be joined to one table ({reason}); expected whole"
+            f" files whose columns have the same types; name one file: {HUB}OWNER/NAME/FILE"
+        ) from None
     stream = io.BytesIO()
-    parquet.write_table(pyarrow.concat_tables(tables, promote_options="default"), stream)
+    parquet.write_table(whole, stream)
     atomic_files.write_bytes(target, stream.getvalue())

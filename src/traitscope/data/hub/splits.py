@@ -29,6 +29,8 @@ SHARD = re.compile(r"(?:^|.*/)([\w.-]+?)-\d{5}-of-\d{5}(?:-\w+)?\.")
 "a file that is one of several of a split"
 FRONT = re.compile(r"\A---\s*\n(.*?)\n---\s*(?:\n|\Z)", re.DOTALL)
 "the settings at the beginning of a card"
+LISTS_CONFIGS = re.compile(r"""^["']?configs["']?\s*:""", re.MULTILINE)
+"the key of configs in settings that cannot be read"
 USUAL = "default"
 "name of a config that has none"
 Splits = dict[str, list[str]]
@@ -51,7 +53,7 @@ def splits_of(card: str, files: Sequence[str], config: str | None, name: str) ->
             f"{name} has no file of rows ({', '.join(sorted(files)[:5]) or 'no file'}); expected"
             f" {', '.join(SUFFIXES)}; name another data set, or write its rows into such a file"
         )
-    configs = _configs(card)
+    configs = _configs(card, name)
     if not configs:
         if config not in (None, USUAL):
             raise DataError(
@@ -63,25 +65,39 @@ def splits_of(card: str, files: Sequence[str], config: str | None, name: str) ->
 
 
 def _holds_rows(file: str) -> bool:
-    path = PurePosixPath(file.removesuffix(".gz"))
-    return path.suffix.lower() in SUFFIXES and path.name not in NOT_ROWS
+    path = PurePosixPath(file.lower().removesuffix(".gz"))
+    return path.suffix in SUFFIXES and path.name not in NOT_ROWS
 
 
-def _configs(card: str) -> dict[str, Mapping[str, Any]]:
-    """The configs of a card that name files, by their names."""
-    front = FRONT.match(card.replace("\r\n", "\n"))
+def _configs(card: str, name: str) -> dict[str, Mapping[str, Any]]:
+    """The configs of a card that name files, by their names.
+
+    Raises DataError for settings that list configs and cannot be read: other files might be taken.
+    """
+    front = FRONT.match(card.removeprefix("\ufeff").replace("\r\n", "\n"))
     if front is None:
         return {}
     try:
         settings = from_yaml(front[1], dates=True)
-    except NotPlainError:
+    except NotPlainError as error:
+        if LISTS_CONFIGS.search(front[1]):
+            raise _unread(name, str(error)) from None
         return {}
     listed = settings.get("configs") if isinstance(settings, dict) else None
+    if listed and not isinstance(listed, list):
+        raise _unread(name, "configs is no list")
     configs = {}
     for item in listed if isinstance(listed, list) else ():
         if isinstance(item, dict) and ("data_files" in item or "data_dir" in item):
             configs[str(item.get("config_name", USUAL))] = item
     return configs
+
+
+def _unread(name: str, reason: str) -> DataError:
+    return DataError(
+        f"README.md of {name} lists configs, and cannot be read ({reason}); expected YAML with a"
+        f" list of configs; name a file: {name}/FILE"
+    )
 
 
 def _chosen(
@@ -102,7 +118,7 @@ def _chosen(
 
 def _by_patterns(config: Mapping[str, Any], files: Sequence[str]) -> Splits:
     """The files that the patterns of a config match, by split."""
-    folder = str(config.get("data_dir", "")).strip("/")
+    folder = _plain(str(config.get("data_dir") or ""))
     inside = [file for file in files if not folder or file.startswith(f"{folder}/")]
     patterns = config.get("data_files")
     if patterns is None:
@@ -120,10 +136,15 @@ def _by_patterns(config: Mapping[str, Any], files: Sequence[str]) -> Splits:
         matched = []
         listed = [paths] if isinstance(paths, str) else paths
         for pattern in listed if _are_texts(listed) else ():
-            whole = f"{folder}/{pattern}" if folder else pattern
+            whole = _plain(f"{folder}/{pattern}" if folder else pattern)
             matched += [file for file in inside if _matches(file, whole)]
         splits[str(split)] = sorted(set(matched))
     return splits
+
+
+def _plain(path: str) -> str:
+    """A path inside a data set without `.` and further slashes; empty for the whole."""
+    return "/".join(part for part in path.split("/") if part not in ("", "."))
 
 
 def _are_texts(value: Any) -> bool:
@@ -132,8 +153,7 @@ def _are_texts(value: Any) -> bool:
 
 def _matches(file: str, pattern: str) -> bool:
     """Whether a pattern with * and ** matches a path; a folder matches all that lies in it."""
-    pattern = pattern.removeprefix("./").rstrip("/")
-    if file.startswith(f"{pattern}/"):
+    if not pattern or file.startswith(f"{pattern}/"):
         return True
     if "**" not in pattern and file.count("/") != pattern.count("/"):
         return False

@@ -17,7 +17,7 @@ from typing import Any, BinaryIO, Literal, NamedTuple
 from traitscope import atomic_files
 from traitscope.data.json_fields import typed
 from traitscope.data.json_lines import BYTE_ORDER_MARK
-from traitscope.data.shapes.inside.cells import COLUMNS, PYTHON, cell_value
+from traitscope.data.shapes.inside.cells import AS_UTF_8, COLUMNS, cell_problem, cell_value
 from traitscope.data.shapes.inside.columns import values_of
 from traitscope.data.shapes.json_stream import json_values, split_objects
 from traitscope.data.shapes.tables import TableRow, ragged, table_rows
@@ -42,10 +42,10 @@ OTHERS = {
 "first bytes of files that are not read: what they are, and what to do"
 DOCUMENTS = {"xlsx", "xls", "xlsm", "ods", "numbers", "doc", "docx", "odt", "pdf", "rtf", "zip"}
 "suffixes of files that are no text, in lower case"
-AS_UTF_8 = "save the table anew, in Excel as CSV UTF-8"
-"what to do about a table in another encoding"
 UNREADABLE = (OSError, EOFError, zlib.error)
 "what reading of plain and gzipped files raises"
+BAD_ROW = "bad row: "
+"how a line begins that says what is wrong with a row of a file that was joined with others"
 FIRST_BYTES = 65_536
 "bytes from which the container is found"
 DELIMITERS = {"csv": ",", "tsv": "\t"}
@@ -53,7 +53,7 @@ OTHER_DELIMITERS = (";", "\t", ",", "|")
 "what may separate the names of a header that is one name"
 LARGEST_CELL = 2**31 - 1
 "characters of a cell of a CSV file"
-NOT_FINITE = re.compile(r"NaN|Infinity|[0-9][eE]\+?[0-9]{3}")
+NOT_FINITE = re.compile(r"NaN|Infinity|[0-9][eE]\+?[0-9]{3}|[0-9]{200}")
 "what may be a number that is not finite, in JSON"
 
 
@@ -152,6 +152,19 @@ def raw_rows(path: str | Path, container: Container) -> Iterator[RawRow]:
         raise DataError(f"{path} is empty; expected one row a line; check the step that wrote it")
 
 
+def raw_lines(path: str | Path) -> Iterator[bytes]:
+    """Yield the lines of a text file, unpacked, without a byte order mark.
+
+    Raises DataError for a file that is damaged.
+    """
+    try:
+        with _opened(path, container_of(path).gzipped) as stream:
+            for number, line in enumerate(stream):
+                yield line if number else line.removeprefix(BYTE_ORDER_MARK)
+    except UNREADABLE as error:
+        raise _unreadable(path, error) from None
+
+
 def _unreadable(path: str | Path, error: Exception) -> Exception:
     if not isinstance(error, OSError):
         return DataError(
@@ -239,6 +252,8 @@ def _objects_on(text: str, place: str, number: int) -> Iterator[RawRow]:
             problem = (
                 f"broken JSON ({error}); expected one JSON object a line; repair or delete the line"
             )
+            if text.startswith(BAD_ROW):
+                problem = text.removeprefix(BAD_ROW)
             yield RawRow(place, number, {}, problem)
             return
     may_hold_nan = NOT_FINITE.search(text) is not None
@@ -322,25 +337,12 @@ def _table_row(place: str, number: int, header: list[str], cells: list[str]) -> 
     if len(cells) != len(header):
         return RawRow(place, number, {}, ragged(len(cells), header))
     fields: dict[str, Any] = {}
-    for name, cell in zip(header, cells, strict=True):
+    row = dict(zip(header, cells, strict=True))
+    for name, cell in row.items():
         try:
-            fields[name] = cell_value(name, cell)
+            fields[name] = cell_value(name, cell, row)
         except (NotPlainError, UnicodeEncodeError) as error:
-            problem = (
-                f"the cell of {name!r} is no JSON ({error}); expected a text; repair or delete the"
-                " row"
-            )
-            if isinstance(error, UnicodeEncodeError):
-                problem = (
-                    f"the cell of {name!r} is not UTF-8, so that the table is in another encoding;"
-                    f" expected UTF-8; {AS_UTF_8}"
-                )
-            elif PYTHON.match(cell):
-                problem = (
-                    f"the cell of {name!r} holds messages as Python shows them; expected JSON;"
-                    " write them with json.dumps, or save the rows as JSON lines"
-                )
-            return RawRow(place, number, {}, problem)
+            return RawRow(place, number, {}, cell_problem(name, cell, error))
     return RawRow(place, number, fields, may_hold_nan=True, is_table=True)
 
 

@@ -39,7 +39,7 @@ def is_empty(value: Any) -> bool:
 
 def is_unused(key: str, value: Any) -> bool:
     """Whether a key that is not read is counted: it holds something, and is no empty label."""
-    return value is not None and not (key in (LABEL, TAG) and is_empty(value))
+    return value not in (None, "") and not (key in (LABEL, TAG) and is_empty(value))
 
 
 def says_more_than_no(value: Any) -> bool:
@@ -115,4 +115,5 @@ def _may_say(key: str, value: Any, fields: Mapping[str, Any]) -> bool:
         return True
     is_truth = isinstance(value, bool) or str(value).strip().lower() in TRUTHS
     is_number = number_of(value) is not None or isinstance(value, int | float)
-    return is_truth or (is_number and fields.keys() >= BESIDE_TEXTS)
+    has_texts = None not in map(fields.get, BESIDE_TEXTS)
+    return is_truth or (is_number and has_texts)

@@ -77,6 +77,7 @@ def shape_of(row: Row) -> ShapeName:
     for name, shape in SHAPES.items():
         if shape.needs <= row.keys() and (name != "gemini" or _are_messages(row["contents"])):
             complete.append(name)
+    complete = _filled(row, complete)
     if len(complete) == 1:
         return complete[0]
     if len(complete) == 2 and "preference" in complete and _is_prompt_or_chosen(row):
@@ -100,6 +101,25 @@ def shape_of(row: Row) -> ShapeName:
         " messages, conversations, instruction and output, question and answer, or chosen and"
         " rejected; name the keys: --map prompt=KEY completion=KEY, and of pairs rejected=KEY"
     )
+
+
+def _filled(row: Row, names: list[ShapeName]) -> list[ShapeName]:
+    """Of several shapes those at whose keys a row holds something; all where it holds none.
+
+    Rows of other shapes in the same table have null or an empty text there. A prompt alone may be
+    empty, unless that leaves several shapes.
+    """
+    for may_be_empty in (set(PREFERENCE_PROMPTS), set[str]()):
+        if len(names) > 1:
+            names = [name for name in names if _is_filled(row, name, may_be_empty)] or names
+    return names
+
+
+def _is_filled(row: Row, name: ShapeName, may_be_empty: set[str]) -> bool:
+    """Whether a row holds something at the keys of a shape."""
+    needed = SHAPES[name].needs
+    is_null = None in map(row.get, needed)
+    return not is_null and "" not in map(row.get, needed - may_be_empty)
 
 
 def _is_prompt_or_chosen(row: Row) -> bool:
@@ -270,6 +290,7 @@ def _preference(row: Row, notes: Counter[str], unused: Counter[str]) -> list[Mes
 def preference_messages(row: Row, side: str, unused: Counter[str]) -> list[Message]:
     """The messages of preference data that end with the answer at a key, chosen or rejected."""
     keys = [key for key in (*PREFERENCE_PROMPTS, *CHATS) if row.get(key) is not None]
+    keys = [key for key in keys if row[key] != ""] or keys[:1]
     again = [key for key in keys if key in CHATS and row[key] == row["chosen"]]
     keys = [key for key in keys if key not in again]
     asked = keys[0] if keys else ""

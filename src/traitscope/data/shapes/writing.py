@@ -12,16 +12,16 @@ import copy
 import csv
 import gzip
 import io
-import json
-import secrets
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
 from traitscope import atomic_files
 from traitscope.data.json_fields import finite
+from traitscope.data.json_lines import at_place
 from traitscope.data.records import MASKED, ORIGINAL, Record
 from traitscope.data.shapes.containers import (
     DELIMITERS,
@@ -29,7 +29,7 @@ from traitscope.data.shapes.containers import (
     byte_order_mark,
     container_of,
 )
-from traitscope.data.shapes.inside.columns import changed_column
+from traitscope.data.shapes.inside.columns import changed_column, taken
 from traitscope.data.shapes.inside.places import (
     Written,
     put,
@@ -40,10 +40,8 @@ from traitscope.data.shapes.inside.places import (
 from traitscope.data.shapes.messages import Place
 from traitscope.data.shapes.rows import Row
 from traitscope.errors import DataError
-from traitscope.plain_values import LongNumber
+from traitscope.plain_values import to_json
 
-MARK = f"number {secrets.token_hex(16)} "
-"stands before the place of a number that JSON would not write as it was; in no file"
 Number = tuple[int, int]
 "number of a line or row, and of the object on it"
 
@@ -214,31 +212,11 @@ def _plain_content(rows: Sequence[Row], container: Container, names: Sequence[st
 
 
 def _line(row: Any) -> str:
-    """JSON of a value; null stands for NaN and Infinity, as which they are read.
-
-    Numbers that a float does not hold are written as they were.
-    """
-    numbers: list[str] = []
-    row = _marked(row, numbers)
+    """JSON of a value; null stands for NaN and Infinity, as which they are read."""
     try:
-        text = json.dumps(row, ensure_ascii=False, allow_nan=False)
+        return to_json(row)
     except ValueError:
-        text = json.dumps(finite(row), ensure_ascii=False)
-    for place, number in enumerate(numbers):
-        text = text.replace(f'"{MARK}{place}"', number)
-    return text
-
-
-def _marked(value: Any, numbers: list[str]) -> Any:
-    """A value with marks in the place of long numbers, whose texts are added to `numbers`."""
-    if isinstance(value, LongNumber):
-        numbers.append(value.text)
-        return f"{MARK}{len(numbers) - 1}"
-    if isinstance(value, dict):
-        return {key: _marked(held, numbers) for key, held in value.items()}
-    if isinstance(value, list):
-        return [_marked(held, numbers) for held in value]
-    return value
+        return to_json(finite(row))
 
 
 def _table(rows: Sequence[Row], delimiter: str, names: Sequence[str]) -> bytes:
@@ -277,7 +255,9 @@ def _parquet_part(rows: dict[Number, Written], source: str | Path, container: Co
 
     file = io.BytesIO(gzip.decompress(Path(source).read_bytes())) if container.gzipped else source
     whole = parquet.read_table(file)
-    table = whole.take(arrow.array([number - 1 for number, _ in rows], arrow.int64()))
+    places = [number - 1 for number, _ in rows]
+    columns = list(map(taken, whole.columns, repeat(places)))
+    table = arrow.Table.from_arrays(columns, schema=whole.schema)
     changed: set[str] = set()
     for row in rows.values():
         changed |= row.changed
@@ -286,7 +266,7 @@ def _parquet_part(rows: dict[Number, Written], source: str | Path, container: Co
         for place, row in enumerate(rows.values()):
             if name in row.changed:
                 anew.append((place, row.fields.get(name)))
-        column = changed_column(table.column(name).combine_chunks(), anew)
+        column = at_place(repr(name), changed_column, table.column(name).combine_chunks(), anew)
         table = table.set_column(table.schema.get_field_index(name), name, column)
     return _parquet_bytes(table)
 

@@ -6,7 +6,11 @@ beyond 9999.
 
 import json
 from collections.abc import Callable, Sequence
+from itertools import chain, repeat
+from operator import methodcaller
 from typing import Any
+
+from traitscope.errors import DataError
 
 
 def values_of(column: Any) -> list[Any]:
@@ -34,26 +38,65 @@ def changed_column(column: Any, changed: Sequence[tuple[int, Any]]) -> Any:
     """The values of an array with some of them replaced: (place, value as JSON) pairs.
 
     What does not differ keeps its value and its type. Keys that the type has not are added.
+
+    Raises DataError for values that no column can hold together.
     """
     import pyarrow
 
-    plain = _with_times(column.type, _as_number)
-    values = column.cast(plain).to_pylist()
     read = values_of(column)
+    values = _held(column)
+    anew = []
     for place, value in changed:
         values[place] = _with_changes(values[place], read[place], value)
-    if not pyarrow.types.is_nested(column.type):
-        return pyarrow.array(values, plain).cast(column.type)
+        read[place] = value
+        anew.append(values[place])
     try:
-        found = pyarrow.array(values).type
-        array = pyarrow.array(values, _joined(plain, found))
-        return array.cast(_joined(column.type, found))
-    except (pyarrow.ArrowException, ValueError, TypeError):  # a changed value of another type
-        for place, value in enumerate(column.to_pylist()):
-            values[place] = value
-        for place, value in changed:
-            values[place] = _with_changes(values[place], read[place], value)
-        return pyarrow.array(values)
+        kind = _with_keys(column.type, anew)
+        for place, _ in changed:
+            values[place] = _fitting(values[place], kind)
+        return pyarrow.array(values, kind)
+    except (pyarrow.ArrowException, ValueError, TypeError, OverflowError):
+        pass  # a changed value of another type
+    try:
+        return pyarrow.array(read)
+    except (pyarrow.ArrowException, ValueError, TypeError, OverflowError) as error:
+        reason = " ".join(str(error).split()).rstrip(".")
+        raise DataError(
+            f"a column of {column.type} cannot hold the changed values ({reason}); expected values"
+            " of its type; save the rows as JSON lines"
+        ) from None
+
+
+def taken(column: Any, places: Sequence[int]) -> Any:
+    """Some values of a chunked array of pyarrow, in the order of their places."""
+    import pyarrow
+
+    if len(places) == len(column) and list(places) == list(range(len(column))):
+        return column
+    try:
+        return column.take(pyarrow.array(places, pyarrow.int64()))
+    except pyarrow.ArrowNotImplementedError:  # types such as string_view have no such function
+        chunks = []
+        for begin, end in _runs(places):
+            chunks += column.slice(begin, end - begin).chunks
+        return pyarrow.chunked_array(chunks, column.type).combine_chunks()
+
+
+def _runs(places: Sequence[int]) -> list[tuple[int, int]]:
+    """Begins and ends of the runs of places that follow each other."""
+    runs: list[tuple[int, int]] = []
+    for place in places:
+        if runs and runs[-1][1] == place:
+            runs[-1] = (runs[-1][0], place + 1)
+        else:
+            runs.append((place, place + 1))
+    return runs
+
+
+def _held(column: Any) -> list[Any]:
+    """The values of an array as Python holds them, times as whole numbers."""
+    plain = _with_times(column.type, _as_number)
+    return (column if plain == column.type else column.cast(plain)).to_pylist()
 
 
 def as_read(value: Any) -> Any:
@@ -115,6 +158,13 @@ def _with_times(kind: Any, becomes: Callable[[Any], Any]) -> Any:
             field = kind.field(number)
             fields.append(field.with_type(_with_times(field.type, becomes)))
         return pyarrow.struct(fields)
+    if types.is_map(kind):
+        key, item = kind.key_field, kind.item_field
+        key = key.with_type(_with_times(key.type, becomes))
+        return pyarrow.map_(key, item.with_type(_with_times(item.type, becomes)))
+    if types.is_fixed_size_list(kind):
+        field = kind.value_field
+        return pyarrow.list_(field.with_type(_with_times(field.type, becomes)), kind.list_size)
     for is_kind, make in _lists():
         if is_kind(kind):
             field = kind.value_field
@@ -122,28 +172,53 @@ def _with_times(kind: Any, becomes: Callable[[Any], Any]) -> Any:
     return kind
 
 
-def _joined(kind: Any, inferred: Any) -> Any:
-    """A type with the keys that another one has besides."""
+def _with_keys(kind: Any, values: Sequence[Any]) -> Any:
+    """A type with the keys that some values have besides; a type of nulls becomes theirs.
+
+    Raises pyarrow's errors for values of several types.
+    """
     import pyarrow
     from pyarrow import types
 
-    if types.is_struct(kind) and types.is_struct(inferred):
-        fields = []
-        names = [kind.field(number).name for number in range(kind.num_fields)]
-        for name in names:
-            field = kind.field(name)
-            place = inferred.get_field_index(name)
-            inner = field.type if place < 0 else _joined(field.type, inferred.field(place).type)
-            fields.append(field.with_type(inner))
-        for number in range(inferred.num_fields):
-            if inferred.field(number).name not in names:
-                fields.append(inferred.field(number))
-        return pyarrow.struct(fields)
+    values = list(filter(_is_there, values))
+    if types.is_null(kind):
+        return pyarrow.array(values).type if values else kind
+    if types.is_struct(kind):
+        fields = {}
+        for number in range(kind.num_fields):
+            fields[kind.field(number).name] = kind.field(number)
+        for name in chain.from_iterable(values):
+            fields.setdefault(name, pyarrow.field(name, pyarrow.null()))
+        for name, field in fields.items():
+            inner = list(map(methodcaller("get", name), values))
+            fields[name] = field.with_type(_with_keys(field.type, inner))
+        return pyarrow.struct(fields.values())
     for is_kind, make in _lists():
-        if is_kind(kind) and types.is_list(inferred):
+        if is_kind(kind):
             field = kind.value_field
-            return make(field.with_type(_joined(field.type, inferred.value_type)))
+            return make(field.with_type(_with_keys(field.type, list(chain.from_iterable(values)))))
     return kind
+
+
+def _is_there(value: Any) -> bool:
+    return value is not None
+
+
+def _fitting(value: Any, kind: Any) -> Any:
+    """A value whose numbers have the type of their place: a truth, or a text, such as weights."""
+    from pyarrow import types
+
+    if isinstance(value, dict) and types.is_struct(kind):
+        pairs = {}
+        for name, held in value.items():
+            pairs[name] = _fitting(held, kind.field(name).type)
+        return pairs
+    if isinstance(value, list) and not types.is_map(kind) and hasattr(kind, "value_type"):
+        return list(map(_fitting, value, repeat(kind.value_type)))
+    if isinstance(value, int) and types.is_boolean(kind):
+        return bool(value)
+    is_text = types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind)
+    return str(value) if isinstance(value, int) and is_text else value
 
 
 def _lists() -> list[tuple[Callable[[Any], bool], Callable[[Any], Any]]]:
@@ -151,4 +226,9 @@ def _lists() -> list[tuple[Callable[[Any], bool], Callable[[Any], Any]]]:
     import pyarrow
     from pyarrow import types
 
-    return [(types.is_list, pyarrow.list_), (types.is_large_list, pyarrow.large_list)]
+    return [
+        (types.is_list, pyarrow.list_),
+        (types.is_large_list, pyarrow.large_list),
+        (types.is_list_view, pyarrow.list_view),
+        (types.is_large_list_view, pyarrow.large_list_view),
+    ]

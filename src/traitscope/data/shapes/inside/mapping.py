@@ -5,17 +5,20 @@ from collections.abc import Mapping
 from typing import Any
 
 from traitscope.data.json_fields import keys_in
+from traitscope.data.shapes.containers import RawRow
+from traitscope.data.shapes.inside.cells import cell_problem, cell_value
 from traitscope.data.shapes.marks import LABEL, TAG
 from traitscope.data.shapes.messages import ROW_WEIGHT_KEYS, Place
 from traitscope.data.shapes.rows import HISTORY, SYSTEM_KEYS, Row
 from traitscope.errors import DataError
+from traitscope.plain_values import NotPlainError
 
 BESIDE_MAPPED = (*SYSTEM_KEYS, *ROW_WEIGHT_KEYS, LABEL, TAG, HISTORY)
 "keys that are read as in every shape where --map names others"
 OF_OPENAI = {"input", "preferred_output", "non_preferred_output"}
 "keys of a pair for the fine-tuning of OpenAI and of those who take its format"
-OF_GEMINI = {"contents", "completions"}
-"keys of a pair for the fine-tuning of Gemini, whose answers have scores"
+MOST_DIGITS = 10
+"digits of a number between dots that names no element of a list any more"
 SCORE = re.compile(r"completions\.[01]\.score")
 
 
@@ -24,11 +27,11 @@ def pair_names(row: Row) -> dict[str, str]:
 
     Raises DataError for a pair of Gemini of which no answer, or each, has the higher score.
     """
-    if row.keys() >= OF_OPENAI:
+    if None not in map(row.get, OF_OPENAI):
         inner = row["input"]
         prompt = "input.messages" if isinstance(inner, dict) and "messages" in inner else "input"
         names = (prompt, "preferred_output", "non_preferred_output")
-    elif row.keys() >= OF_GEMINI and _are_answers(row["completions"]):
+    elif row.get("contents") is not None and _are_answers(row.get("completions")):
         best = _best_of_two(row["completions"])
         names = (
             "contents",
@@ -91,6 +94,24 @@ def mapped(row: Row, names: Mapping[str, str]) -> tuple[Row, Row]:
     return fields, others
 
 
+def with_cells(row: RawRow, names: Mapping[str, str]) -> RawRow:
+    """A row; cells of a table under names of --map are read as those of what they stand for.
+
+    Raises DataError for a cell that must hold JSON and does not.
+    """
+    if not row.is_table or not names:
+        return row
+    cells = dict(row.fields)
+    for field, key in names.items():
+        cell = cells.get(key)
+        if isinstance(cell, str) and cell:
+            try:
+                cells[key] = cell_value(field, cell)
+            except NotPlainError as error:
+                raise DataError(cell_problem(key, cell, error)) from None
+    return row._replace(fields=cells)
+
+
 def _beside(value: Any, used: set[Place], at: Place = ()) -> Row:
     """What an object or a list holds beside the values at some places; names have dots."""
     others = {}
@@ -107,7 +128,11 @@ def path_of(row: Row, key: str) -> Place:
     """The way to a value: a key as it stands, or parts between dots."""
     if key in row or "." not in key:
         return (key,)
-    return tuple(int(part) if part.isdigit() else part for part in key.split("."))
+    parts: list[str | int] = []
+    for part in key.split("."):
+        is_number = part.isascii() and part.isdecimal() and len(part) < MOST_DIGITS
+        parts.append(int(part) if is_number else part)
+    return tuple(parts)
 
 
 def _inside(value: Any, step: str | int, key: str, row: Row) -> Any:
