@@ -203,19 +203,19 @@ def _only_numbers(content: Mapping[str, Any]) -> dict[str, int | float]:
 def numbers_inside(path: Path) -> dict[str, int | float]:
     """The numbers inside of a run's summary, by place, such as `vectors.owl.alignment.14`."""
     file = path / "summary.json"
-    found: dict[str, int | float] = {}
+    by_place: dict[str, int | float] = {}
     if file.is_file():
         for key, content in json.loads(file.read_text(encoding="utf-8")).items():
             if isinstance(content, dict | list):
-                found.update(_numbers_in(content, key))
-    return found
+                by_place.update(_numbers_in(content, key))
+    return by_place
 
 
 def _numbers_in(content: Any, place: str) -> dict[str, int | float]:
     if isinstance(content, int | float):
         return {place: content}
-    found: dict[str, int | float] = {}
+    by_place: dict[str, int | float] = {}
     items = content.items() if isinstance(content, dict) else ()
     for key, inside in enumerate(content) if isinstance(content, list) else items:
-        found.update(_numbers_in(inside, f"{place}.{key}"))
-    return found
+        by_place.update(_numbers_in(inside, f"{place}.{key}"))
+    return by_place
