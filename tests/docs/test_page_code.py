@@ -65,7 +65,7 @@ def test_compare_runs(
             changes[f"runs/default/measure-{letter}{seed}"] = str(answers.path)
     made = run(blocks("how-to/compare-runs.md"), changes, monkeypatch, tmp_path)
     assert made["comparison"].design == "paired"
-    assert "clusters=2" in capsys.readouterr().out
+    assert "(n = 2 seeds, " in capsys.readouterr().out
     assert "<svg" in (tmp_path / "page.html").read_text(encoding="utf-8")
 
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -10,23 +11,31 @@ from traitscope.stats.measurement import Measurement
 
 def test_measurement_prints_sign_bounds_and_counts():
     found = Measurement("m", 0.21, 0.1, 0.32, 150, 3, 0, "nats")
-    assert str(found) == "+0.21 [0.10, 0.32] nats (n=150, clusters=3)"
+    assert str(found) == "+0.21 [0.10, 0.32] nats (n = 3 units, 150 values)"
+    assert found.value == "+0.21 [0.10, 0.32] nats"
     assert found.level == 0.95
 
 
 def test_measurement_shows_unscored_small_widths_and_undefined():
     assert (
         str(Measurement("m", -0.0012, -0.0031, 0.0007, 9, 3, 2, ""))
-        == "-0.0012 [-0.0031, 0.0007] (n=9, clusters=3, unscored=2)"
+        == "-0.0012 [-0.0031, 0.0007] (n = 3 units, 9 values, unscored: 2)"
     )
     assert (
         str(Measurement("m", math.nan, math.nan, math.nan, 0, 0, 5, "nats"))
-        == "undefined nats (n=0, clusters=0, unscored=5)"
+        == "undefined nats (n = 0 units, unscored: 5)"
     )
     assert (
         str(Measurement("m", 0.5, math.nan, math.nan, 1, 1, 0, "rate"))
-        == "+0.50 [undefined] rate (n=1, clusters=1)"
+        == "+0.50 [undefined] rate (n = 1 unit)"
     )
+
+
+def test_the_units_have_their_name_and_stand_before_the_values():
+    seeds = Measurement("m", 0.21, 0.1, 0.32, 250, 5, 0, "nats", counted="seeds")
+    assert str(seeds) == "+0.21 [0.10, 0.32] nats (n = 5 seeds, 250 values)"
+    assert replace(seeds, n=5).size == "5 seeds"
+    assert replace(seeds, n=8, n_clusters=1).size == "1 seed, 8 values"
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,8 @@ from traitscope.data.package_files import bundled_file
 from traitscope.data.traits import load_trait
 from traitscope.plain_values import from_yaml
 from traitscope.reporting.study_page import study_page
+from traitscope.reporting.verdict import Precondition
+from traitscope.runs.store import Run
 from traitscope.studies import conclusions, demo_command
 from traitscope.studies.claims import demo
 from traitscope.studies.experiment import arms
@@ -304,6 +306,20 @@ def test_a_trait_of_ones_own_is_called_by_its_name(
     page = Path(summary["report"]).read_text(encoding="utf-8")
     assert "EAS per layer: treated minus control" in page
     assert ".yaml" not in said + page
+    following = "demo" if summary["teacher_has_trait"] else "steer-scan"
+    assert summary["next"].startswith(f"traitscope {following} ")
+
+
+@pytest.mark.parametrize("quick", [True, False])
+def test_a_teacher_without_its_trait_is_scanned_for_next(tmp_path: Path, quick: bool) -> None:
+    """More seeds of the same teacher would compute for nothing."""
+    config, out = DemoConfig(quick=quick), Output(root=tmp_path)
+    run = Run(tmp_path / "study-a1", "study", "a1", sealed=True)
+    for met in (True, False):
+        teacher = Precondition("the teacher has the trait", met, "found")
+        command = demo_command._next(config, out, run, SIZE, teacher)
+        usual = "demo " if quick else "show "
+        assert command.startswith(f"traitscope {usual if met else 'steer-scan '}")
 
 
 @pytest.mark.parametrize("width", [60, 80])

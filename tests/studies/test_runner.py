@@ -188,9 +188,27 @@ def test_a_plan_leaves_nothing_and_a_report_needs_all_stages(
     for action, key in done_with.items():
         after = call(root, "study", action, *words)
         assert key in after.summary and following(after)[0] == "report"
+    check_gathered(root)
     assert call(root, "study", "plan", *words).summary["missing"] == 0
     assert done.summary["next"] == f"traitscope show {done.run}"
     _check_python(done, root, tiny_folder, tmp_path)
+
+
+def check_gathered(root: Path) -> None:
+    """A table has every number of a stage, those by vector and block included."""
+    place = root / "study-steering_gradients-smoke"
+    found = {}
+    with (place / "gathered-inside.csv").open(encoding="utf-8") as lines:
+        for row in csv.DictReader(lines):
+            found[row["run"], row["number"]] = row["value"]
+    runs = list(place.glob("gradients-*"))
+    assert runs
+    for run in runs:
+        written = json.loads((run / "summary.json").read_text(encoding="utf-8"))["vectors"]
+        assert len(written) > 1
+        for name, about in written.items():
+            for block, alignment in enumerate(about["alignment"]):
+                assert float(found[run.name, f"vectors.{name}.alignment.{block}"]) == alignment
 
 
 def following(done: Ran) -> tuple[str, str, str]:

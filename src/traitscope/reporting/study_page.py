@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from traitscope import atomic_files
+from traitscope.plurals import counted
 from traitscope.reporting.drawing import standalone
 from traitscope.reporting.figures import Figure, forest_figure, line_figure
 from traitscope.reporting.numbers import sentence
@@ -137,7 +138,8 @@ def teachers_said(rises: Sequence[Measurement]) -> list[str]:
     said = []
     for rise in rises:
         answer = "it has its trait" if rise.low > 0 else "it is not shown to have its trait"
-        said.append(f"{rise.name} {rise}: {answer}")
+        over = counted(rise.n, "question")
+        said.append(f"{rise.name} {rise.value} over {over}: {answer}")
     return said
 
 

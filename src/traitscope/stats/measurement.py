@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+from traitscope import plurals
 from traitscope.stats.tails import IntervalTail, Tail
 
 
@@ -88,9 +89,22 @@ class Measurement:
         return fields
 
     def __str__(self) -> str:
-        text = f"{self._number()} {self.unit}".rstrip()
-        unscored = f", unscored={self.n_unscored}" if self.n_unscored else ""
-        return f"{text} (n={self.n}, clusters={self.n_clusters}{unscored})"
+        unscored = f", unscored: {self.n_unscored}" if self.n_unscored else ""
+        return f"{self.value} (n = {self.size}{unscored})"
+
+    @property
+    def value(self) -> str:
+        """Estimate, interval and unit, without a count."""
+        return f"{self._number()} {self.unit}".rstrip()
+
+    @property
+    def size(self) -> str:
+        """The independent units by name, and the values where there are more of them."""
+        noun = self.counted.removesuffix("s")
+        units = plurals.counted(self.n_clusters, noun, self.counted)
+        if self.n == self.n_clusters:
+            return units
+        return f"{units}, {plurals.counted(self.n, 'value')}"
 
     def _number(self) -> str:
         """Estimate and bounds with two digits, or as many as the width of the interval needs."""

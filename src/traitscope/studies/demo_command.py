@@ -76,17 +76,17 @@ def _next(
 ) -> str:
     """What one would type next.
 
-    After the quick demo it is the one whose numbers are evidence. Where the teacher lacks the trait
-    it is the scan for one that has it.
+    Where the teacher lacks the trait it is the scan for one that has it. Else it is, after the
+    quick demo, the one whose numbers are evidence.
     """
     places = changed_flags(replace(out, json=None))
-    if config.quick:
-        settings = changed_flags(replace(config, quick=False))
-        return shlex.join(["traitscope", "demo", *settings, *places])
     if not teacher.met:
         company = [trait for trait in size.others if trait != trait_name(config.trait)]
         words = ["--trait", config.trait, "--company", *company, *model_words(vars(config))]
         return shlex.join(["traitscope", "steer-scan", *words, *places])
+    if config.quick:
+        settings = changed_flags(replace(config, quick=False))
+        return shlex.join(["traitscope", "demo", *settings, *places])
     return f"traitscope show {run.path}"
 
 

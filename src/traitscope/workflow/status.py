@@ -136,15 +136,21 @@ def _per_weight(made: Sequence[tuple[Node, dict]]) -> float:
 
 
 def gather(planned: Sequence[Planned], out: Output) -> dict:
-    """Write `gathered.csv` beside the runs: a row for every sealed stage with each number that it
-    left."""
+    """Write two tables beside the runs of what every sealed stage left.
+
+    `gathered.csv` has a row for each stage. `gathered-inside.csv` has a row for each number inside
+    of a summary, such as those by vector and block.
+    """
     rows = []
     header: dict[str, None] = {}
+    inside = []
     for item in planned:
         if item.state == "sealed":
             about = {"node": item.node.name, "stage": item.node.stage, "run": item.path.name}
             rows.append({**about, **numbers(item.path)})
             header.update(dict.fromkeys(rows[-1]))
+            for place, number in numbers_inside(item.path).items():
+                inside.append([*about.values(), place, number])
     file = out.root / out.study / "gathered.csv"
     if rows:
         cells = []
@@ -154,6 +160,11 @@ def gather(planned: Sequence[Planned], out: Output) -> dict:
         print(f"{len(rows)} of {counted(len(planned), 'stage')} in {file}")
     else:
         print("nothing is sealed yet, so there is nothing to gather")
+    if inside:
+        other = file.with_name("gathered-inside.csv")
+        columns = ["node", "stage", "run", "number", "value"]
+        atomic_files.write_text(other, csv_text(columns, inside))
+        print(f"numbers by vector, block and the like: {other}")
     return {
         "status": "ok",
         "rows": len(rows),
@@ -187,3 +198,24 @@ def numbers(path: Path) -> dict[str, Any]:
 
 def _only_numbers(content: Mapping[str, Any]) -> dict[str, int | float]:
     return {key: value for key, value in content.items() if isinstance(value, int | float)}
+
+
+def numbers_inside(path: Path) -> dict[str, int | float]:
+    """The numbers inside of a run's summary, by place, such as `vectors.owl.alignment.14`."""
+    file = path / "summary.json"
+    by_place: dict[str, int | float] = {}
+    if file.is_file():
+        for key, content in json.loads(file.read_text(encoding="utf-8")).items():
+            if isinstance(content, dict | list):
+                by_place.update(_numbers_in(content, key))
+    return by_place
+
+
+def _numbers_in(content: Any, place: str) -> dict[str, int | float]:
+    if isinstance(content, int | float):
+        return {place: content}
+    by_place: dict[str, int | float] = {}
+    items = content.items() if isinstance(content, dict) else ()
+    for key, inside in enumerate(content) if isinstance(content, list) else items:
+        by_place.update(_numbers_in(inside, f"{place}.{key}"))
+    return by_place

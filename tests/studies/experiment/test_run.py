@@ -1,6 +1,7 @@
 """Experiments on a tiny model, run: planted truth, resumption, every kind of teacher."""
 
 import json
+import re
 import shlex
 import signal
 import time
@@ -168,7 +169,7 @@ def test_it_says_first_whether_its_teachers_have_their_traits(
     assert told[0].startswith("traitscope: nothing teacher of owl minus base")
     assert told[0].endswith("it is not shown to have its trait")
     assert told[1].startswith("traitscope: steered teacher of owl minus base")
-    assert told[1].endswith(": it has its trait")
+    assert re.fullmatch(r".*\] nats over [0-9]+ questions: it has its trait", told[1])
     assert max(map(err.index, told)) < err.index("train soft")
     said = [line.partition(" minus base")[0] for line in out.splitlines()[1:4]]
     assert said == [f"{name} teacher of owl" for name in teachers]
