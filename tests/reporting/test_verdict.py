@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from traitscope.errors import ConfigError
@@ -17,6 +18,7 @@ from traitscope.reporting.verdict import (
 )
 from traitscope.stats.estimates import mean_over_units
 from traitscope.stats.measurement import Measurement
+from traitscope.stats.power import detectable, detection_power
 
 CLEAR = mean_over_units("rise", [0.4, 0.5, 0.6, 0.5, 0.45], "nats")
 MET = Precondition("the students moved", True, "+0.5 nats")
@@ -52,6 +54,20 @@ def test_too_few_units_are_counted_by_name() -> None:
     assert verdict.reasons == ("It has 3 of the 5 seeds that a verdict needs.",)
     (verdict,) = verdicts_of([claim(units=1, counted="teachers")], "m")
     assert verdict.reasons == ("It has 1 of the 5 teachers that a verdict needs.",)
+
+
+def test_an_undecided_claim_says_what_would_have_been_found() -> None:
+    """An oracle: the sd of the values, and the power of the t test at the effect that is named."""
+    values = [0.9, -0.6, 0.5, -0.2, 0.3]
+    (verdict,) = verdicts_of([claim(measurement=mean_over_units("rise", values, "nats"))], "m")
+    sd = float(np.std(values, ddof=1))
+    effect = detectable(sd, 5)
+    assert verdict.outcome == "undecided"
+    assert detection_power(effect, sd, 5) == pytest.approx(0.8, abs=1e-6)
+    assert f"was {sd:.2g} nats. With 5 such " in verdict.power_text
+    assert f"an effect of {effect:.2g} nats is found with power 0.8" in str(verdict)
+    (clear,) = verdicts_of([claim()], "m")
+    assert clear.power_text == ""
 
 
 def test_what_has_no_interval_has_no_verdict() -> None:

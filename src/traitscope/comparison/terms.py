@@ -108,8 +108,3 @@ def asked(question_set: str, judge: str = "") -> str:
     if judge:
         return f"{question_set} questions"
     return f"questions about {SET_LABELS.get(question_set, question_set)}"
-
-
-def of_unit(unit: str) -> str:
-    """Return how a number of a unit ends in a sentence: nats are named, rates are not."""
-    return " nats" if unit == "nats" else ""

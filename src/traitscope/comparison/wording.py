@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 from traitscope.comparison.results import Comparison, Difference, Eas, QuestionScore
 from traitscope.comparison.roles import STUDENT, TEACHER, called, role_of
-from traitscope.comparison.terms import SET_LABELS, asked, of_unit, scored
+from traitscope.comparison.terms import SET_LABELS, asked, scored
 from traitscope.plurals import counted
-from traitscope.reporting.numbers import bounds, crossed_bounds, estimate, label, reading
+from traitscope.reporting.numbers import bounds, crossed_bounds, estimate, label, of_unit, reading
 from traitscope.reporting.verdict import Precondition
 from traitscope.stats.measurement import Measurement
 from traitscope.stats.power import detectable, spread_between_units

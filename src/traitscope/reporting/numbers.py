@@ -106,3 +106,8 @@ def _begins_another(text: str, texts: Iterable[str]) -> bool:
 def label(name: str) -> str:
     """A name for a terminal, cut where it is long: a judge of words may list many."""
     return name if len(name) <= LONGEST_LABEL else f"{name[: LONGEST_LABEL - 1]}…"
+
+
+def of_unit(unit: str) -> str:
+    """Return how a number of a unit ends in a sentence: nats are named, rates are not."""
+    return " nats" if unit == "nats" else ""

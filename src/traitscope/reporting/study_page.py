@@ -163,7 +163,12 @@ def _card(verdict: ClaimVerdict) -> Card:
         " another model is another experiment."
     )
     primary = "Primary claim. " if verdict.stated.primary else ""
-    texts = (*verdict.reasons, verdict.p_value_text, *verdict.stated.explanation)
+    texts = (
+        *verdict.reasons,
+        verdict.p_value_text,
+        verdict.power_text,
+        *verdict.stated.explanation,
+    )
     return Card(
         primary + verdict.claim,
         badge=verdict.outcome,

@@ -14,11 +14,12 @@ from typing import Any
 
 from traitscope.errors import ConfigError
 from traitscope.reporting.figures import Figure
-from traitscope.reporting.numbers import bounds, estimate
+from traitscope.reporting.numbers import bounds, estimate, of_unit
 from traitscope.reporting.tables import Table
 from traitscope.stats import decision
 from traitscope.stats.decision import MIN_UNITS, ClaimUnderTest, Decision, Outcome
 from traitscope.stats.measurement import Measurement
+from traitscope.stats.power import detectable, spread_between_units
 
 HAS_TRAIT = "the teacher names the trait more than the base does"
 "name of the precondition of every transfer"
@@ -139,6 +140,19 @@ class ClaimVerdict:
             f" {self.decision.p_negligible:.2g} for an effect within the margin."
         )
 
+    @property
+    def power_text(self) -> str:
+        """What as many units would have found at the spread that was seen; only if undecided."""
+        sd = spread_between_units(self.decided_by)
+        if self.outcome != "undecided" or not sd > 0:
+            return ""
+        n_units, counted = self.stated.tested.n_units, self.decided_by.counted
+        unit = of_unit(self.decided_by.unit)
+        return (
+            f"The sd between {counted} was {sd:.2g}{unit}. With {n_units} such {counted} an effect"
+            f" of {detectable(sd, n_units):.2g}{unit} is found with power 0.8, before correction."
+        )
+
     def as_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
         return {
@@ -166,7 +180,12 @@ class ClaimVerdict:
             f"  {self.decided_by.name} {self.decided_by}",
             f"  rule: {self.stated.rule}",
         ]
-        for sentence in (*self.reasons, self.p_value_text, *self.stated.explanation):
+        for sentence in (
+            *self.reasons,
+            self.p_value_text,
+            self.power_text,
+            *self.stated.explanation,
+        ):
             if sentence:
                 lines.append(f"  {sentence}")
         return "\n".join(lines)
