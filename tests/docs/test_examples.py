@@ -96,7 +96,7 @@ def test_the_lines_of_the_readme_run(tiny_folder: Path, capsys: pytest.CaptureFi
         code = code.replace(old, new)
     assert len(code.splitlines()) <= 15
     exec(compile(code, "README.md", "exec"), {})
-    assert "n=" in capsys.readouterr().out
+    assert "n = " in capsys.readouterr().out
 
 
 def test_the_first_student_is_the_demo() -> None:
