@@ -7,7 +7,7 @@ from typing import Any
 
 from traitscope.config.common import Output
 from traitscope.config.students.verify import VerifyConfig
-from traitscope.data.shapes.intake import notes_of
+from traitscope.data.shapes.inside.said import notes_of
 from traitscope.models.loading import outline
 from traitscope.plurals import counted
 from traitscope.runs import manifests, store

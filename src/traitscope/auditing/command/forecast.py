@@ -20,7 +20,7 @@ from traitscope.config.audit import AuditConfig, PredictionsConfig
 from traitscope.config.common import Output
 from traitscope.data import row_files
 from traitscope.data.row_sources import sources_of
-from traitscope.data.shapes.intake import lines_of
+from traitscope.data.shapes.inside.said import lines_of
 from traitscope.inference.token_rows import Row, completion_hidden, rows_from
 from traitscope.interventions.applied import applied
 from traitscope.models.loading import outline

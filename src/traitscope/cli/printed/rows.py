@@ -10,7 +10,7 @@ from typing import Any
 from traitscope.config.rows.filtering import FilterRules
 from traitscope.data.records import MASKED
 from traitscope.data.row_files import RECORDS, iter_kept, iter_rows
-from traitscope.data.shapes.intake import lines_of
+from traitscope.data.shapes.inside.said import lines_of
 from traitscope.errors import TraitscopeError
 from traitscope.plurals import counted
 from traitscope.runs import drawn_rows, row_intake, store
@@ -44,16 +44,19 @@ def read(numbers: Mapping[str, Any]) -> Iterator[str]:
                 yield f"{flag}: {line}"
 
 
-def reading_flags(reading: Mapping[str, Any]) -> str:
+def reading_flags(settings: Mapping[str, Any]) -> str:
     """Return the flags with which kept rows in the shape of a user's file say what the run says.
 
-    reading: How the rows of the file were read, as a run has it.
+    settings: Those of the run, which say how the rows of the file were read.
     """
+    reading = settings.get("reading", {})
     words = ["--map", *reading["map"]] if reading.get("map") else []
     if reading.get("turns", "last") != "last":
-        words += ["--turns", "weighted"]  # what was dropped has the weight 0
+        words += ["--turns", "weighted"]  # what was dropped has the weight 0, what was kept has not
     if reading.get("reasoning", "drop") != "drop":
         words += ["--reasoning", reading["reasoning"]]
+    if settings.get("control_tokens") == "token":
+        words += ["--control-tokens", "token"]
     return shlex.join(words)
 
 
