@@ -149,6 +149,8 @@ class _Request:
     """How answers are sampled."""
     batch_size: int
     """Questions in one pass."""
+    is_base: bool = False
+    """Whether the unmodified model answers, in the base's own context."""
 
 
 @torch.inference_mode()
@@ -165,7 +167,8 @@ def score_questions(
     """The scores of every question of a trait, in the order of `questions_of`.
 
     total_variation compares with the base under `context`, also where a SystemPrompt among the
-    interventions replaces it. Raises DataError for a question that leaves no room for an answer.
+    interventions replaces it. It is exactly 0 without interventions. Raises DataError for a
+    question that leaves no room for an answer.
     """
     neutral_prompts = rendered_questions(model, trait, context, sampling)
     base_QV = base_log_probs(model, list(neutral_prompts.values()))
@@ -173,7 +176,8 @@ def score_questions(
     prompts = neutral_prompts
     if context_read != context:
         prompts = rendered_questions(model, trait, context_read, sampling)
-    request = _Request(trait, prompts, base_QV, samples, sampling, batch_size)
+    is_base = not interventions
+    request = _Request(trait, prompts, base_QV, samples, sampling, batch_size, is_base)
     with applied(model, interventions) as active:
         return _scored(model, active, request, 1, done)[0]
 
@@ -255,6 +259,8 @@ def _score_batch(
     target_Q = _forms_logprob(model, active, state, log_p_QV, forms)
     share_Q = _candidate_share(model, trait, stem, log_p_QV, target_Q)
     variation_Q = 0.5 * (log_p_QV.exp() - base_QV.to(log_p_QV.device).exp()).abs().sum(-1)
+    if request.is_base:  # the passes differ by rounding alone
+        variation_Q = torch.zeros_like(variation_Q)
     targets, shares, variations = target_Q.tolist(), share_Q.tolist(), variation_Q.tolist()
     answers = _sampled_answers(model, active, request, batch, state, hidden_QD)
     scored = []

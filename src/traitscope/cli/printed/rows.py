@@ -30,6 +30,8 @@ SPACED = (
 "what is said of rows that a chat template trims: for one, and for more"
 FILTER = "traitscope filter --data {run}"
 """The command that keeps rows of a run."""
+LOOKED_AT = 1000
+"""Rows of a run that tell whether it holds pairs."""
 LARGEST = 64 * 2**20
 """Bytes of a file of rows that is read again to say something of it."""
 
@@ -105,20 +107,37 @@ def after(run: store.Run) -> str:
 
 def _drawn_as_lists(run: store.Run) -> str:
     """Return the command that draws the rows of a run again, as lists of numbers."""
-    from traitscope.cli import flags
-    from traitscope.config.common import OnModel
-    from traitscope.config.entries import STAGES
     from traitscope.interventions import short_form
-    from traitscope.models.identity.words import KEPT, joined, model_words
     from traitscope.workflow.replay import replayed_config
 
     config = replayed_config(run)
     teacher = tuple(map(short_form.to_short, short_form.parse_each(config.interventions)))
     lists = {"vocabulary": "template", "like": None, "engine": "here", "interventions": teacher}
+    return typed("generate", replace(config, **lists))
+
+
+def typed(stage: str, config: Any) -> str:
+    """Return a command of a stage with the model of its settings; {out} stands at its end."""
+    from traitscope.cli import flags
+    from traitscope.config.common import OnModel
+    from traitscope.config.entries import STAGES
+    from traitscope.models.identity.words import KEPT, joined, model_words
+
     usual = {name: getattr(OnModel, name) for name in KEPT}
-    typed = flags.typed(STAGES["generate"], replace(config, **lists, **usual))
     words = joined(model_words(vars(config), with_context=False))
-    return (typed + words).replace("{", "{{").replace("}", "}}") + "{out}"
+    command = flags.typed(STAGES[stage], replace(config, **usual)) + words
+    return command.replace("{", "{{").replace("}", "}}") + "{out}"
+
+
+def are_pairs(run: store.Run) -> bool:
+    """Tell whether the first kept rows of a run are pairs, each with a rejected answer."""
+    try:
+        for record in islice(iter_kept(run.path), LOOKED_AT):
+            if record.rejected is None:
+                return False
+    except TraitscopeError:  # no row is kept
+        return False
+    return True
 
 
 def _counts(run: store.Run) -> tuple[int, int, int] | None:

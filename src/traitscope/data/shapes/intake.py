@@ -116,6 +116,10 @@ NOTES = {
         "rows beyond those that were asked for (such as by --max-rows), not used",
     ),
     "empty_prompts": ("row with an empty prompt", "rows with an empty prompt"),
+    "answers": (
+        "answer behind a prompt, not read",
+        "answers behind prompts, not read",
+    ),
     "blank_lines": ("blank line, which is no prompt", "blank lines, which are no prompts"),
     "not_finite": (
         "NaN or Infinity in a key that is not used, read as null",

@@ -106,6 +106,7 @@ def without_original(records: Iterable[Record]) -> list[Record]:
 def _rows(records: Iterable[Record]) -> dict[Number, Written]:
     """The rows of kept records by their numbers."""
     rows: dict[Number, Written] = {}
+    stood: dict[Number, Row] = {}
     others: dict[Number, dict[int, Place]] = {}
     for record in records:
         original = record.meta.get(ORIGINAL)
@@ -120,6 +121,7 @@ def _rows(records: Iterable[Record]) -> dict[Number, Written]:
             continue
         if number not in rows:
             rows[number] = Written(copy.deepcopy(original["fields"]), set(), Counter())
+            stood[number] = original["fields"]
             others[number] = dict(enumerate(map(tuple, original["answers_at"])))
         others[number].pop(original["answer"], None)
         rows[number].weights[TO_1] += is_weighed_0(original["fields"], answer_at)
@@ -130,15 +132,18 @@ def _rows(records: Iterable[Record]) -> dict[Number, Written]:
         if MASKED in record.meta:
             _mask(rows[number], record)
     for number, places in others.items():
-        if not _weigh_others(rows[number], list(places.values())):
+        if not _weigh_others(rows[number], list(places.values()), stood[number]):
             del rows[number]
     return rows
 
 
-def _weigh_others(row: Written, places: Sequence[Place]) -> bool:
-    """Give answers of a row that are not kept the weight 0; whether each can have one."""
+def _weigh_others(row: Written, places: Sequence[Place], stood: Row) -> bool:
+    """Give answers of a row that are not kept the weight 0; whether each can have one.
+
+    stood: The row as it stood in its file.
+    """
     for place in places:
-        row.weights[TO_0] += not is_weighed_0(row.fields, place)
+        row.weights[TO_0] += not is_weighed_0(stood, place)
         if not weighed_0(row, place):
             return False
     return True
