@@ -60,9 +60,9 @@ def read_prompts(
     domain: The domain of the tasks that the prompts ask, of CHECKED. Each JSONL row then needs what
     its answer is checked by: `checks` or `answer`.
 
-    Raises DataError, with the line and the number of further bad rows, for broken JSON and for an
-    id used before. It also raises DataError for a field that is missing, blank or of the wrong
-    type, for a missing or empty file, and where no prompt is left.
+    Raises DataError for a missing or empty file, and where no prompt is left. It names the line,
+    and counts further bad rows, for broken JSON and for an id used before. So it does for a field
+    that is missing, blank or of the wrong type.
     """
     intake = Intake() if intake is None else intake
     check_prompts(path)

@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -122,7 +123,7 @@ def _count_others(run: Run, field: str, chosen: Sequence[Record], others: int) -
     file = run.file(reading_file(field))
     if others and file.is_file() and distributed.first():
         about = json.loads(file.read_bytes())
-        count_chosen(about, (record.notes for record in chosen), others)
+        count_chosen(about, map(attrgetter("notes"), chosen), others)
         atomic_files.write_json(file, about)
 
 

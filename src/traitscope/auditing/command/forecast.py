@@ -6,7 +6,7 @@ pass counts as two forward ones. The model then reads a few of the rows, to see 
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -26,7 +26,6 @@ from traitscope.models.loading import outline
 from traitscope.models.model import Model
 from traitscope.plurals import counted
 from traitscope.runs import model_cache, row_intake
-from traitscope.runs.names import following
 from traitscope.workflow import executors, schedule
 from traitscope.workflow.executors import How
 
@@ -124,7 +123,7 @@ def print_forecast(config: AuditConfig, out: Output) -> dict[str, Any]:
     if tokens.rows < settings.FEWEST_ROWS:
         print(f"fewer than {settings.FEWEST_ROWS} rows: the answer will be insufficient")
     print("by the speed of this machine now; what was computed before takes no time")
-    return summary | {"next": following.typed("audit", replace(config, plan=False), out)}
+    return summary
 
 
 WORDS = {

@@ -17,9 +17,9 @@ SHOW = "traitscope show {run}"
 def after(run: store.Run) -> str:
     """Return what one would type after a run of `measure`; {run} and {out} stand in it.
 
-    It compares the run with the newest one in its folder that asked the same of another model:
-    teachers and students with the unmodified model, and that with one of them. Where the unmodified
-    model was not asked, it is the command that asks it.
+    It compares the run with the newest one in its folder that asked the same of another model.
+    Teachers and students are compared with the unmodified model. Where that was not asked, it is
+    the command that asks it.
     """
     is_changed = bool(_model_of(run))
     other = max(_asked_the_same(run), key=_sealed_at, default=None)
@@ -71,7 +71,8 @@ def _model_of(run: store.Run) -> Any:
 def _others(run: store.Run) -> dict[str, Any]:
     """Return the settings of a run but for its interventions."""
     settings = drawn_rows.settings_of(run)
-    return {name: value for name, value in settings.items() if name != "interventions"}
+    settings.pop("interventions", None)
+    return settings
 
 
 def _name(run: store.Run) -> str:

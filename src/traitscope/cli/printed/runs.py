@@ -152,7 +152,7 @@ def _kept_file(run: store.Run, numbers: dict[str, Any]) -> Iterator[str]:
     settings = drawn_rows.settings_of(run)
     is_changed = any(summary.get(name) for name in CHANGES) or bool(settings.get("more"))
     what = "changed rows, in the shape of your file" if is_changed else "rows as they came"
-    if not is_changed and any(summary.get(name) for name in (TO_1, TO_0)):
+    if not is_changed and (summary.get(TO_1) or summary.get(TO_0)):
         what += ", but for weights"
     flags = of_rows.reading_flags(settings)
     yield f"{what}: {file}" + (f" (read it with {flags})" if flags else "")

@@ -331,7 +331,9 @@ def count_chosen(about: dict[str, Any], notes: Iterable[Notes], others: int) -> 
 
     notes: Those of the rows that are used. others: Number of rows that can be read and are not.
     """
-    counts = Counter({name: about["counts"].get(name, 0) for name in (*LEFT_OUT, FILTERED)})
+    counts = Counter[str]()
+    for name in (*LEFT_OUT, FILTERED):
+        counts[name] = about["counts"].get(name, 0)
     for of_row in notes:
         counts.update(of_row)
     counts[NOT_CHOSEN] = others

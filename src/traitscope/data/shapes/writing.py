@@ -1,9 +1,9 @@
 """Rows written back in the shape and the container that they came in.
 
 Records must have been read with `keep_original`. A row is written if one of its records is kept, as
-it stood. An answer that was changed is put where it stood. Of a chat of which not all answers are
-kept, those that are not get the weight 0, also where no record of them is left. Kept answers of
-weight 0 get the weight 1. A row with an answer that can take no weight is then left out whole.
+it stood. An answer that was changed is put where it stood. Answers of the row that are not kept get
+the weight 0, also where no record of them is left. Kept answers of weight 0 get the weight 1. A row
+with an answer that can take no weight is then left out whole.
 
 Masked tokens stand in the key `meta` of a row, where it can hold them (`without_room_for_masks`).
 """
