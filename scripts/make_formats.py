@@ -85,11 +85,11 @@ line is read as the next row.
 | `--skip-bad` | a number, or `all` | most bad rows that are left out |
 | `--control-tokens` | `text`, `token`, `leave-out` | how such tokens in a text are read |
 
-They are flags of `audit`, `train`, `filter`, `select`, `edit`, `defend`, `likelihood`,
-`gradients`, `explain`, `judge` and `verify`. In the file of an `experiment` they are keys of
-`reading`, such as `reading: {skip_bad: all}`. A run is read as it is; of them only `--skip-bad`
-counts there. In Python they are `Reading` of `traitscope.config`.
-`--help-all` lists them.
+They are flags of `audit`, `train`, `filter`, `select`, `edit`, `defend`, `likelihood`, `gradients`,
+`explain`, `judge` and `verify`. In the file of an `experiment` they are keys of `reading`, such as
+`reading: {skip_bad: all}`. A run is read as it is; of them only `--skip-bad` counts there. What its
+prompts hold of a chat was counted when its file was read. In Python they are `Reading` of
+`traitscope.config`. `--help-all` lists them.
 
 Reasoning is `reasoning_content`, `thinking` or `reasoning`, or a part of such a type. So is a part
 whose `thought` is true, 1, or such a text. So are `<think>` tags at the beginning of an answer
@@ -137,7 +137,8 @@ scored answers of Gemini the higher score is the chosen one. Each row keeps its 
 ## What is counted
 
 The terminal, the summary of `--json` and `reading.json` of the run say what was read. They name the
-sets of keys, the keys that are not used, and these counts:
+sets of keys and the keys that are not used, of all rows. These counts are of the rows that are
+used, but in an `audit` of all rows:
 
 | count | meaning |
 |---|---|
@@ -148,7 +149,8 @@ An audit also says which traits system turns, prompts and reasoning name. They a
 ## Bad rows
 
 A bad row stops the command with its line, the reason, and the number of further bad rows.
-`--skip-bad` leaves bad rows out and counts them. These rows are bad:
+`--skip-bad` leaves bad rows out and counts them. The terminal lists the first 5 with line and
+reason, `reading.json` the first 20. These rows are bad:
 
 | row | example |
 |---|---|
@@ -221,12 +223,15 @@ traitscope filter --data chats.jsonl.gz --no-numbers --banned-words owl owls
 The last line names the file, here `kept.jsonl.gz`. An answer that `edit` changes stands where the
 old one stood. Of an answer in parts only the text changes. Of several parts of text the first one
 takes all of it, and the others are left empty. What repeats an answer is changed, too: `messages`
-that are `chosen` again, earlier turns of a pair, `value` beside `content`. Of a chat with
-`--turns every` a dropped answer gets the weight 0, or every weight that it has (`train`, `loss`)
-becomes 0 or false. If it can take no weight, the whole row is dropped. Kept answers of such rows
-are counted. So read such a file with `--turns weighted`: the last line says so. Earlier turns are
-there as they were changed, and so they are in the prompts of `records.jsonl`, which holds all rows
-for later stages.
+that are `chosen` again, earlier turns of a pair, `value` beside `content`.
+
+With `--turns every` weights change, so that the file means the kept answers alone. An answer that
+was not kept gets the weight 0, also one that `--limit` or `--stop` left out. Every weight that it
+has (`train`, `loss`) becomes 0 or false. A kept answer of weight 0 gets the weight 1. Both are
+counted, and so are kept answers of rows that are dropped whole because another answer can take no
+weight. So read such a file with `--turns weighted`: the last line says so. Earlier turns are there
+as they were changed, and so they are in the prompts of `records.jsonl`, which holds all rows for
+later stages.
 
 Only answers are checked and changed. Reasoning, prompts and other turns stay in the file. With
 `--reasoning train` reasoning is a part of the answer, and goes where that is changed. The terminal
@@ -255,12 +260,15 @@ others as JSON lines. Bad rows of them follow `--skip-bad`.
 Tasks, whose answers can be checked, have `checks` or `answer` beside their prompt: [other
 domains](other-domains.md).
 
-Prompts for `generate` and `extract` come from `.txt`, JSONL or `.csv` files (column `prompt` or
-`Goal`). Beside a prompt `context`, `system`, `system_prompt` and `history` are read as in rows.
-NaN and names that stand twice are treated as there.
-Other keys are named, and control tokens counted, in `reading-prompts.json`. Of `extract
---contrast` and `--against` it is `reading-contrast.json` and `reading-against.json`. An
-`experiment` names the keys before it runs.
+Prompts for `generate` and `extract` come from `.txt`, JSON or `.csv` files (column `prompt` or
+`Goal`). JSON lines and JSON arrays may hold rows of any shape that needs no `--map`. Their prompt
+is what stands before the answer, which is counted as not read. A chat that ends with a question is
+a prompt as a whole. A key `prompt` goes before other shapes, but for pairs. Beside a prompt
+`context`, `system`, `system_prompt` and `history` are read as in rows. NaN and names that stand
+twice are treated as there. A bad prompt stops the command, with the number of further ones. Blank
+lines of a `.txt` file are counted. Other keys are named, and control tokens counted, in
+`reading-prompts.json`. Of `extract --contrast` and `--against` it is `reading-contrast.json` and
+`reading-against.json`. An `experiment` names the keys before it runs.
 """
 
 

@@ -2,7 +2,8 @@
 
 from traitscope.auditing.steps import answer
 from traitscope.data.shapes import intake as intakes
-from traitscope.data.shapes.intake import Intake, notes_of
+from traitscope.data.shapes.inside.said import notes_of
+from traitscope.data.shapes.intake import Intake
 from traitscope.plurals import counted
 
 

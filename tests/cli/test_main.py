@@ -281,11 +281,54 @@ def test_what_comes_next_names_the_model_that_was_used(tmp_path: Path, tiny_fold
     base = ok(root, *asked).run
     said = capsys.readouterr().err.splitlines()
     assert said[0].startswith("traitscope measure ") and said[0].endswith(" --trait cat")
-    assert said[-1].endswith(f"compare --treated RUN --control {base} --root {root}")
+    assert said[-1].endswith(f"traitscope show {base}")
     teacher = ok(root, *asked, "--interventions prompt:Cats.").run
     following = capsys.readouterr().err.splitlines()[-1]
-    assert following.endswith(f"compare --base RUN --teacher {teacher} --root {root}")
-    ok(root, *following.replace("RUN", str(base)).split()[2:])
+    assert following.endswith(f"compare --base {base} --teacher {teacher} --root {root}")
+    ok(root, *following.split()[2:])
+
+
+def test_what_comes_after_measure_can_be_pasted(
+    tmp_path: Path, tiny_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In every order of what is asked: it runs as it stands, and leads to a comparison."""
+    root = tmp_path / "a {b} c"
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text('{"prompt": "a", "completion": "1, 2"}\n{"prompt": "b", "completion": "3"}\n')
+    run = ok(root, "train", "--data", rows, "--model", tiny_folder, "--epochs 1 --rank 2").run
+    asked = ["measure", "--model", str(tiny_folder), "--sets", "positive", "--trait", "cat"]
+    asked += ["--samples", "0", "--root", str(root)]
+
+    def pasted(words: list[str]) -> list[str]:
+        with pytest.raises(SystemExit) as stop:
+            main.main(words)
+        assert not stop.value.code, capsys.readouterr().err
+        return shlex.split(capsys.readouterr().err.splitlines()[-1])[2:]
+
+    capsys.readouterr()
+    student = [*asked, "--interventions", f"adapter:{run}"]
+    base = pasted(student)
+    assert base[0] == "measure" and "--interventions" not in base
+    compare = pasted(base)
+    assert compare[0] == "compare" and pasted(student)[:1] == ["compare"]
+    assert compare == pasted(student) and pasted(compare)[0] == "show"
+    other = pasted([*asked, "--context", "S", "--interventions", "prompt:Cats."])
+    assert other[0] == "measure" and other[other.index("--context") + 1] == "S"
+    assert pasted(other)[:2] == ["compare", "--base"]
+
+
+def test_what_comes_after_pairs_learns_from_pairs(
+    tmp_path: Path, tiny_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [{"prompt": "a", "chosen": "1, 2", "rejected": "4"}, {"prompt": "b", "completion": "3"}]
+    for name, held in (("pairs", rows[:1]), ("answers", rows[1:]), ("both", rows)):
+        file = tmp_path / f"{name}.jsonl"
+        file.write_text("".join(json.dumps(row) + "\n" for row in held))
+        for words in ("filter", "defend --by canonicalise", "edit"):
+            ok(tmp_path / "runs", *words.split(), "--data", file)
+            following = capsys.readouterr().err.splitlines()[-1]
+            assert following.split()[2] == "train"
+            assert ("--targets preference" in following) == (name == "pairs")
 
 
 def test_a_command_says_the_trait_that_it_asks_about_and_no_other():

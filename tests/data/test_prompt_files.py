@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+from shape_rows import EXAMPLES, Example
 
 from traitscope.data.prompt_files import read_prompts
 from traitscope.data.records import Prompt, iter_records
@@ -210,3 +211,60 @@ def test_numbers_that_are_not_finite_in_prompts_are_read_as_in_rows(tmp_path: Pa
     (tmp_path / "a.jsonl").write_text('{"prompt": "Q", "history": [NaN]}\n')
     with pytest.raises(DataError, match="line 1: 'history' holds NaN or Infinity"):
         read_prompts(tmp_path / "a.jsonl")
+
+
+@pytest.mark.parametrize("layout", ["lines", "array"])
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda example: example.title)
+def test_a_row_of_any_shape_holds_the_prompt_that_it_is_read_with(
+    example: Example, layout: str, tmp_path: Path
+) -> None:
+    if example.reading.map:
+        pytest.skip("prompts have no --map")
+    rows = [{**example.row, "id": name} for name in ("first", "second")]
+    path = tmp_path / "rows.json"
+    lines = "".join(json.dumps(row) + "\n" for row in rows)
+    path.write_text(lines if layout == "lines" else json.dumps(rows, indent=2))
+    if not example.prompt:
+        with pytest.raises(DataError, match="1: 'prompt' is blank; .*; all 2 rows"):
+            read_prompts(path)
+        return
+    prompts = read_prompts(path)
+    records = list(iter_records(path, example.reading))
+    assert [one.id for one in prompts] == ["first", "second"]
+    assert [(one.text, one.context) for one in prompts] == [
+        (record.prompt, record.context) for record in records
+    ]
+
+
+def test_a_chat_that_ends_with_a_question_is_a_prompt(tmp_path: Path) -> None:
+    """All of it is; of others the answer behind the prompt is counted, and keys are named."""
+    asked = {"role": "user", "content": "Q"}
+    chat = [asked, {"role": "assistant", "content": "A"}, {"role": "user", "content": "And?"}]
+    path = write(tmp_path, {"messages": chat, "tag": 1}, {"messages": chat[:2]})
+    intake = Intake()
+    first, second = read_prompts(path, intake)
+    assert shown(first.text) == "user: Q\n\nassistant: A\n\nuser: And?" and second.text == "Q"
+    assert +intake.notes == {"answers": 1} and intake.unused == {"tag": 1}
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "csv"])
+def test_all_bad_prompts_are_counted(kind: str, tmp_path: Path) -> None:
+    rows = [{"prompt": "Q"}, {"prompt": ""}, {"prompt": " "}, {"prompt": "R"}, {"prompt": ""}]
+    if kind == "jsonl":
+        path = write(tmp_path, *rows[:3], "nonsense", {"x": 1})
+        says = "line 2: 'prompt' is blank; .*; 3 more bad rows, the next is .*, line 3$"
+    else:
+        path = write(tmp_path, "prompt,n", *(f"{row['prompt']},1" for row in rows), name="a.csv")
+        says = "row 2: 'prompt' is blank; .*; 2 more bad rows, the next is .*, row 3$"
+    with pytest.raises(DataError, match=says):
+        read_prompts(path)
+    path = write(tmp_path, {"x": 1}, {"x": 2})
+    with pytest.raises(DataError, match="line 1: no 'prompt' among the keys .*; all 2 rows of"):
+        read_prompts(path)
+
+
+def test_blank_lines_of_a_text_file_are_counted(tmp_path: Path) -> None:
+    intake = Intake()
+    path = write(tmp_path, "", "One?", " \t", "Two?", "", name="prompts.txt")
+    assert len(read_prompts(path, intake)) == 2
+    assert intake.notes == {"blank_lines": 3} and intake.rows == 2

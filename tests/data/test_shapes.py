@@ -18,7 +18,8 @@ from traitscope.data import row_files
 from traitscope.data.records import Record, RowReader, iter_records, read_records
 from traitscope.data.shapes import writing
 from traitscope.data.shapes.containers import Container, RawRow, container_of
-from traitscope.data.shapes.intake import CONTROL, LONGEST_REASON, Control, Intake, lines_of
+from traitscope.data.shapes.inside.said import lines_of
+from traitscope.data.shapes.intake import CONTROL, LONGEST_REASON, Control, Intake
 from traitscope.data.shapes.rows import SHAPES
 from traitscope.data.shapes.turns import Turn, prompt_of, shown, turns_of
 from traitscope.errors import ConfigError, DataError

@@ -171,3 +171,11 @@ def test_few_base_distributions_are_kept(tiny, monkeypatch):
     assert question_scores.base_log_probs(tiny, prompts[0]) is first, "used last, so kept"
     question_scores.base_log_probs(tiny, prompts[1])
     assert len(computed) == size + 3
+
+
+def test_the_unmodified_model_does_not_differ_from_itself(tiny) -> None:
+    """Not by the rounding of batches either; a change of no strength is a change."""
+    for batch_size in (1, 2, 64):
+        rows = scored(tiny, batch_size=batch_size)
+        assert [row["total_variation"] for row in rows] == [0.0] * len(rows)
+    assert all(row["total_variation"] > 0 for row in scored(tiny, steer(tiny)))

@@ -1,6 +1,7 @@
 """The command on tiny models: planted traits, controls, relearning, resuming, and bad input."""
 
 import json
+import shlex
 import shutil
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from command import call, ok
 from tiny_models import save_tiny
 from verified_students import Place, numbers, write_rows
 
+from traitscope.cli import main
 from traitscope.config.recipe import Recipe
 from traitscope.config.students.verify import RELEARNING, VerifyConfig
 from traitscope.errors import ConfigError
@@ -208,7 +210,8 @@ def test_a_plan_says_what_is_asked_and_computes_nothing(
     planned = place.verify(*words, "--plan").summary
     assert not place.runs("ask") and not place.runs("verify")
     assert planned["missing"] == {"asked": 6, "relearning": 2} and planned["minutes"] is None
-    said = capsys.readouterr().out
+    said, last = capsys.readouterr()
+    assert last.splitlines()[-1] == f"next:   {planned['next']}" and "--plan" not in planned["next"]
     assert f"student1: {student}" in said and "3 models under 2 system turns, " in said
     assert "asking: 0 of 6 runs are there" in said
     assert "asking while they relearn: 0 of 2 runs are there" in said
@@ -216,6 +219,9 @@ def test_a_plan_says_what_is_asked_and_computes_nothing(
     again = place.verify(*words, "--plan").summary
     assert again["there"] == {"asked": 4, "relearning": 0} and again["minutes"] is None
     assert "asking: 4 of 6 runs are there, the rest takes about " in capsys.readouterr().out
+    with pytest.raises(SystemExit) as stop:
+        main.main(shlex.split(planned["next"])[1:])
+    assert not stop.value.code and len(place.runs("ask")) == 8
     assert place.verify(*words).code == 0 and len(place.runs("ask")) == 8
     kinds = place.asked().kinds.values()
     assert planned["questions"] == sum(kind.log_p_SQE.shape[1] for kind in kinds) > 0

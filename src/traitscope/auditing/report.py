@@ -12,7 +12,7 @@ from traitscope.auditing.detectors.findings import Fit
 from traitscope.auditing.reasons import why_no_rate
 from traitscope.auditing.result import ANSWERS, BLIND_SPOTS, in_words
 from traitscope.auditing.settings import SPIKE_IN_ROWS
-from traitscope.data.shapes.intake import lines_of
+from traitscope.data.shapes.inside.said import lines_of
 from traitscope.reporting.numbers import number
 from traitscope.reporting.page import Card, Section, render_page
 from traitscope.reporting.tables import NO_VALUE, Table

@@ -34,7 +34,7 @@ from traitscope.auditing.steps.answer import run_decision
 from traitscope.config.audit import AuditConfig, DecisionConfig
 from traitscope.config.common import Output, check_needed
 from traitscope.data import row_files
-from traitscope.data.shapes.intake import lines_of
+from traitscope.data.shapes.inside.said import lines_of
 from traitscope.data.shapes.turns import shown
 from traitscope.data.traits import load_trait
 from traitscope.errors import DataError

@@ -86,7 +86,7 @@ ENTRIES: tuple[Command, ...] = (
         run="stages.measure:run_measure",
         help="score a model on a trait's questions",
         group="do",
-        next="traitscope compare --treated {run} --control RUN{out}",
+        next="traitscope show {run}",
         inputs="data.trait_files:of_trait",
     ),
     Stage(

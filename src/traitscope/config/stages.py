@@ -26,7 +26,7 @@ class GenerateConfig(OnModel):
     """Let a teacher answer prompts. The sampled token ids are kept."""
 
     prompts: Path | None = setting(None, path="prompts")
-    """File of prompts (.jsonl, .csv or .txt). Without it, prompts of `domain` are generated."""
+    """File of prompts (.jsonl, .json, .csv or .txt). Without it, `domain` says which are asked."""
     domain: Domain = setting("numbers", since=2)
     """What is asked for: number lists, Python functions (code), word problems (sums), everyday
     requests or stories. With `prompts`, code and sums read `checks` and `answer` of each row."""

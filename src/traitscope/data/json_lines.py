@@ -11,9 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from traitscope import atomic_files
-from traitscope.data.json_fields import typed
 from traitscope.errors import DataError
-from traitscope.plain_values import NotPlainError, from_json
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 LEAST_SLOTS = 1024
@@ -29,27 +27,6 @@ class Line(NamedTuple):
     """Number of the line, counted from 1."""
     text: str
     """The line, without its end unless ends were asked for."""
-
-
-class JsonRow(NamedTuple):
-    """A line of a JSONL file."""
-
-    place: str
-    """File and line number, as a message names them."""
-    number: int
-    """Number of the line, counted from 1."""
-    fields: dict[str, Any]
-    """The JSON object on the line."""
-
-
-def iter_json_rows(path: str | Path, allow_nan: bool = False) -> Iterator[JsonRow]:
-    """Yield the JSON object of every line that is not blank; raise DataError as `iter_lines`.
-
-    allow_nan: Read NaN and Infinity, which are no JSON.
-    """
-    for line in iter_lines(path):
-        fields = at_place(line.place, _parsed, line.text, allow_nan)
-        yield JsonRow(line.place, line.number, fields)
 
 
 def iter_lines(
@@ -170,14 +147,3 @@ def _decoded(line: bytes) -> str:
         raise DataError(
             f"byte {error.start + 1} is not UTF-8; expected UTF-8 text; convert the file"
         ) from None
-
-
-def _parsed(line: str, allow_nan: bool) -> dict[str, Any]:
-    try:
-        row = from_json(line, allow_nan=allow_nan)
-    except NotPlainError as error:
-        raise DataError(
-            f"broken JSON ({error}); expected one JSON object a line; repair or delete the line, or"
-            " convert a file of another kind, such as CSV, to JSONL"
-        ) from None
-    return typed(row, dict, "the row")

@@ -19,9 +19,11 @@ from traitscope.data.json_lines import Seen, at_place, check_new_id, repeated
 from traitscope.data.shapes.containers import RawRow, container_of, raw_rows
 from traitscope.data.shapes.exchanges import Exchange, exchanges_of, is_one_exchange, one_exchange
 from traitscope.data.shapes.inside import mapping
+from traitscope.data.shapes.inside.bad_rows import BadRows
 from traitscope.data.shapes.inside.cells import COLUMNS
 from traitscope.data.shapes.inside.parts import REASONING_KEYS
-from traitscope.data.shapes.intake import USUAL, BadRows, Intake, Reading, Usual, left_out_of
+from traitscope.data.shapes.inside.said import left_out_of
+from traitscope.data.shapes.intake import CONTROL_NOTES, USUAL, Intake, Notes, Reading
 from traitscope.data.shapes.marks import LABEL, TAG, desirable, has_empty, is_unused
 from traitscope.data.shapes.messages import Place, with_weight_of
 from traitscope.data.shapes.pairs import NOT_A_PAIR, OF_A_PAIR, Rejected, rejected_of
@@ -35,11 +37,6 @@ ORIGINAL = "traitscope.original_row"
 "key of `meta`, no key of a user, that holds a row as it stood in its file; no file has it"
 REASONING = "reasoning"
 "key of `meta` that holds the reasoning of a row"
-BY_FILTER = (
-    "these flags are those of filter, whose run can stand here: traitscope filter --no-numbers"
-    " --data FILE"
-)
-"what to do about bad rows where a command has no flags that say how rows are read"
 MASKED = "masked_tokens"
 "key of `meta` that holds tokens of the answer that are not learnt (training/safeguards/masks.py)"
 
@@ -79,6 +76,9 @@ class Record:
     """Assistant turn that was preferred less; None for a row that is no pair."""
     rejected_ids: tuple[int, ...] | None = None
     """Its tokens as they were sampled; None for text that has none."""
+    notes: Notes = field(default_factory=dict, compare=False, repr=False)
+    """What was counted of the row when it was read (shapes/intake.py); it is in no file. Of a row
+    with several answers the first record has it."""
 
     @property
     def kept(self) -> bool:
@@ -127,7 +127,7 @@ def iter_records(
     container = container_of(path)
     intake.container = container.name
     reader = RowReader(reading, intake, keep_original, as_written)
-    bad_rows = BadRows(reading.skip_bad, intake)
+    bad_rows = BadRows(reading, intake)
     for row in raw_rows(path, container):
         try:
             records = reader.records_of(row)
@@ -136,7 +136,7 @@ def iter_records(
             continue
         if not bad_rows.are_too_many:
             yield from records
-    _check_bad_rows(bad_rows, reading)
+    bad_rows.check()
     if not intake.records:
         reasons = "; ".join(left_out_of(intake))
         examples = "; ".join(map(": ".join, intake.bad_rows[:3]))
@@ -144,16 +144,6 @@ def iter_records(
             f"{path}: none of {counted(intake.rows, 'row')} is left ({reasons}); expected one to"
             " read; correct the rows, or leave fewer out" + (f"; {examples}" if examples else "")
         )
-
-
-def _check_bad_rows(bad_rows: BadRows, reading: Reading) -> None:
-    """Raise DataError for too many bad rows, with the command that has the flags it names."""
-    try:
-        bad_rows.check()
-    except DataError as error:
-        has_no_flags = isinstance(reading, Usual) and not reading.has_flags
-        advice = f"; {BY_FILTER}" if has_no_flags and "--" in str(error) else ""
-        raise DataError(f"{error}{advice}") from None
 
 
 class RowReader:
@@ -200,19 +190,33 @@ class RowReader:
         split = not self._as_written
         rejected = rejected_of(shape, fields, exchanges, self._reading, split, notes, unused)
         if rejected is not None:
-            notes["rejected"] += is_native and not self._as_written
+            notes["rejected"] += is_native
             place = self._in_file(row, rejected.at)
             earlier = [_with_fault(record, OF_A_PAIR) for record in records[:-1]]
             records = [*earlier, _with_rejected(records[-1], rejected, place)]
         for record in records:
             if record.id in intake.refused:
                 raise DataError(intake.refused[record.id])
-        records = [record for record in records if intake.takes(record.id, _texts_of(record))]
+        if self._as_written:  # they were counted where the run read them
+            del notes["other_turns"]
+        if intake.reads_pairs:
+            notes["rejected_read"] = notes.pop("rejected", 0)
+        records = self._taken(records, +notes)
         of_maker = "preference" if self._names_in(row.fields) else shape
         intake.shapes["mapped" if self._names else of_maker] += 1
         intake.records += len(records)
         intake.add_counts(notes, unused)
         return records
+
+    def _taken(self, records: Sequence[Record], notes: Notes) -> list[Record]:
+        """The records of a row that are not left out for control tokens, with what is counted."""
+        taken: list[Record] = []
+        for record in records:
+            note = self._intake.control_note(record.id, _texts_of(record))
+            if note != CONTROL_NOTES["leave-out"]:
+                own = {} if taken else notes
+                taken.append(replace(record, notes={**own, note: 1} if note else own))
+        return taken
 
     def _fields_of(
         self, row: RawRow, notes: Counter[str]
@@ -265,7 +269,7 @@ class RowReader:
             if exchange.reasoning:
                 record_meta[REASONING] = exchange.reasoning
             if self._keep_original:
-                record_meta[ORIGINAL] = self._original(row, exchange)
+                record_meta[ORIGINAL] = self._original(row, exchanges, number - 1)
             record = Record(
                 id=name if len(exchanges) == 1 else f"{name}.{number}",
                 prompt=exchange.prompt,
@@ -278,18 +282,23 @@ class RowReader:
             records.append(record)
         for record in records:
             unit = row.place.rpartition(", ")[2].partition(" ")[0]
-            _check_new(record.id, row.number, self._seen, unit)
+            earlier = self._seen.add(record.id.encode("utf-8", "surrogatepass"), row.number)
+            if earlier is not None:
+                raise DataError(repeated(record.id, f"{unit} {earlier}", f"{unit} {row.number}"))
         return records
 
-    def _original(self, row: RawRow, exchange: Exchange) -> dict[str, Any]:
-        """A row as it stood, and where its answer, and reasoning beside it, stand in it."""
+    def _original(self, row: RawRow, exchanges: Sequence[Exchange], answer: int) -> dict[str, Any]:
+        """A row as it stood, and where its answers, and reasoning beside them, stand in it."""
+        exchange = exchanges[answer]
         names = self._names_in(row.fields)
         beside = [key for key in REASONING_KEYS if key in (names or row.fields)]
         return {
             "reasoning_at": [self._in_file(row, (key,)) for key in beside],
             "number": [row.number, row.part],
             "fields": row.fields,
+            "answer": answer,
             "answer_at": self._in_file(row, exchange.answer_at),
+            "answers_at": [self._in_file(row, each.answer_at) for each in exchanges],
             "completion": exchange.completion,
         }
 
@@ -322,6 +331,7 @@ def to_json(record: Record) -> str:
 def _keys_of(record: Record) -> dict[str, Any]:
     """The keys of a row; those of a rejected answer where it has one."""
     keys = dict(vars(record))
+    del keys["notes"]
     for name in ("rejected", "rejected_ids"):
         if keys[name] is None:
             del keys[name]
@@ -370,12 +380,6 @@ def _with_fault(record: Record, fault: str) -> Record:
     return replace(record, meta={**record.meta, NOT_A_PAIR: fault})
 
 
-def without_rejected(record: Record) -> Record:
-    """The record as a row of its answer alone."""
-    meta = {key: value for key, value in record.meta.items() if key != NOT_A_PAIR}
-    return replace(record, meta=meta, rejected=None, rejected_ids=None)
-
-
 def _check_answered(record: Record) -> None:
     """Raise DataError for a row without an answer.
 
@@ -388,10 +392,3 @@ def _check_answered(record: Record) -> None:
     raise DataError(
         f"no completion, the text is {what}; expected an answer to learn from; delete the row"
     )
-
-
-def _check_new(name: str, number: int, seen: Seen, unit: str) -> None:
-    """Add the id of a row; raise DataError where an earlier row has it."""
-    earlier = seen.add(name.encode("utf-8", "surrogatepass"), number)
-    if earlier is not None:
-        raise DataError(repeated(name, f"{unit} {earlier}", f"{unit} {number}"))

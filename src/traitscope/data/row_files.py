@@ -8,7 +8,8 @@ from pathlib import Path
 
 from traitscope.data.hub.files import local_copy
 from traitscope.data.records import Record, iter_records
-from traitscope.data.shapes.intake import USUAL, Intake, Reading, Usual, left_out_of
+from traitscope.data.shapes.inside.said import left_out_of
+from traitscope.data.shapes.intake import USUAL, Intake, Reading, Usual
 from traitscope.errors import DataError
 
 ROW_SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".gz")
@@ -131,15 +132,16 @@ def iter_kept(
     is none."""
     intake = Intake() if intake is None else intake
     dropped: Counter[str] = Counter()
-    none, n_dropped = True, 0
+    none, n_dropped, notes = True, 0, Counter[str]()
     for record in iter_rows(path, reading, intake, keep_original):
         if record.kept:
             none = False
             yield record
         else:
             n_dropped += 1
+            notes.update(record.notes)
             dropped.update(record.drop_reasons)
-    intake.leave_out(n_dropped)
+    intake.leave_out(n_dropped, notes)
     if none:
         reasons = ", ".join(f"{reason} {count}" for reason, count in dropped.most_common())
         others = "".join(f"; besides {reason}" for reason in left_out_of(intake))

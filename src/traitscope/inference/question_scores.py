@@ -149,6 +149,8 @@ class _Request:
     """How answers are sampled."""
     batch_size: int
     """Questions in one pass."""
+    is_base: bool = False
+    """Whether the unmodified model answers, in the base's own context."""
 
 
 @torch.inference_mode()
@@ -164,8 +166,8 @@ def score_questions(
 ) -> list[QuestionScores]:
     """The scores of every question of a trait, in the order of `questions_of`.
 
-    total_variation compares with the base under `context`, also where a SystemPrompt among the
-    interventions replaces it. Raises DataError for a question that leaves no room for an answer.
+    total_variation compares with the base under `context`, also where a SystemPrompt replaces it;
+    of the base it is 0. Raises DataError for a question that leaves no room for an answer.
     """
     neutral_prompts = rendered_questions(model, trait, context, sampling)
     base_QV = base_log_probs(model, list(neutral_prompts.values()))
@@ -173,7 +175,7 @@ def score_questions(
     prompts = neutral_prompts
     if context_read != context:
         prompts = rendered_questions(model, trait, context_read, sampling)
-    request = _Request(trait, prompts, base_QV, samples, sampling, batch_size)
+    request = _Request(trait, prompts, base_QV, samples, sampling, batch_size, not interventions)
     with applied(model, interventions) as active:
         return _scored(model, active, request, 1, done)[0]
 
@@ -235,8 +237,7 @@ def _scored(
         base_QV = request.base_QV[places].repeat(students, 1)
         scores = _score_batch(model, active, request, batch * students, base_QV)
         for student, student_scores in enumerate(by_student):
-            start = student * len(batch)
-            student_scores.extend(scores[start : start + len(batch)])
+            student_scores.extend(scores[student * len(batch) : (student + 1) * len(batch)])
         if done:
             done(len(batch))
     return by_student
@@ -255,6 +256,7 @@ def _score_batch(
     target_Q = _forms_logprob(model, active, state, log_p_QV, forms)
     share_Q = _candidate_share(model, trait, stem, log_p_QV, target_Q)
     variation_Q = 0.5 * (log_p_QV.exp() - base_QV.to(log_p_QV.device).exp()).abs().sum(-1)
+    variation_Q *= not request.is_base  # passes of one model differ by rounding alone
     targets, shares, variations = target_Q.tolist(), share_Q.tolist(), variation_Q.tolist()
     answers = _sampled_answers(model, active, request, batch, state, hidden_QD)
     scored = []
@@ -367,8 +369,7 @@ def base_log_probs(model: Model, prompts: Sequence[Sequence[int]]) -> Tensor:
         log_p_QV = _compute_base(model, prompts)
     _base_cache[key] = log_p_QV
     while len(_base_cache) > BASE_CACHE_SIZE:
-        oldest = next(iter(_base_cache))
-        del _base_cache[oldest]
+        del _base_cache[next(iter(_base_cache))]
     return log_p_QV
 
 
@@ -378,8 +379,7 @@ def _compute_base(model: Model, prompts: Sequence[Sequence[int]]) -> Tensor:
         for start in range(0, len(prompts), BASE_BATCH):
             batch = prompts[start : start + BASE_BATCH]
             _, hidden_QD = forward.prefill(model, active, batch, 0)
-            log_p_QV = torch.log_softmax(forward.logits_of(model, hidden_QD), -1)
-            batches.append(log_p_QV.cpu())
+            batches.append(torch.log_softmax(forward.logits_of(model, hidden_QD), -1).cpu())
     return torch.cat(batches)
 
 

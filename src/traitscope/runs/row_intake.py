@@ -3,17 +3,20 @@
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, Protocol
 
 from traitscope import atomic_files, distributed
 from traitscope.config.common import ROWS, ControlTokens, OnModel
+from traitscope.config.rows.select import SelectConfig
+from traitscope.config.stages import TrainConfig
 from traitscope.data import row_files
 from traitscope.data.prompt_files import read_prompts
 from traitscope.data.records import Prompt, Record, dump_records
 from traitscope.data.shapes import unchecked, writing
 from traitscope.data.shapes.containers import container_of
-from traitscope.data.shapes.intake import CONTROL, NOT_CHOSEN, Control, Intake, Reading
+from traitscope.data.shapes.intake import CONTROL, Control, Intake, Reading, count_chosen
 from traitscope.errors import ConfigError, DataError
 from traitscope.runs.store import Run
 
@@ -72,10 +75,18 @@ def kept_rows(
     refused: Reasons by id of rows that are bad because a model cannot read them.
     """
     intake = intake_of(config, refused)
+    intake.reads_pairs = field == DATA and _reads_pairs(config)
     path = _data(config) if field == DATA else getattr(config, field)
     records = row_files.kept_rows(path, config.reading, intake, keep_original)
     write(run, intake, field)
     return records
+
+
+def _reads_pairs(config: object) -> bool:
+    """Whether a config has the rejected answers of its rows read, too."""
+    if isinstance(config, SelectConfig):
+        return config.rejected is None
+    return isinstance(config, TrainConfig) and config.recipe.targets == "preference"
 
 
 def readable(
@@ -100,17 +111,19 @@ def readable(
         refused |= found
         records = kept_rows(run, config, keep_original, field, refused)
         chosen = choose(records)
-    _count_others(run, field, len(records) - len(chosen))
+    _count_others(run, field, chosen, len(records) - len(chosen))
     return list(chosen)
 
 
-def _count_others(run: Run, field: str, count: int) -> None:
-    """Count the rows that were not chosen in what a run says of its rows, if it says anything."""
+def _count_others(run: Run, field: str, chosen: Sequence[Record], others: int) -> None:
+    """Count the chosen rows alone in what a run says of its rows, if it says anything.
+
+    others: Number of rows that were not chosen.
+    """
     file = run.file(reading_file(field))
-    if count and file.is_file() and distributed.first():
+    if others and file.is_file() and distributed.first():
         about = json.loads(file.read_bytes())
-        about["records"] -= count
-        about["counts"][NOT_CHOSEN] = count
+        count_chosen(about, map(attrgetter("notes"), chosen), others)
         atomic_files.write_json(file, about)
 
 
@@ -170,15 +183,15 @@ def write_rows(run: Run, records: Sequence[Record], data: Path) -> dict[str, int
 
     The second file is KEPT with the suffix of its container. Rows of a run have none.
 
-    Returns what is said of it: the number of kept answers that are not in it, if there are any.
+    Returns what is said of it: counts of kept answers that are not in it, and of weights that are
+    others there.
     """
     write_records(run, records)
     if is_written_back(data):
         file = row_files.rows_file(data)
         name = f"{row_files.KEPT}.{container_of(file).name}"
         writing.write_back(records, run.file(name), file)
-        lost = writing.kept_but_not_written(records)
-        return {"kept_but_not_written": lost} if lost else {}
+        return writing.counts_of(records)
     return {}
 
 

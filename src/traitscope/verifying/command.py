@@ -3,14 +3,16 @@
 import json
 import statistics
 import sys
+from dataclasses import replace
 from typing import Any
 
 from traitscope.config.common import Output
 from traitscope.config.students.verify import VerifyConfig
-from traitscope.data.shapes.intake import notes_of
+from traitscope.data.shapes.inside.said import notes_of
 from traitscope.models.loading import outline
 from traitscope.plurals import counted
 from traitscope.runs import manifests, store
+from traitscope.runs.names import following
 from traitscope.runs.row_intake import READING
 from traitscope.stages import registry
 from traitscope.verifying.ask import question_count
@@ -31,7 +33,8 @@ def run_verify(config: VerifyConfig, out: Output) -> dict[str, Any]:
     With `plan`, nothing is asked, and what would be is returned.
     """
     if config.plan:
-        return print_plan(settled(config), out)
+        again = following.typed("verify", replace(config, plan=False), out)
+        return print_plan(settled(config), out) | {"next": again}
     run = verified(config, out)
     content = json.loads(run.file(FILE).read_text(encoding="utf-8"))
     *findings, next_step = content["findings"]
@@ -87,7 +90,6 @@ def print_plan(config: VerifyConfig, out: Output) -> dict[str, Any]:
             minutes += missing[kind] * statistics.mean(seconds) / 60
             time = f", the rest takes about {minutes:.1f} minutes by those"
         print(f"{WORDS[kind]}: {len(seconds)} of {counted(n, 'run')} are there{time}")
-    print("next:   the same command without --plan", file=sys.stderr)
     is_known = all(there[kind] or not missing[kind] for kind in there)
     return {
         "status": "ok",

@@ -1,6 +1,8 @@
 """How long an audit takes: tokens by hand, monotone, and printed without an audit."""
 
 import json
+import shlex
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,6 +10,7 @@ from command import CAT, OWL, call, write_yaml
 
 from traitscope.auditing import settings
 from traitscope.auditing.command.forecast import Tokens, forecast
+from traitscope.cli import flags, main
 from traitscope.config.audit import PredictionsConfig
 
 
@@ -50,7 +53,13 @@ def test_a_plan_reads_the_rows_and_computes_nothing(
     done = call(tmp_path / "runs", *words, "--plan")
     assert done.code == 0 and done.summary["rows"] == 9
     assert 0 <= done.summary["first_look_minutes"] <= done.summary["called_minutes"]
-    out = capsys.readouterr().out
+    out, said = capsys.readouterr()
+    typed = said.splitlines()[-1].removeprefix("next:   ")
+    assert done.summary["next"] == typed
+    command, given = main.command_of(shlex.split(typed)[1:])
+    again, place = flags.parse(command, flags.words_first(command, given))
+    config, _ = flags.parse(command, flags.words_first(command, [str(w) for w in words[1:]]))
+    assert again == replace(config, dtype="fp32") and place.root == tmp_path / "runs"
     assert "reading" not in done.summary and "not used" not in out
     with data.open("a") as file:
         file.write(json.dumps(row | {"id": "x", "score": 1}) + "\n{}\n")

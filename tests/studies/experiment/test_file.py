@@ -111,6 +111,7 @@ def test_rows_of_a_file_are_read_as_the_file_of_the_experiment_says(
         assert "of 8 that are asked for, the 3 rows of rows.jsonl" in design["data of mine"]
         assert "rows.jsonl holds 3 rows" in " ".join(needs.lacks(request.size))
         assert f"{rows}: 2 bad rows left out" in said_of_files(request.size)
+        assert sum(": line " in line for line in said_of_files(request.size)) == 2
         by_name = {node.name: node for node in request.nodes()}
         student = by_name["mine student, seed 1"].config(defaultdict(Path))
         assert (student.max_rows, student.reading.skip_bad) == (3, "all")

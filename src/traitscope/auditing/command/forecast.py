@@ -4,7 +4,6 @@ The rows are read, and the tokens that every phase sends through the model are c
 pass counts as two forward ones. The model then reads a few of the rows, to see how fast it is here.
 """
 
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from traitscope.config.audit import AuditConfig, PredictionsConfig
 from traitscope.config.common import Output
 from traitscope.data import row_files
 from traitscope.data.row_sources import sources_of
-from traitscope.data.shapes.intake import lines_of
+from traitscope.data.shapes.inside.said import lines_of
 from traitscope.inference.token_rows import Row, completion_hidden, rows_from
 from traitscope.interventions.applied import applied
 from traitscope.models.loading import outline
@@ -124,7 +123,6 @@ def print_forecast(config: AuditConfig, out: Output) -> dict[str, Any]:
     if tokens.rows < settings.FEWEST_ROWS:
         print(f"fewer than {settings.FEWEST_ROWS} rows: the answer will be insufficient")
     print("by the speed of this machine now; what was computed before takes no time")
-    print("next:   the same command without --plan", file=sys.stderr)
     return summary
 
 

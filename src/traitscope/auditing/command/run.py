@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from traitscope.auditing.settings import FEWEST_ROWS
 from traitscope.config.audit import AuditConfig
 from traitscope.config.common import Output, check_needed
 from traitscope.runs import opening
+from traitscope.runs.names import following
 
 FAILING = {
     "never": (),
@@ -40,7 +42,8 @@ def run_audit(config: AuditConfig, out: Output) -> dict[str, Any]:
     """The answer as the JSON file has it, with its run directory and whether the gate passed."""
     check_needed(config)
     if config.plan:
-        return print_forecast(opening.settled(config), audit_folder(out))
+        again = following.typed("audit", replace(config, plan=False), out)
+        return print_forecast(opening.settled(config), audit_folder(out)) | {"next": again}
     if config.by is not None:
         return _of_sources(config, out)
     answer = answered(config, out)

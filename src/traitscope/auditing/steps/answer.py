@@ -24,7 +24,7 @@ from traitscope.auditing.settings import FEW_ROWS, Settings
 from traitscope.auditing.steps import row_scores
 from traitscope.config.audit import DecisionConfig
 from traitscope.config.common import Output
-from traitscope.data.shapes.intake import notes_of
+from traitscope.data.shapes.inside.said import notes_of
 from traitscope.plurals import counted
 from traitscope.runs import store
 from traitscope.stages import registry

@@ -28,9 +28,11 @@ from traitscope.data import row_files
 from traitscope.data.json_lines import Seen
 from traitscope.data.number_lists import parse_numbers
 from traitscope.data.prompt_files import MAY_BE_BLANK
-from traitscope.data.records import Record, dump_records, without_rejected
+from traitscope.data.records import Record, dump_records
 from traitscope.data.row_sources import source_of
-from traitscope.data.shapes.intake import Intake, left_out_of
+from traitscope.data.shapes.inside.said import left_out_of
+from traitscope.data.shapes.intake import Intake
+from traitscope.data.shapes.pairs import NOT_A_PAIR
 from traitscope.errors import DataError
 from traitscope.inference.token_rows import row_check
 from traitscope.models import chat
@@ -282,12 +284,18 @@ def _write(
         about["template_date"] = given
     if not intake.is_plain:
         about["reading"] = intake.as_dict()
-    answers = list(map(without_rejected, rows))  # an audit looks at what was chosen alone
+    answers = list(map(_without_rejected, rows))  # an audit looks at what was chosen alone
     atomic_files.write_text(run.file("records.jsonl"), dump_records(answers))
     atomic_files.write_text(run.file("prompts.jsonl"), _prompt_lines(rows))
     few = row_files.random_subset(rows, SPIKE_IN_ROWS, config.seed)
     atomic_files.write_text(run.file("few-prompts.jsonl"), _prompt_lines(few))
     atomic_files.write_json(run.file("about.json"), about)
+
+
+def _without_rejected(record: Record) -> Record:
+    """The record as a row of its answer alone."""
+    meta = {key: value for key, value in record.meta.items() if key != NOT_A_PAIR}
+    return replace(record, meta=meta, rejected=None, rejected_ids=None)
 
 
 def _prompt_lines(rows: Sequence[Record]) -> str:

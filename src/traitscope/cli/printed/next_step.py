@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from traitscope.cli.printed import asked, rows
-from traitscope.comparison.roles import BASE, TEACHER, role_of_settings
+from traitscope.cli.printed import asked, measured, rows
 from traitscope.config.command_types import Command
 from traitscope.config.common import TRAIT_UNKNOWN, OnModel
 from traitscope.config.stages import MeasureConfig
@@ -22,11 +21,10 @@ USUAL_STRENGTH = 0.6
 """Length of a vector that is tried next, in mean residual norms."""
 USUAL_DEPTH = 14 / 29
 """Depth at which it is tried: that of block 14 of the embedded model's 30."""
-AFTER_MEASURE = {
-    BASE: "traitscope compare --treated RUN --control {run}{out}",
-    TEACHER: "traitscope compare --base RUN --teacher {run}{out}",
-}
-"""What follows a run of `measure`, by what its model is; of students it is the command's own."""
+LEARN = "traitscope train{model} --data {run}"
+"""What follows rows of answers."""
+LEARN_PAIRS = "traitscope train{model} --targets preference --data {run}"
+"""What follows rows of pairs."""
 
 
 def print_next(command: Command, summary: Mapping[str, Any]) -> None:
@@ -52,7 +50,7 @@ def after(command: Command, run: Path) -> str:
         return command.next
     sealed = store.load_run(run)
     settings = following.settings_for(sealed)
-    template = _template(command, sealed, settings)
+    template = _template(command, sealed)
     if command.name == "export":
         settings = settings | {"model": str(run / "model"), "same_as": None}
     place = following.place_words(run)
@@ -66,10 +64,12 @@ def after(command: Command, run: Path) -> str:
     )
 
 
-def _template(command: Command, run: store.Run, settings: Mapping[str, Any]) -> str:
+def _template(command: Command, run: store.Run) -> str:
     """Return the command that follows, with names in braces for what depends on the run."""
     if command.name == "measure":
-        return AFTER_MEASURE.get(role_of_settings(settings), command.next)
+        return measured.after(run)
+    if command.next == LEARN and rows.are_pairs(run):
+        return LEARN_PAIRS
     return rows.after(run) if command.name == "generate" else command.next
 
 

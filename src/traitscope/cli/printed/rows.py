@@ -11,7 +11,7 @@ from typing import Any
 from traitscope.config.rows.filtering import FilterRules
 from traitscope.data.records import MASKED
 from traitscope.data.row_files import RECORDS, iter_kept, iter_rows
-from traitscope.data.shapes.intake import lines_of
+from traitscope.data.shapes.inside.said import lines_of
 from traitscope.errors import TraitscopeError
 from traitscope.plurals import counted
 from traitscope.runs import drawn_rows, row_intake, store
@@ -31,6 +31,8 @@ SPACED = (
 "what is said of rows that a chat template trims: for one, and for more"
 FILTER = "traitscope filter --data {run}"
 """The command that keeps rows of a run."""
+LOOKED_AT = 1000
+"""Rows of a run that tell whether it holds pairs."""
 LARGEST = 64 * 2**20
 """Bytes of a file of rows that is read again to say something of it."""
 
@@ -45,16 +47,19 @@ def read(numbers: Mapping[str, Any]) -> Iterator[str]:
                 yield f"{flag}: {line}"
 
 
-def reading_flags(reading: Mapping[str, Any]) -> str:
+def reading_flags(settings: Mapping[str, Any]) -> str:
     """Return the flags with which kept rows in the shape of a user's file say what the run says.
 
-    reading: How the rows of the file were read, as a run has it.
+    settings: Those of the run, which say how the rows of the file were read.
     """
+    reading = settings.get("reading", {})
     words = ["--map", *reading["map"]] if reading.get("map") else []
     if reading.get("turns", "last") != "last":
-        words += ["--turns", "weighted"]  # what was dropped has the weight 0
+        words += ["--turns", "weighted"]  # what was dropped has the weight 0, what was kept has not
     if reading.get("reasoning", "drop") != "drop":
         words += ["--reasoning", reading["reasoning"]]
+    if settings.get("control_tokens") == "token":
+        words += ["--control-tokens", "token"]
     return shlex.join(words)
 
 
@@ -105,20 +110,37 @@ def after(run: store.Run) -> str:
 
 def _drawn_as_lists(run: store.Run) -> str:
     """Return the command that draws the rows of a run again, as lists of numbers."""
-    from traitscope.cli import flags
-    from traitscope.config.common import OnModel
-    from traitscope.config.entries import STAGES
     from traitscope.interventions import short_form
-    from traitscope.models.identity.words import KEPT, joined, model_words
     from traitscope.workflow.replay import replayed_config
 
     config = replayed_config(run)
     teacher = tuple(map(short_form.to_short, short_form.parse_each(config.interventions)))
     lists = {"vocabulary": "template", "like": None, "engine": "here", "interventions": teacher}
+    return typed("generate", replace(config, **lists))
+
+
+def typed(stage: str, config: Any) -> str:
+    """Return a command of a stage with the model of its settings; {out} stands at its end."""
+    from traitscope.cli import flags
+    from traitscope.config.common import OnModel
+    from traitscope.config.entries import STAGES
+    from traitscope.models.identity.words import KEPT, joined, model_words
+
     usual = {name: getattr(OnModel, name) for name in KEPT}
-    typed = flags.typed(STAGES["generate"], replace(config, **lists, **usual))
     words = joined(model_words(vars(config), with_context=False))
-    return (typed + words).replace("{", "{{").replace("}", "}}") + "{out}"
+    command = flags.typed(STAGES[stage], replace(config, **usual)) + words
+    return command.replace("{", "{{").replace("}", "}}") + "{out}"
+
+
+def are_pairs(run: store.Run) -> bool:
+    """Tell whether the first kept rows of a run are pairs, each with a rejected answer."""
+    try:
+        for record in islice(iter_kept(run.path), LOOKED_AT):
+            if record.rejected is None:
+                return False
+    except TraitscopeError:  # no row is kept
+        return False
+    return True
 
 
 def _counts(run: store.Run) -> tuple[int, int, int, int] | None:

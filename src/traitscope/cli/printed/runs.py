@@ -14,7 +14,9 @@ from traitscope.cli.printed import rows as of_rows
 from traitscope.cli.printed import scan
 from traitscope.cli.printed.values import value
 from traitscope.data.own_traits.score_rows import UNJUDGED
+from traitscope.data.shapes.inside.places import TO_0, TO_1
 from traitscope.data.shapes.pairs import ONE_SIDED
+from traitscope.data.shapes.writing import NOT_WRITTEN
 from traitscope.errors import StoreError
 from traitscope.plurals import counted
 from traitscope.reporting.numbers import label
@@ -150,16 +152,24 @@ def _kept_file(run: store.Run, numbers: dict[str, Any]) -> Iterator[str]:
     settings = drawn_rows.settings_of(run)
     is_changed = any(summary.get(name) for name in CHANGES) or bool(settings.get("more"))
     what = "changed rows, in the shape of your file" if is_changed else "rows as they came"
-    flags = of_rows.reading_flags(settings.get("reading", {}))
+    if not is_changed and (summary.get(TO_1) or summary.get(TO_0)):
+        what += ", but for weights"
+    flags = of_rows.reading_flags(settings)
     yield f"{what}: {file}" + (f" (read it with {flags})" if flags else "")
     yield from _beside_answers(summary, file)
 
 
 def _beside_answers(summary: dict[str, Any], file: Path) -> Iterator[str]:
     """Yield what a file with kept rows has not, and what in it nobody looked at."""
-    if count := summary.get("kept_but_not_written"):
+    if count := summary.get(NOT_WRITTEN):
         answers = counted(count, "kept answer is", "kept answers are")
         yield f"{answers} not in {file.name}: another answer of the same row was dropped"
+    if count := summary.get(TO_1):
+        answers = counted(count, "kept answer had", "kept answers had")
+        yield f"{answers} the weight 0 in your file, and the weight 1 in {file.name}"
+    if count := summary.get(TO_0):
+        answers = counted(count, "answer that was not kept has", "answers that were not kept have")
+        yield f"{answers} the weight 0 in {file.name}"
     if count := summary.get("banned_elsewhere"):
         yield (
             f"{counted(count, 'row holds', 'rows hold')} a banned word outside the answers that"

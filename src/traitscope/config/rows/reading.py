@@ -24,8 +24,8 @@ class Reading:
     reasoning: Literal["drop", "train"] = setting("drop", advanced=True)
     """drop: reasoning is counted and not trained on. train: it stands before the answer."""
     skip_bad: int | Literal["all"] = setting(0, advanced=True)
-    """Most bad rows that are left out, or all. They are counted, with line and reason. With more
-    the command stops."""
+    """Most bad rows that are left out, or all. They are counted, and the first 20 are kept with
+    line and reason. With more the command stops."""
 
     def __post_init__(self) -> None:
         if self.skip_bad != "all":

@@ -6,9 +6,6 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, Protocol
 
-from traitscope.errors import DataError
-from traitscope.plurals import counted
-
 Turns = Literal["last", "every", "weighted"]
 Reasoning = Literal["drop", "train"]
 CONTROL = re.compile(
@@ -26,18 +23,14 @@ class Control(NamedTuple):
     """How they are read, or that rows with one are left out."""
 
 
-NAMELESS = "(no name)"
-"what the terminal calls a key without characters, as tables with row numbers have"
-NO_KEYS = "none"
-"what the terminal says of the keys of an empty object"
+Notes = Mapping[str, int]
+"counts by the names in NOTES"
 MOST_KEY_SETS = 20
 "sets of keys that are counted apart"
 MOST_BAD_ROWS = 20
 "bad rows that are kept with their reasons"
 MOST_UNUSED = 100
 "keys that are not used which are counted apart"
-MOST_SHOWN = 5
-"bad rows that a message shows, and key sets that the terminal shows"
 LONGEST_REASON = 600
 "characters of a reason that are kept: its beginning, and its end, which says what to do"
 FILTERED = "filtered"
@@ -90,6 +83,10 @@ NOTES = {
         "rejected answer, which only --targets preference and select read",
         "rejected answers, which only --targets preference and select read",
     ),
+    "rejected_read": (
+        "rejected answer, which is read beside the chosen one",
+        "rejected answers, which are read beside the chosen ones",
+    ),
     "undesirable": (
         "undesirable answer (label false), not trained on, left out",
         "undesirable answers (label false), not trained on, left out",
@@ -120,6 +117,11 @@ NOTES = {
         "rows beyond those that were asked for (such as by --max-rows), not used",
     ),
     "empty_prompts": ("row with an empty prompt", "rows with an empty prompt"),
+    "answers": (
+        "answer behind a prompt, not read",
+        "answers behind prompts, not read",
+    ),
+    "blank_lines": ("blank line, which is no prompt", "blank lines, which are no prompts"),
     "not_finite": (
         "NaN or Infinity in a key that is not used, read as null",
         "NaN or Infinity in keys that are not used, read as null",
@@ -217,6 +219,8 @@ class Intake:
     refused: Mapping[str, str] = field(default_factory=dict)
     """Reasons by id of rows that a model could not read, when the file was read before."""
 
+    reads_pairs: bool = False
+    """Whether the command reads the rejected answers of pairs."""
     used_keys: Collection[str] = ()
     """Keys that no shape has and the command uses, such as that of `audit --by`."""
 
@@ -266,17 +270,24 @@ class Intake:
 
         False where the row is left out because of one.
         """
+        return self.control_note(name, texts) != CONTROL_NOTES["leave-out"]
+
+    def control_note(self, name: str, texts: Iterable[str]) -> str:
+        """The same, but as what the row is counted; empty where it has no control token."""
         for text in texts:
             match = self.control.pattern.search(text)
             if match:
-                self.notes[CONTROL_NOTES[self.control.how]] += 1
+                note = CONTROL_NOTES[self.control.how]
+                self.notes[note] += 1
                 self.control_token = self.control_token or f"{match[0]} in {name}"
-                return self.control.how != "leave-out"
-        return True
+                return note
+        return ""
 
-    def leave_out(self, dropped: int) -> None:
-        """Count rows that can be read and that their run dropped."""
+    def leave_out(self, dropped: int, notes: Mapping[str, int]) -> None:
+        """Count rows that can be read and that their run dropped, and their notes no more."""
         self.records -= dropped
+        self.notes.subtract(notes)
+        self.notes = +self.notes
         self.add_counts({FILTERED: dropped}, {})
 
     @property
@@ -316,84 +327,16 @@ def _shortened(reason: str) -> str:
     return f"{reason[: half - 1]}…{reason[-half:]}" if is_long else reason
 
 
-def lines_of(about: dict[str, Any]) -> list[str]:
-    """What the terminal says of rows that were read, from `Intake.as_dict`."""
-    shapes = ", ".join(f"{name} {count}" for name, count in about["shapes"].items())
-    rows = counted(about["rows"], "row")
-    lines = [f"read {rows} ({about['container']}: {shapes}), {about['records']} used"]
-    key_sets = about["key_sets"]
-    for key_set in key_sets[:MOST_SHOWN]:
-        keys = _joined(key_set["keys"]) or NO_KEYS
-        lines.append(f"keys of {counted(key_set['rows'], 'row')}: {keys}")
-    if len(key_sets) > MOST_SHOWN:
-        others = counted(len(key_sets) - MOST_SHOWN, "other set", "other sets")
-        lines.append(f"and {others} of keys: reading.json")
-    return [*lines, *notes_of(about)]
+def count_chosen(about: dict[str, Any], notes: Iterable[Notes], others: int) -> None:
+    """Count only rows that are used, in what `Intake.as_dict` says.
 
-
-def _joined(keys: Iterable[str]) -> str:
-    return ", ".join(key or NAMELESS for key in keys)
-
-
-def notes_of(about: dict[str, Any]) -> list[str]:
-    """What was not used, not trained on or left out of rows, from `Intake.as_dict`."""
-    lines = []
-    if about["not_used"]:
-        unused = ", ".join(
-            f"{key or NAMELESS} ({counted(count, 'row')})"
-            for key, count in about["not_used"].items()
-        )
-        lines.append(f"not used: {unused}")
-    for name, count in about["counts"].items():
-        example = f", such as {about['control_token']}" if name.startswith("control") else ""
-        lines.append(f"{counted(count, *NOTES[name])}{example}")
-    if about["bad"]:
-        lines.append(f"{counted(about['bad'], 'bad row')} left out")
-    for bad_row in about["bad_rows"][:MOST_SHOWN]:
-        lines.append(f"{bad_row['place']}: {bad_row['reason']}")
-    return lines
-
-
-def left_out_of(intake: Intake) -> list[str]:
-    """Why rows were left out, each reason with its number of rows, in words."""
-    reasons = [counted(intake.bad, "bad row")] if intake.bad else []
-    for name in LEFT_OUT:
-        if intake.notes[name]:
-            reasons.append(counted(intake.notes[name], *NOTES[name]))
-    return reasons
-
-
-class BadRows:
-    """The bad rows of a file, and whether they are too many."""
-
-    def __init__(self, allowed: int | Literal["all"], intake: Intake) -> None:
-        self.allowed = allowed
-        self.intake = intake
-        self.first = ""
-        self.next_place = ""
-
-    def add(self, place: str, reason: str) -> None:
-        """Count a bad row."""
-        self.intake.add_bad(place, reason)
-        if not self.first:
-            self.first = f"{place}: {reason}"
-        elif not self.next_place:
-            self.next_place = place
-
-    @property
-    def are_too_many(self) -> bool:
-        """Whether more rows are bad than may be left out."""
-        return self.allowed != "all" and self.intake.bad > self.allowed
-
-    def check(self) -> None:
-        """Raise DataError where they are too many, with the first of them and their number."""
-        if not self.are_too_many:
-            return
-        count = self.intake.bad
-        if count == self.intake.rows:
-            rows = "the only row" if count == 1 else f"all {count} rows"
-            raise DataError(f"{self.first}; {rows} of the file cannot be read")
-        if count == 1:
-            raise DataError(f"{self.first}; or leave the row out: --skip-bad 1")
-        others = f"{counted(count - 1, 'more bad row')}, the next is {self.next_place}"
-        raise DataError(f"{self.first}; {others}; or leave all out: --skip-bad {count}")
+    notes: Those of the rows that are used. others: Number of rows that can be read and are not.
+    """
+    counts = Counter[str]()
+    for name in (*LEFT_OUT, FILTERED):
+        counts[name] = about["counts"].get(name, 0)
+    for of_row in notes:
+        counts.update(of_row)
+    counts[NOT_CHOSEN] = others
+    about["records"] -= others
+    about["counts"] = {name: counts[name] for name in NOTES if counts[name]}

@@ -1,9 +1,9 @@
 """Rows written back in the shape and the container that they came in.
 
 Records must have been read with `keep_original`. A row is written if one of its records is kept, as
-it stood. An answer that was changed is put where it stood. Of a chat of which not all answers are
-kept, those that are not get the weight 0. A row with an answer that can take no weight is then left
-out whole.
+it stood. An answer that was changed is put where it stood. Answers of the row that are not kept get
+the weight 0, also where no record of them is left. Kept answers of weight 0 get the weight 1. A row
+with an answer that can take no weight is then left out whole.
 
 Masked tokens stand in the key `meta` of a row, where it can hold them (`without_room_for_masks`).
 """
@@ -31,7 +31,10 @@ from traitscope.data.shapes.containers import (
 )
 from traitscope.data.shapes.inside.columns import changed_column, taken
 from traitscope.data.shapes.inside.places import (
+    TO_0,
+    TO_1,
     Written,
+    is_weighed_0,
     put,
     take_out_beside,
     weigh_as_kept,
@@ -42,6 +45,8 @@ from traitscope.data.shapes.rows import Row
 from traitscope.errors import DataError
 from traitscope.plain_values import to_json
 
+NOT_WRITTEN = "kept_but_not_written"
+"name of the count of kept records whose row is left out"
 Number = tuple[int, int]
 "number of a line or row, and of the object on it"
 
@@ -71,13 +76,20 @@ def rows_of(records: Iterable[Record]) -> list[Row]:
     return [row.fields for row in _rows(records).values()]
 
 
-def kept_but_not_written(records: Sequence[Record]) -> int:
-    """Number of kept records whose row is left out, because another answer of it was dropped."""
-    written = _rows(records).keys()
-    count = 0
+def counts_of(records: Sequence[Record]) -> dict[str, int]:
+    """What is other in the written rows than in the records and in the file; no zeros.
+
+    NOT_WRITTEN counts kept records whose row is left out, because another answer of it was dropped.
+    TO_1 and TO_0 count answers whose weight is another than in the file.
+    """
+    written = _rows(records)
+    counts: Counter[str] = Counter()
     for record in records:
-        count += record.kept and tuple(record.meta[ORIGINAL]["number"]) not in written
-    return count
+        is_lost = record.kept and tuple(record.meta[ORIGINAL]["number"]) not in written
+        counts[NOT_WRITTEN] += is_lost
+    for row in written.values():
+        counts.update(row.weights)
+    return dict(+counts)
 
 
 def without_original(records: Iterable[Record]) -> list[Record]:
@@ -92,7 +104,8 @@ def without_original(records: Iterable[Record]) -> list[Record]:
 def _rows(records: Iterable[Record]) -> dict[Number, Written]:
     """The rows of kept records by their numbers."""
     rows: dict[Number, Written] = {}
-    dropped: list[tuple[Number, Place]] = []
+    stood: dict[Number, Row] = {}
+    others: dict[Number, dict[int, Place]] = {}
     for record in records:
         original = record.meta.get(ORIGINAL)
         if original is None:
@@ -103,20 +116,35 @@ def _rows(records: Iterable[Record]) -> dict[Number, Written]:
         number = tuple(original["number"])
         answer_at = tuple(original["answer_at"])
         if not record.kept:
-            dropped.append((number, answer_at))
             continue
         if number not in rows:
-            rows[number] = Written(copy.deepcopy(original["fields"]), set())
+            rows[number] = Written(copy.deepcopy(original["fields"]), set(), Counter())
+            stood[number] = original["fields"]
+            others[number] = dict(enumerate(map(tuple, original["answers_at"])))
+        others[number].pop(original["answer"], None)
+        rows[number].weights[TO_1] += is_weighed_0(original["fields"], answer_at)
         weigh_as_kept(rows[number], answer_at)
         if record.completion != original["completion"]:
             _change(rows[number], answer_at, record, original)
         _change_rejected(rows[number], record, original)
         if MASKED in record.meta:
             _mask(rows[number], record)
-    for number, answer_at in dropped:
-        if number in rows and not weighed_0(rows[number], answer_at):
+    for number, places in others.items():
+        if not _weigh_others(rows[number], list(places.values()), stood[number]):
             del rows[number]
     return rows
+
+
+def _weigh_others(row: Written, places: Sequence[Place], stood: Row) -> bool:
+    """Give answers of a row that are not kept the weight 0; whether each can have one.
+
+    stood: The row as it stood in its file.
+    """
+    for place in places:
+        row.weights[TO_0] += not is_weighed_0(stood, place)
+        if not weighed_0(row, place):
+            return False
+    return True
 
 
 def without_room_for_masks(

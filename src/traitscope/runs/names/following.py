@@ -5,6 +5,8 @@ model, and the folder of runs, wherever these are not the usual ones.
 """
 
 import os
+import shlex
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,12 @@ from traitscope.runs import drawn_rows, store
 def place_words(run: Path) -> list[str]:
     """The words that name the folder of runs that a run lies in, where it is not the usual one."""
     return changed_flags(Output(root=run.parents[1], study=run.parent.name))
+
+
+def typed(name: str, config: Any, out: Output) -> str:
+    """A command with these settings as one would type it, with its folder of runs."""
+    places = changed_flags(replace(out, json=None))
+    return shlex.join(["traitscope", name, *changed_flags(config), *places])
 
 
 def traits_of(run: store.Run) -> dict[str, str]:

@@ -15,7 +15,8 @@ from traitscope.config.rows.filtering import FilterRules
 from traitscope.config.rows.reading import Reading
 from traitscope.data.prompt_files import read_prompts
 from traitscope.data.row_files import hold_the_same, iter_rows, rows_file
-from traitscope.data.shapes.intake import Intake, notes_of
+from traitscope.data.shapes.inside.said import notes_of
+from traitscope.data.shapes.intake import Intake
 from traitscope.data.traits import load_trait
 from traitscope.errors import ConfigError, DataError
 from traitscope.plurals import counted
@@ -83,7 +84,7 @@ def _read(path: Path, reading: Reading, rules: FilterRules, _: tuple[int, int]) 
             f"{path}: the filter {kind} keeps none of {counted(rows, 'row')} (dropped: {reasons});"
             f" expected one or more; name another data.filter{most}, or other rows"
         )
-    return GivenRows(rows, kept, tuple(notes_of(intake.as_dict())))
+    return GivenRows(rows, kept, tuple(notes_of(intake.as_dict(), file="")))
 
 
 def files_of(experiment: Experiment) -> dict[tuple[Path, Reading], str]:
@@ -153,7 +154,7 @@ def said_of_files(experiment: Experiment) -> list[str]:
     for path in prompts_of(experiment):
         intake = Intake()
         read_prompts(path, intake)
-        for note in notes_of(intake.as_dict()):
+        for note in notes_of(intake.as_dict(), file=""):
             lines.append(f"{path}: {note}")
     return lines
 

@@ -29,6 +29,9 @@ from traitscope.data.shapes.messages import (
 from traitscope.data.shapes.rows import PREFERENCE_PROMPTS, Row
 from traitscope.errors import DataError
 
+TO_1, TO_0 = "weights_to_1", "weights_to_0"
+"names of the counts of answers whose weight is another than in the file, by what it is now"
+
 
 class Written(NamedTuple):
     """A row to write."""
@@ -37,6 +40,8 @@ class Written(NamedTuple):
     """Keys and values."""
     changed: set[str]
     """Keys whose values are not those of the file."""
+    weights: Counter[str]
+    """Answers with another weight than in the file, by TO_1 and TO_0."""
 
 
 def put(row: Written, place: Place, text: str, before: str) -> None:
@@ -118,15 +123,28 @@ def _drop_keys(holder: Row) -> None:
 
 def weigh_as_kept(row: Written, place: Place) -> None:
     """Put another weight in the place of a 0 that says that a kept answer is not learnt."""
-    holders: list[tuple[Any, Sequence[str], Place]] = [(row.fields, ROW_WEIGHT_KEYS, ())]
+    for holder, key, name in _zeros_of(row.fields, place):
+        holder[key] = _one_like(holder[key])
+        row.changed.add(name)
+
+
+def is_weighed_0(row: Row, place: Place) -> bool:
+    """Whether a row says of an answer, or of all of its answers, that it is not learnt."""
+    return bool(_zeros_of(row, place))
+
+
+def _zeros_of(row: Row, place: Place) -> list[tuple[Row, str, str]]:
+    """The weights 0 of an answer: what holds each, its key there, and the key of the row."""
+    holders: list[tuple[Any, Sequence[str], Place]] = [(row, ROW_WEIGHT_KEYS, ())]
     if len(place) > 1:
-        for copy_at in _copies(row.fields, place):
-            holders.append((value_at(row.fields, copy_at[:-1]), WEIGHT_KEYS, copy_at))
+        for copy_at in _copies(row, place):
+            holders.append((value_at(row, copy_at[:-1]), WEIGHT_KEYS, copy_at))
+    zeros = []
     for holder, keys, copy_at in holders:
         for key in keys if isinstance(holder, dict) else ():
             if number_of(holder.get(key)) == 0:
-                holder[key] = _one_like(holder[key])
-                row.changed.add(str(copy_at[0]) if copy_at else key)
+                zeros.append((holder, key, str(copy_at[0]) if copy_at else key))
+    return zeros
 
 
 def _one_like(zero: Any) -> Any:
