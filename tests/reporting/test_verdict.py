@@ -65,7 +65,12 @@ def test_an_undecided_claim_says_what_would_have_been_found() -> None:
     assert verdict.outcome == "undecided"
     assert detection_power(effect, sd, 5) == pytest.approx(0.8, abs=1e-6)
     assert f"was {sd:.2g} nats. With 5 such " in verdict.power_text
-    assert f"an effect of {effect:.2g} nats is found with power 0.8" in str(verdict)
+    assert f"an effect of {effect:.2g} nats is found with power 0.8 (1 claim" in str(verdict)
+    second = claim(primary=False)
+    both = verdicts_of([claim(measurement=verdict.decided_by), second], "m")
+    shared = detectable(sd, 5, alpha=0.025)
+    assert f"{shared:.2g} nats is found with power 0.8 (2 claims tested" in both[0].power_text
+    assert shared > effect
     (clear,) = verdicts_of([claim()], "m")
     assert clear.power_text == ""
 

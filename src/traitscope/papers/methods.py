@@ -57,14 +57,18 @@ def sentences(contents: Contents, made: Sequence[Made], reported: Sequence[Made]
 
 
 def _models(made: Sequence[Made]) -> list[Sentence]:
-    """Which models were used, by name and digest."""
-    models: dict[str, str] = {}
+    """Which models were used, by name and digest, and what a user said that they are copies of."""
+    models: dict[tuple[str, str], str] = {}
     used = [run for run in made if "model" in run.settings and not _has_own_networks(run)]
     for run in used:
         digest = run.manifest.get("model")
         if digest:
-            models[digest] = run.settings["model"]
-    texts = [f"{model_name(name)} (digest {digest[:DIGEST]})" for digest, name in models.items()]
+            own = run.manifest.get("same_as", {}).get("own_digest", digest)
+            models[own, "" if own == digest else digest] = run.settings["model"]
+    texts = []
+    for (own, vouched), name in models.items():
+        copy = f", taken as a copy of the model {vouched[:DIGEST]}" if vouched else ""
+        texts.append(f"{model_name(name)} (digest {own[:DIGEST]}{copy})")
     if not texts:
         return []
     keys = ("allal2025smollm2",) if EMBEDDED in models.values() else ()

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from traitscope import plurals
 from traitscope.errors import ConfigError
 from traitscope.reporting.figures import Figure
 from traitscope.reporting.numbers import bounds, estimate, of_unit
@@ -96,6 +97,8 @@ class ClaimVerdict:
     """The outcome, and the corrected p values."""
     model: str
     """The model that the verdict holds for."""
+    n_claims: int = 1
+    """Claims that share the error rate of the study."""
 
     @property
     def claim(self) -> str:
@@ -148,9 +151,11 @@ class ClaimVerdict:
             return ""
         n_units, counted = self.stated.tested.n_units, self.decided_by.counted
         unit = of_unit(self.decided_by.unit)
+        effect = detectable(sd, n_units, alpha=decision.ALPHA / self.n_claims)
         return (
             f"The sd between {counted} was {sd:.2g}{unit}. With {n_units} such {counted} an effect"
-            f" of {detectable(sd, n_units):.2g}{unit} is found with power 0.8, before correction."
+            f" of {effect:.2g}{unit} is found with power 0.8"
+            f" ({plurals.counted(self.n_claims, 'claim')} tested together)."
         )
 
     def as_dict(self) -> dict[str, Any]:
@@ -226,7 +231,7 @@ def verdicts_of(
     decisions = decision.decide([claim.tested for claim in claims])
     verdicts = []
     for claim, decided in zip(claims, decisions, strict=True):
-        verdicts.append(ClaimVerdict(claim, decided, model))
+        verdicts.append(ClaimVerdict(claim, decided, model, len(claims)))
     return tuple(verdicts)
 
 

@@ -44,6 +44,8 @@ BARE = "@none"
 """Begins a context that has no template."""
 REMARKS = "remarks"
 """Key of a manifest: sentences on what a run was made from that its user should know."""
+_said_of_weights: set[tuple[str, str]] = set()
+"pairs of digests of which this process has said that one stands for the other"
 WEIGHT_FILES = ("adapter_model.safetensors", intervention.FULL_WEIGHTS, intervention.TRAINED)
 """Names of the file that holds a student's weights: LoRA, full weights, one trained vector."""
 
@@ -204,13 +206,35 @@ def opened(
         place.identity,
     ) as run:
         try:
-            if not run.sealed:
+            if run.sealed:
+                _say_other_weights(config, run)
+            else:
                 check_files(config)
                 recorded.update(_facts_of(config, computation.inputs))
             yield run
         except BaseException:
             store.discard_if_empty(run)
             raise
+
+
+def _say_other_weights(config: Any, run: store.Run) -> None:
+    """Say, once, that a run is taken although it was computed on other weights.
+
+    Somebody vouched that they are a copy, with `same_as`, when it was computed or now.
+    """
+    if not isinstance(config, OnModel):
+        return
+    manifest = run.manifest()
+    computed_on = manifest.get("same_as", {}).get("own_digest", manifest.get("model"))
+    own = model_digests(config.model, None)
+    if computed_on in (None, *own) or (computed_on, own[0]) in _said_of_weights:
+        return
+    _said_of_weights.add((computed_on, own[0]))
+    distributed.say(
+        f"{run.path.name} was computed on a model with digest {computed_on}, and {config.model} has"
+        f" {own[0]}: --same-as said that one is a copy of the other, so these numbers are taken for"
+        " both"
+    )
 
 
 def _facts_of(config: Any, inputs: Inputs) -> dict[str, Any]:

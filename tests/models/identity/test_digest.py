@@ -308,6 +308,29 @@ def test_a_copy_that_the_user_vouches_for(copy: Path, tiny_folder: Path, tmp_pat
         ok(tmp_path / "again", "rerun", same)
 
 
+def test_numbers_of_a_copy_are_said_to_be_taken(
+    copy: Path, tiny_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    """Both ways: by who vouches later, and by who asks for the original later."""
+    edited("config.json", note="another copy")(copy)
+    words = ("generate", "--n 2 --max-new-tokens 2 --dtype fp32 --model")
+    vouched = ("--same-as", tiny_folder)
+    mine, theirs = digest.folder_digest(copy), digest.folder_digest(tiny_folder)
+    for first, then, places in (
+        ((tiny_folder,), (copy, *vouched), (theirs, mine)),
+        ((copy, *vouched), (tiny_folder,), (mine, theirs)),
+    ):
+        root = tmp_path / places[0]
+        run = ok(root, *words, *first).run
+        assert "computed on a model" not in capsys.readouterr().err
+        assert ok(root, *words, *then).run == run
+        said = capsys.readouterr().err
+        assert f"was computed on a model with digest {places[0]}, and " in said
+        assert f" has {places[1]}: --same-as said that one is a copy" in said
+        ok(root, *words, *first)
+        assert "computed on a model" not in capsys.readouterr().err
+
+
 def test_a_model_of_another_size_is_no_copy(
     tiny_folder: Path, folders: dict[str, Path], tmp_path: Path
 ) -> None:

@@ -137,7 +137,9 @@ def test_what_comes_next_is_what_helps(
         request = replace(request, size=replace(request.size, seeds=(1, 2)))
     needs = [{"name": unmet, "met": False}] if unmet else []
     verdict = {"primary": True, "outcome": outcome, "preconditions": needs}
+    request = replace(request, out=replace(request.out, name="label-a", note="label-b"))
     said = command._after_run(request.config, request, {"run": "RUN", "verdicts": [verdict]})
+    assert "label-" not in said, "a name is that of one run"
     places = {
         "file": tmp_path / "planted.yaml",
         "owl": tmp_path / "owl.yaml",

@@ -222,7 +222,7 @@ def _after_run(config: ExperimentConfig, request: ExperimentRequest, summary: di
     """What helps after a conclusion: a stronger teacher, more seeds or rows, or a report."""
     run = str(summary["run"])
     verdict = next(each for each in summary["verdicts"] if each["primary"])
-    again = _typed(config, request.out, "run")
+    again = _typed(config, _without_label(request.out), "run")
     n_seeds = len(request.size.all_seeds)
     if verdict["outcome"] == "undecided":
         return f"more than {n_seeds} `seeds`, or more rows, in {config.file}; then {again}"
@@ -250,8 +250,13 @@ def _scan_typed(request: ExperimentRequest) -> str:
         words += ["--vector", str(vector)]
     elif company:
         words += ["--company", *company]
-    places = changed_flags(replace(request.out, json=None))
+    places = changed_flags(replace(_without_label(request.out), json=None))
     return shlex.join(["traitscope", "steer-scan", *words, *places])
+
+
+def _without_label(out: Output) -> Output:
+    """The place for a further run: a name is that of one run alone."""
+    return replace(out, name="", note="")
 
 
 def _next(config: ExperimentConfig, out: Output, summary: dict) -> str:
