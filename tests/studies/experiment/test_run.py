@@ -13,7 +13,7 @@ from command import CAT, OWL, Started, call, ok, read_rows, write_yaml
 
 from traitscope.cli import flags, main
 from traitscope.config.commands import ExperimentConfig
-from traitscope.config.common import Output
+from traitscope.config.common import NamedOutput, Output
 from traitscope.config.entries import COMMANDS
 from traitscope.errors import ConfigError
 from traitscope.papers.lineage import behind
@@ -137,7 +137,7 @@ def test_what_comes_next_is_what_helps(
         request = replace(request, size=replace(request.size, seeds=(1, 2)))
     needs = [{"name": unmet, "met": False}] if unmet else []
     verdict = {"primary": True, "outcome": outcome, "preconditions": needs}
-    request = replace(request, out=replace(request.out, name="label-a", note="label-b"))
+    request = replace(request, out=NamedOutput(request.out.root, name="label-a", note="label-b"))
     said = command._after_run(request.config, request, {"run": "RUN", "verdicts": [verdict]})
     assert "label-" not in said, "a name is that of one run"
     places = {

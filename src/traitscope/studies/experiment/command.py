@@ -256,7 +256,7 @@ def _scan_typed(request: ExperimentRequest) -> str:
 
 def _without_label(out: Output) -> Output:
     """The place for a further run: a name is that of one run alone."""
-    return replace(out, name="", note="")
+    return Output(out.root, out.study, out.track, out.json)
 
 
 def _next(config: ExperimentConfig, out: Output, summary: dict) -> str:
