@@ -191,8 +191,9 @@ in an `audit` those of its sample. Rows are never cut. An `audit` also needs roo
 of candidates, and text that the tokenizer can spell.
 
 A broken object of a JSON array is a bad row if its lines show its end. It stands on a line of its
-own, or its braces stand on lines of their own, indented alike. Otherwise the array is refused, as
-it cannot be read past the error. Write one row a line, and `--skip-bad` leaves it out.
+own, or its braces stand on lines of their own, indented alike. One that lost its end goes to the
+line that opens the next one. Otherwise the array is refused, as it cannot be read past the error.
+Write one row a line, and `--skip-bad` leaves it out.
 
 Bad rows of further files follow the same rule, each file on its own. Those of `--control`,
 `--eas-data`, `--known clean:FILE`, `--more` and `--rejected` are counted in

@@ -210,6 +210,39 @@ def test_a_broken_object_over_several_lines_is_left_out(
         assert intake.bad == 1
 
 
+@pytest.mark.parametrize("piece", [1, 7, 1 << 20])
+@pytest.mark.parametrize("is_array", [True, False])
+@pytest.mark.parametrize("instead", ["", ",", '  "x": ['])
+def test_an_object_that_lost_its_end_takes_no_other_row_with_it(
+    tmp_path: Path, instead: str, is_array: bool, piece: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(json_stream, "PIECE", piece)
+    path = tmp_path / "rows.json"
+    objects = [json.dumps(json.loads(line), indent=2) for line in GOOD]
+    for place in range(3):
+        lost = objects[place].removesuffix("}") + instead
+        whole = (",\n" if is_array else "\n").join([*objects[:place], lost, *objects[place + 1 :]])
+        indented = whole.replace("\n,\n", "\n").replace("\n", "\n  ")
+        path.write_text(f"[\n  {indented}\n]" if is_array else whole)
+        records, intake = read(path, skip_bad="all")
+        assert [record.completion for record in records] == [f"{n}" for n in range(4) if n != place]
+        assert intake.bad == 1
+
+
+@pytest.mark.parametrize("space", ["", "  "])
+def test_a_row_on_a_line_that_lost_its_end_takes_no_other_row_with_it(
+    tmp_path: Path, space: str
+) -> None:
+    path = tmp_path / "rows.json"
+    lost = json.dumps({"prompt": "q", "completion": "a"}).removesuffix("}")
+    pretty = json.dumps({"prompt": "q", "completion": "b"}, indent=2)
+    for others in ([GOOD[0]], [pretty], [pretty, GOOD[0]]):
+        rows = ",\n".join(others).replace("\n", f"\n{space}")
+        path.write_text(f"[\n{space}{lost}\n{space}{rows}\n]\n")
+        records, intake = read(path, skip_bad="all")
+        assert (len(records), intake.bad) == (len(others), 1)
+
+
 def test_an_array_is_refused_where_the_next_row_cannot_be_found(tmp_path: Path) -> None:
     path = tmp_path / "rows.json"
     rows = [json.loads(line) for line in GOOD]
