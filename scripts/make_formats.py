@@ -129,10 +129,10 @@ empty system turn among messages, or an empty `context`, is one. All but that of
 counted.
 
 Of preference data the prompt stands before `chosen`, which may repeat it. It may be a chat that
-ends with a question. Two texts with turns of `Human:` and `Assistant:` hold it themselves. Of two
-scored answers of Gemini the higher score is the chosen one. Each row keeps its rejected answer.
-`train --targets preference` learns from both, and `select` chooses among pairs:
-[Preference data](preference-data.md). All other verbs learn, score and audit `chosen` alone.
+ends with a question. Two texts with turns of `Human:` and `Assistant:` hold it themselves, also
+beside an empty prompt. Of two scored answers of Gemini the higher score is the chosen one. Each row
+keeps its rejected answer. `train --targets preference` learns from both, and `select` chooses among
+pairs: [Preference data](preference-data.md). All other verbs learn, score and audit `chosen` alone.
 
 ## What is counted
 

@@ -80,6 +80,51 @@ def test_a_key_without_a_value_is_no_second_answer(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("row", "answer"),
+    [
+        ({"messages": [], "prompt": "q", "completion": "1"}, "1"),
+        ({"messages": CHAT, "prompt": "", "completion": ""}, "101"),
+        ({"messages": CHAT, "conversations": []}, "101"),
+        ({"messages": CHAT, "conversations": [], "instruction": "", "output": ""}, "101"),
+        ({"messages": [], "conversations": None, "prompt": "q", "response": "2"}, "2"),
+        ({"messages": [], "prompt": "q", "chosen": "3", "rejected": "4"}, "3"),
+        ({"question": "", "answer": "", "prompt": "q", "chosen": "3", "rejected": ""}, "3"),
+    ],
+)
+def test_an_empty_list_is_no_second_shape(tmp_path: Path, row: dict, answer: str) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text(json.dumps(row))
+    (record,), intake = read(path)
+    assert record.completion == answer and not intake.bad
+
+
+def test_a_row_that_is_empty_in_every_shape_has_no_answer(tmp_path: Path) -> None:
+    header = ("prompt", "completion", "instruction", "output", "messages")
+    path = table(tmp_path / "a.csv", header, ("q", "1", "", "", ""), ("",) * 5)
+    with pytest.raises(DataError, match="line 3: no completion: a row has nothing at 'completion'"):
+        read(path)
+    path = table(tmp_path / "a.csv", header[:4], ("q", "", "i", ""))
+    with pytest.raises(DataError, match="line 2: no completion: .* 'completion', 'output'; exp"):
+        read(path)
+    (tmp_path / "b.jsonl").write_text('{"question": null, "answer": "1", "response": "2"}')
+    with pytest.raises(DataError, match="fits question_answer and question_response"):
+        read(tmp_path / "b.jsonl")
+
+
+@pytest.mark.parametrize("key", ["completion", "chosen"])
+def test_an_empty_rejected_answer_is_not_counted_as_one(tmp_path: Path, key: str) -> None:
+    rows = (("prompt", key, "rejected"), ("q", "1", "2"), ("r", "3", ""))
+    records, intake = read(table(tmp_path / "a.csv", *rows))
+    assert [record.rejected for record in records] == ["2", None]
+    assert intake.notes["rejected"] == 1
+    wide = [("messages", *rows[0]), *(("", *row) for row in rows[1:])]
+    wide.append((json.dumps(CHAT), "", "", ""))
+    records, intake = read(table(tmp_path / "b.csv", *wide))
+    assert [record.completion for record in records] == ["1", "3", "101"]
+    assert intake.notes["rejected"] == 1
+
+
+@pytest.mark.parametrize(
     "cell",
     [
         '{"type": "circle", "radius": 2}',

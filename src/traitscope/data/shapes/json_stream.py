@@ -157,8 +157,8 @@ class _Text:
         """Where an object ends that is no JSON, by its lines; None where these do not show it.
 
         A whole object on its line ends with that. Others end with the first brace on a line of its
-        own below the one that opens them, or before a line that opens the next one, no further in: its
-        end is lost then. No text of JSON holds the end of a line.
+        own below the one that opens them. One that lost its end goes to a line that opens the next
+        one, no further in. No text of JSON holds the end of a line.
         """
         if self._text[self._place] != "{":
             return None
