@@ -210,7 +210,8 @@ Other keys inside parts of a content are named as not used.
 
 `filter` and `edit` of a file write `kept.SUFFIX` into their run: the kept rows in the shape and the
 container that they came in. Keys that are not read stay as they are. Parquet keeps its types, also
-in messages that are changed: a weight becomes 0 as a number, a text or false.
+in messages that are changed: a weight becomes 0 as a number, a decimal, a text or false. A change
+that a type cannot hold is refused.
 Values come back the same, and the layout may not: JSON arrays are laid out with one row a line. So
 may how a number is written, such as 1e5 as 100000.0. A number with more digits than a float holds
 is written as it was. A byte order mark of a table is kept. Of a pair, `filter` checks the chosen
