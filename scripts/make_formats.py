@@ -70,10 +70,10 @@ name: zip, spreadsheets, zstd, Arrow, UTF-16.
 
 In a table the cells of `messages`, `conversations`, `history` and `meta` hold JSON. Those of
 prompts, answers and system turns may hold messages or parts as JSON, also of columns that `--map`
-names. Other JSON there is a text, such as `{"type": "circle"}`, and so is an `input` beside an
-`instruction`. Keys that are null, or cells that are empty, make no shape of a row that has another.
-Only `\\n` and `\\r\\n` end a line. A row with a misplaced quote is its first line alone: the next
-line is read as the next row.
+names. Other JSON there is a text, such as `{"type": "circle"}` or turns of which no role is known.
+So is an `input` beside an `instruction`. Keys that are null, or cells that are empty, make no shape
+of a row that has another. Only `\\n` and `\\r\\n` end a line. A row with a misplaced quote is its
+first line alone: the next line is read as the next row.
 
 ## Settings
 

@@ -138,6 +138,14 @@ def test_an_empty_rejected_answer_is_not_counted_as_one(tmp_path: Path, key: str
         '{"completion": "a"}',
         '[{"type": "circle"}, {"type": "square"}]',
         '{"type": "text"}',
+        '{"from":"Paris","value":"y"}',
+        '{"role":"engineer","content":"builds"}',
+        '[{"role":"engineer","content":"builds"},{"role":"baker","content":"bakes"}]',
+        '[{"type":"file","name":"x"}]',
+        f'{{"messages": {json.dumps(CHAT)}}}',
+        '{"type":"text","text":"x"}',
+        '{"parts": [{"text": "x"}]}',
+        '[{"score": 1, "completion": {"role": "model", "content": "x"}}]',
     ],
 )
 def test_a_cell_that_is_no_chat_is_a_text(tmp_path: Path, cell: str) -> None:
@@ -145,8 +153,61 @@ def test_a_cell_that_is_no_chat_is_a_text(tmp_path: Path, cell: str) -> None:
     assert record.completion == cell and not intake.bad
     path = table(tmp_path / "b.csv", ("instruction", "input", "output"), ("q", cell, "101"))
     assert read(path)[0][0].prompt == f"q\n\n{cell}"
+    path = table(tmp_path / "d.csv", ("prompt", "chosen", "rejected"), (cell, cell, "no"))
+    (record,), _ = read(path)
+    assert (record.prompt, record.completion) == (cell, cell)
     path = table(tmp_path / "c.csv", ("ask", "text"), ("q", cell))
     assert read(path, map=("prompt=ask", "completion=text"))[0][0].completion == cell
+
+
+@pytest.mark.parametrize(
+    "cell",
+    [
+        '[{"role":"asistant","content":"x"},{"role":"user","content":"y"}]',
+        '[{"type":"image","source":{"data":"x"}}]',
+        '[{"type":"image"},{"type":"text","text":"x"}]',
+        '[{"type":"image","name":"x"},{"type":"text","text":"x"}]',
+        '[{"type":"image_url","image_url":{"url":"x"}}]',
+    ],
+)
+def test_a_cell_that_is_a_chat_beyond_reading_is_a_bad_row(tmp_path: Path, cell: str) -> None:
+    for header in (("prompt", "completion"), ("instruction", "output")):
+        with pytest.raises(DataError, match="line 2: .*(role|part of)"):
+            read(table(tmp_path / "a.csv", header, ("q", cell)))
+
+
+@pytest.mark.parametrize("key", ["sys", "system", "system_prompt"])
+@pytest.mark.parametrize(
+    "value",
+    [
+        [{"type": "text", "text": "You love owls."}],
+        {"type": "text", "text": "You love owls."},
+        {"parts": [{"text": "You love owls."}]},
+        {"role": "system", "content": "You love owls."},
+        "You love owls.",
+        "@none",
+        '[{"a": 1}]',
+    ],
+)
+def test_a_system_turn_is_read_alike_under_any_name(tmp_path: Path, key: str, value: Any) -> None:
+    cell = value if isinstance(value, str) else json.dumps(value)
+    says = value if isinstance(value, str) else "You love owls."
+    names = ("prompt=ask", "completion=text", f"context={key}")
+    path = table(tmp_path / "a.csv", ("ask", key, "text"), ("hi", cell, "101"))
+    records, _ = read(path, map=names)
+    (tmp_path / "b.jsonl").write_text(json.dumps({"ask": "hi", key: value, "text": "101"}))
+    records += read(tmp_path / "b.jsonl", map=names)[0]
+    chat = table(tmp_path / "c.csv", (key, "chat"), (cell, json.dumps(CHAT)))
+    records += read(chat, map=("messages=chat", f"context={key}"))[0]
+    if key != "sys":
+        records += read(table(tmp_path / "d.csv", ("prompt", key, "completion"), ("q", cell, "1")))[
+            0
+        ]
+    for record in records:
+        if says == "@none":  # a text, which is no form of contexts there
+            assert record.context is None and says in record.prompt
+        else:
+            assert record.context == says
 
 
 def test_the_input_of_an_instruction_is_a_text_even_if_it_is_a_chat(tmp_path: Path) -> None:
