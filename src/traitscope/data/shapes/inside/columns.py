@@ -218,8 +218,10 @@ def _is_there(value: Any) -> bool:
 
 
 def _fitting(value: Any, kind: Any) -> Any:
-    """A value whose numbers have the type of their place, such as weights: a truth, a text, or a
-    decimal, which is read as a text."""
+    """A value whose numbers, such as weights, have the type of their place.
+
+    That may be a truth, a text, or a decimal, which is read as a text.
+    """
     from pyarrow import types
 
     if isinstance(value, dict) and types.is_struct(kind):
