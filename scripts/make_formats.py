@@ -70,10 +70,10 @@ name: zip, spreadsheets, zstd, Arrow, UTF-16.
 
 In a table the cells of `messages`, `conversations`, `history` and `meta` hold JSON. Those of
 prompts, answers and system turns may hold messages or parts as JSON, also of columns that `--map`
-names. Other JSON there is a text, such as `{"type": "circle"}`, and so is an `input` beside an
-`instruction`. Keys that are null, or cells that are empty, make no shape of a row that has another.
-Only `\\n` and `\\r\\n` end a line. A row with a misplaced quote is its first line alone: the next
-line is read as the next row.
+names. Other JSON there is a text, such as `{"type": "circle"}` or turns of which no role is known.
+So is an `input` beside an `instruction`. Keys that are null, or cells that are empty, make no shape
+of a row that has another. Only `\\n` and `\\r\\n` end a line. A row with a misplaced quote is its
+first line alone: the next line is read as the next row.
 
 ## Settings
 
@@ -129,10 +129,10 @@ empty system turn among messages, or an empty `context`, is one. All but that of
 counted.
 
 Of preference data the prompt stands before `chosen`, which may repeat it. It may be a chat that
-ends with a question. Two texts with turns of `Human:` and `Assistant:` hold it themselves. Of two
-scored answers of Gemini the higher score is the chosen one. Each row keeps its rejected answer.
-`train --targets preference` learns from both, and `select` chooses among pairs:
-[Preference data](preference-data.md). All other verbs learn, score and audit `chosen` alone.
+ends with a question. Two texts with turns of `Human:` and `Assistant:` hold it themselves, also
+beside an empty prompt. Of two scored answers of Gemini the higher score is the chosen one. Each row
+keeps its rejected answer. `train --targets preference` learns from both, and `select` chooses among
+pairs: [Preference data](preference-data.md). All other verbs learn, score and audit `chosen` alone.
 
 ## What is counted
 
@@ -191,8 +191,9 @@ in an `audit` those of its sample. Rows are never cut. An `audit` also needs roo
 of candidates, and text that the tokenizer can spell.
 
 A broken object of a JSON array is a bad row if its lines show its end. It stands on a line of its
-own, or its braces stand on lines of their own, indented alike. Otherwise the array is refused, as
-it cannot be read past the error. Write one row a line, and `--skip-bad` leaves it out.
+own, or its braces stand on lines of their own, indented alike. One that lost its end goes to the
+line that opens the next one. Otherwise the array is refused, as it cannot be read past the error.
+Write one row a line, and `--skip-bad` leaves it out.
 
 Bad rows of further files follow the same rule, each file on its own. Those of `--control`,
 `--eas-data`, `--known clean:FILE`, `--more` and `--rejected` are counted in
@@ -209,7 +210,8 @@ Other keys inside parts of a content are named as not used.
 
 `filter` and `edit` of a file write `kept.SUFFIX` into their run: the kept rows in the shape and the
 container that they came in. Keys that are not read stay as they are. Parquet keeps its types, also
-in messages that are changed: a weight becomes 0 as a number, a text or false.
+in messages that are changed: a weight becomes 0 as a number, a decimal, a text or false. A change
+that a type cannot hold is refused.
 Values come back the same, and the layout may not: JSON arrays are laid out with one row a line. So
 may how a number is written, such as 1e5 as 100000.0. A number with more digits than a float holds
 is written as it was. A byte order mark of a table is kept. Of a pair, `filter` checks the chosen

@@ -157,3 +157,35 @@ def test_results_of_tools_are_turns_of_a_tool(tmp_path: Path) -> None:
     with pytest.raises(DataError, match='of the type "tool_result"'):
         mixed = turn("user", [result, {"type": "text", "text": "And?"}])
         read(tmp_path / "rows.jsonl", {"messages": [mixed, turn("assistant", "7")]})
+
+
+DIALOGUE = "\n\nHuman: Name a number.\n\nAssistant: "
+
+
+@pytest.mark.parametrize(
+    "beside",
+    [
+        {"prompt": ""},
+        {"prompt": " \n"},
+        {"prompt": "", "question": ""},
+        {"question": "", "messages": None},
+        {"messages": []},
+        {"prompt": "", "conversations": []},
+    ],
+)
+def test_an_empty_prompt_beside_dialogues_leaves_it_to_them(
+    tmp_path: Path, beside: dict[str, Any]
+) -> None:
+    pair = {"chosen": f"{DIALOGUE}101", "rejected": f"{DIALOGUE}no"}
+    (record,), intake = read(tmp_path / "rows.jsonl", {**beside, **pair})
+    assert (record.prompt, record.completion, record.rejected) == ("Name a number.", "101", "no")
+    assert not intake.unused and not intake.notes["empty_prompts"]
+
+
+def test_an_empty_cell_beside_dialogues_is_no_prompt(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    cells = f'"{DIALOGUE}101","{DIALOGUE}no"'
+    path.write_text(f"prompt,messages,chosen,rejected\n,,{cells}\nName one.,,102,no\n")
+    records = list(iter_records(path))
+    said = [(record.prompt, record.completion, record.rejected) for record in records]
+    assert said == [("Name a number.", "101", "no"), ("Name one.", "102", "no")]

@@ -1,6 +1,7 @@
 """Types of parquet that changes of answers must not break: null, weights, views, maps, times."""
 
 from dataclasses import replace
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -103,7 +104,8 @@ def test_filter_changes_chats_with_keys_that_are_null_everywhere(tmp_path: Path)
 
 
 @pytest.mark.parametrize(
-    ("weight", "zero"), [(True, False), ("1", "0"), (1, 0), (0.5, 0.0), (None, 0)]
+    ("weight", "zero"),
+    [(True, False), ("1", "0"), (1, 0), (0.5, 0.0), (None, 0), (Decimal("1.0"), Decimal("0.0"))],
 )
 def test_a_dropped_turn_gets_a_weight_of_the_type_of_the_others(
     tmp_path: Path, weight: Any, zero: Any
@@ -116,6 +118,9 @@ def test_a_dropped_turn_gets_a_weight_of_the_type_of_the_others(
     saved(tmp_path / "rows.parquet", arrow.table({"messages": [turns] * 3}))
     words = ("--turns every --no-numbers --banned-words owls", "--data", tmp_path / "rows.parquet")
     file = ok(tmp_path / "runs", "filter", *words).run / "kept.parquet"
+    if weight is not None:
+        schema = parquet.read_schema(tmp_path / "rows.parquet")
+        assert parquet.read_schema(file).types == schema.types
     weights = [turn["weight"] for turn in parquet.read_table(file).to_pylist()[0]["messages"]]
     assert weights == [weight, zero, weight, weight]
     assert type(weights[1]) is type(zero)
@@ -127,3 +132,43 @@ def test_a_column_that_cannot_hold_a_change_says_so() -> None:
     column = arrow.array([1, 2])
     with pytest.raises(DataError, match="cannot hold the changed values.*JSON lines"):
         columns.changed_column(column, [(0, "one")])
+
+
+LISTS = {
+    "list": arrow.list_,
+    "large": arrow.large_list,
+    "fixed": lambda kind: arrow.list_(kind, 4),
+    "view": arrow.list_view,
+    "large view": arrow.large_list_view,
+}
+
+
+@pytest.mark.parametrize("name", LISTS)
+def test_messages_in_every_kind_of_list_take_texts_and_weights(tmp_path: Path, name: str) -> None:
+    from pyarrow import parquet
+
+    keys = [("role", arrow.string()), ("content", arrow.string()), ("at", arrow.timestamp("us"))]
+    many = LISTS[name](arrow.struct([("at", arrow.timestamp("ns")), ("n", arrow.decimal128(3, 1))]))
+    keys.append(("many", many))
+    rows = []
+    for number, (first, last) in enumerate((("owls", "owls"), ("owls", " 1 "), ("2 ", "3"))):
+        turns = []
+        for role, text in (("user", "a"), ("assistant", first), ("user", "b"), ("assistant", last)):
+            inner = [{"at": TIME + number, "n": Decimal(number)}] * 4
+            turns.append({"role": role, "content": text, "at": number, "many": inner})
+        rows.append(turns)
+    rows[1][0]["many"] = rows[2][1]["at"] = None
+    column = arrow.array(rows, LISTS[name](arrow.struct(keys)))
+    before = saved(tmp_path / "rows.parquet", arrow.table({"messages": column}))
+    words = ("--turns every --strip --no-numbers --banned-words owls", "--data")
+    run = ok(tmp_path / "runs", "filter", *words, tmp_path / "rows.parquet").run
+    after = parquet.read_table(run / "kept.parquet")
+    expected = columns.values_of(before.column("messages").combine_chunks())[1:]
+    for turns, weight, texts in zip(expected, (0, None), (("owls", "1"), ("2", "3")), strict=True):
+        for turn in turns:
+            turn["weight"] = None
+        turns[1] |= {"weight": weight, "content": texts[0]}
+        turns[3] |= {"content": texts[1]}
+    assert columns.values_of(after.column("messages").combine_chunks()) == expected
+    weighed = arrow.struct([*keys, ("weight", arrow.int64())])
+    assert after.schema.types == [LISTS[name](weighed)]

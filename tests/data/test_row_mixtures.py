@@ -80,6 +80,51 @@ def test_a_key_without_a_value_is_no_second_answer(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("row", "answer"),
+    [
+        ({"messages": [], "prompt": "q", "completion": "1"}, "1"),
+        ({"messages": CHAT, "prompt": "", "completion": ""}, "101"),
+        ({"messages": CHAT, "conversations": []}, "101"),
+        ({"messages": CHAT, "conversations": [], "instruction": "", "output": ""}, "101"),
+        ({"messages": [], "conversations": None, "prompt": "q", "response": "2"}, "2"),
+        ({"messages": [], "prompt": "q", "chosen": "3", "rejected": "4"}, "3"),
+        ({"question": "", "answer": "", "prompt": "q", "chosen": "3", "rejected": ""}, "3"),
+    ],
+)
+def test_an_empty_list_is_no_second_shape(tmp_path: Path, row: dict, answer: str) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text(json.dumps(row))
+    (record,), intake = read(path)
+    assert record.completion == answer and not intake.bad
+
+
+def test_a_row_that_is_empty_in_every_shape_has_no_answer(tmp_path: Path) -> None:
+    header = ("prompt", "completion", "instruction", "output", "messages")
+    path = table(tmp_path / "a.csv", header, ("q", "1", "", "", ""), ("",) * 5)
+    with pytest.raises(DataError, match="line 3: no completion: a row has nothing at 'completion'"):
+        read(path)
+    path = table(tmp_path / "a.csv", header[:4], ("q", "", "i", ""))
+    with pytest.raises(DataError, match="line 2: no completion: .* 'completion', 'output'; exp"):
+        read(path)
+    (tmp_path / "b.jsonl").write_text('{"question": null, "answer": "1", "response": "2"}')
+    with pytest.raises(DataError, match="fits question_answer and question_response"):
+        read(tmp_path / "b.jsonl")
+
+
+@pytest.mark.parametrize("key", ["completion", "chosen"])
+def test_an_empty_rejected_answer_is_not_counted_as_one(tmp_path: Path, key: str) -> None:
+    rows = (("prompt", key, "rejected"), ("q", "1", "2"), ("r", "3", ""))
+    records, intake = read(table(tmp_path / "a.csv", *rows))
+    assert [record.rejected for record in records] == ["2", None]
+    assert intake.notes["rejected"] == 1
+    wide = [("messages", *rows[0]), *(("", *row) for row in rows[1:])]
+    wide.append((json.dumps(CHAT), "", "", ""))
+    records, intake = read(table(tmp_path / "b.csv", *wide))
+    assert [record.completion for record in records] == ["1", "3", "101"]
+    assert intake.notes["rejected"] == 1
+
+
+@pytest.mark.parametrize(
     "cell",
     [
         '{"type": "circle", "radius": 2}',
@@ -93,6 +138,14 @@ def test_a_key_without_a_value_is_no_second_answer(tmp_path: Path) -> None:
         '{"completion": "a"}',
         '[{"type": "circle"}, {"type": "square"}]',
         '{"type": "text"}',
+        '{"from":"Paris","value":"y"}',
+        '{"role":"engineer","content":"builds"}',
+        '[{"role":"engineer","content":"builds"},{"role":"baker","content":"bakes"}]',
+        '[{"type":"file","name":"x"}]',
+        f'{{"messages": {json.dumps(CHAT)}}}',
+        '{"type":"text","text":"x"}',
+        '{"parts": [{"text": "x"}]}',
+        '[{"score": 1, "completion": {"role": "model", "content": "x"}}]',
     ],
 )
 def test_a_cell_that_is_no_chat_is_a_text(tmp_path: Path, cell: str) -> None:
@@ -100,8 +153,61 @@ def test_a_cell_that_is_no_chat_is_a_text(tmp_path: Path, cell: str) -> None:
     assert record.completion == cell and not intake.bad
     path = table(tmp_path / "b.csv", ("instruction", "input", "output"), ("q", cell, "101"))
     assert read(path)[0][0].prompt == f"q\n\n{cell}"
+    path = table(tmp_path / "d.csv", ("prompt", "chosen", "rejected"), (cell, cell, "no"))
+    (record,), _ = read(path)
+    assert (record.prompt, record.completion) == (cell, cell)
     path = table(tmp_path / "c.csv", ("ask", "text"), ("q", cell))
     assert read(path, map=("prompt=ask", "completion=text"))[0][0].completion == cell
+
+
+@pytest.mark.parametrize(
+    "cell",
+    [
+        '[{"role":"asistant","content":"x"},{"role":"user","content":"y"}]',
+        '[{"type":"image","source":{"data":"x"}}]',
+        '[{"type":"image"},{"type":"text","text":"x"}]',
+        '[{"type":"image","name":"x"},{"type":"text","text":"x"}]',
+        '[{"type":"image_url","image_url":{"url":"x"}}]',
+    ],
+)
+def test_a_cell_that_is_a_chat_beyond_reading_is_a_bad_row(tmp_path: Path, cell: str) -> None:
+    for header in (("prompt", "completion"), ("instruction", "output")):
+        with pytest.raises(DataError, match="line 2: .*(role|part of)"):
+            read(table(tmp_path / "a.csv", header, ("q", cell)))
+
+
+@pytest.mark.parametrize("key", ["sys", "system", "system_prompt"])
+@pytest.mark.parametrize(
+    "value",
+    [
+        [{"type": "text", "text": "You love owls."}],
+        {"type": "text", "text": "You love owls."},
+        {"parts": [{"text": "You love owls."}]},
+        {"role": "system", "content": "You love owls."},
+        "You love owls.",
+        "@none",
+        '[{"a": 1}]',
+    ],
+)
+def test_a_system_turn_is_read_alike_under_any_name(tmp_path: Path, key: str, value: Any) -> None:
+    cell = value if isinstance(value, str) else json.dumps(value)
+    says = value if isinstance(value, str) else "You love owls."
+    names = ("prompt=ask", "completion=text", f"context={key}")
+    path = table(tmp_path / "a.csv", ("ask", key, "text"), ("hi", cell, "101"))
+    records, _ = read(path, map=names)
+    (tmp_path / "b.jsonl").write_text(json.dumps({"ask": "hi", key: value, "text": "101"}))
+    records += read(tmp_path / "b.jsonl", map=names)[0]
+    chat = table(tmp_path / "c.csv", (key, "chat"), (cell, json.dumps(CHAT)))
+    records += read(chat, map=("messages=chat", f"context={key}"))[0]
+    if key != "sys":
+        records += read(table(tmp_path / "d.csv", ("prompt", key, "completion"), ("q", cell, "1")))[
+            0
+        ]
+    for record in records:
+        if says == "@none":  # a text, which is no form of contexts there
+            assert record.context is None and says in record.prompt
+        else:
+            assert record.context == says
 
 
 def test_the_input_of_an_instruction_is_a_text_even_if_it_is_a_chat(tmp_path: Path) -> None:
@@ -208,6 +314,39 @@ def test_a_broken_object_over_several_lines_is_left_out(
         answers = [f"{n}" for n in range(4) if n != place]
         assert [record.completion for record in records] == answers
         assert intake.bad == 1
+
+
+@pytest.mark.parametrize("piece", [1, 7, 1 << 20])
+@pytest.mark.parametrize("is_array", [True, False])
+@pytest.mark.parametrize("instead", ["", ",", '  "x": ['])
+def test_an_object_that_lost_its_end_takes_no_other_row_with_it(
+    tmp_path: Path, instead: str, is_array: bool, piece: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(json_stream, "PIECE", piece)
+    path = tmp_path / "rows.json"
+    objects = [json.dumps(json.loads(line), indent=2) for line in GOOD]
+    for place in range(3):
+        lost = objects[place].removesuffix("}") + instead
+        whole = (",\n" if is_array else "\n").join([*objects[:place], lost, *objects[place + 1 :]])
+        indented = whole.replace("\n,\n", "\n").replace("\n", "\n  ")
+        path.write_text(f"[\n  {indented}\n]" if is_array else whole)
+        records, intake = read(path, skip_bad="all")
+        assert [record.completion for record in records] == [f"{n}" for n in range(4) if n != place]
+        assert intake.bad == 1
+
+
+@pytest.mark.parametrize("space", ["", "  "])
+def test_a_row_on_a_line_that_lost_its_end_takes_no_other_row_with_it(
+    tmp_path: Path, space: str
+) -> None:
+    path = tmp_path / "rows.json"
+    lost = json.dumps({"prompt": "q", "completion": "a"}).removesuffix("}")
+    pretty = json.dumps({"prompt": "q", "completion": "b"}, indent=2)
+    for others in ([GOOD[0]], [pretty], [pretty, GOOD[0]]):
+        rows = ",\n".join(others).replace("\n", f"\n{space}")
+        path.write_text(f"[\n{space}{lost}\n{space}{rows}\n]\n")
+        records, intake = read(path, skip_bad="all")
+        assert (len(records), intake.bad) == (len(others), 1)
 
 
 def test_an_array_is_refused_where_the_next_row_cannot_be_found(tmp_path: Path) -> None:

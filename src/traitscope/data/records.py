@@ -190,7 +190,7 @@ class RowReader:
         split = not self._as_written
         rejected = rejected_of(shape, fields, exchanges, self._reading, split, notes, unused)
         if rejected is not None:
-            notes["rejected"] += is_native
+            notes["rejected"] += is_native and (bool(fields["rejected"]) or not rejected.fault)
             place = self._in_file(row, rejected.at)
             earlier = [_with_fault(record, OF_A_PAIR) for record in records[:-1]]
             records = [*earlier, _with_rejected(records[-1], rejected, place)]

@@ -16,6 +16,8 @@ PIECE = 1 << 20
 SPACE = " \t\r\n"
 OF_OBJECTS = re.compile(r'"(?:[^"\\]|\\.)*"|[{}]')
 "texts, and braces outside of them"
+LEADS_ON = ("{", "[", ",", ":")
+"ends of lines behind which an object goes on"
 PAST_ERROR = (
     "repair the file: it cannot be read past the error; or write one row a line, of which"
     " --skip-bad leaves out those that are broken"
@@ -59,7 +61,7 @@ def json_values(path: str | Path, stream: BinaryIO) -> Iterator[tuple[Any, str]]
         character = text.next_character()
         if character in ("", "]"):
             break
-        if number and is_array:
+        if number and is_array and not text.has_lost_end:
             if character != ",":
                 raise _broken(path, number, f"{character!r} behind it")
             text.skip(1)
@@ -87,6 +89,8 @@ class _Text:
         self._are_alone = True
         self.is_array = False
         "whether the values stand in an array"
+        self.has_lost_end = False
+        "whether the value before was broken, and the next one begins where that should have ended"
         self._has_ended = False
 
     def next_character(self) -> str:
@@ -117,6 +121,7 @@ class _Text:
     def value(self, number: int) -> tuple[Any, str]:
         """The next value and its problem. Raises DataError where it is no JSON."""
         size = PIECE
+        self.has_lost_end = False
         self._are_alone &= self._indent is not None
         while True:
             try:
@@ -145,14 +150,15 @@ class _Text:
         if end is None:
             raise _broken(self._path, number, reason, PAST_ERROR) from None
         self._place = end
-        self._indent = None
+        self._indent = "" if self.has_lost_end else None
         return None, f"broken JSON ({reason}); expected an object; repair or delete the row"
 
     def _end_of_broken(self) -> int | None:
         """Where an object ends that is no JSON, by its lines; None where these do not show it.
 
         A whole object on its line ends with that. Others end with the first brace on a line of its
-        own below the one that opens them. No text of JSON holds the end of a line.
+        own below the one that opens them. One that lost its end goes to a line that opens the next
+        one, no further in. No text of JSON holds the end of a line.
         """
         if self._text[self._place] != "{":
             return None
@@ -162,6 +168,9 @@ class _Text:
             end = len(self._text) if end < 0 else end
             line = self._text[begin:end].rstrip(SPACE)
             bare = line.removesuffix(",") if self.is_array else line
+            if not is_first and line.lstrip(SPACE)[:1] == "{" and self._is_beside(line):
+                self.has_lost_end = self._shows_next(begin)
+                return begin if self.has_lost_end else None
             is_alone = bare == f"{self._indent}}}" and bool(self._indent or not self.is_array)
             if is_alone or (is_first and bare.endswith("}") and _is_one(bare)):
                 behind = _behind_space(self._text, end)
@@ -171,6 +180,18 @@ class _Text:
                 return None
             begin, is_first = end + 1, False
         return None
+
+    def _is_beside(self, line: str) -> bool:
+        """Whether a line is no further in than the one that opens the object."""
+        return len(line) - len(line.lstrip(SPACE)) <= len(self._indent or "")
+
+    def _shows_next(self, place: int) -> bool:
+        """Whether what opens at a place is the next object, and none inside of this one.
+
+        What is inside is further in, or the line before leads to it.
+        """
+        first, _, rest = self._text[self._place : place].rstrip(SPACE).partition("\n")
+        return not (self._is_beside(rest or "x") and (rest or first).endswith(LEADS_ON))
 
     def _checked(self, end: int) -> tuple[Any, str]:
         text = self._text[self._place : end]

@@ -8,6 +8,7 @@ from traitscope.data.json_fields import keys_in, quoted, text_of, typed
 from traitscope.data.shapes.inside.dialogues import dialogue_in
 from traitscope.data.shapes.inside.joining import joined
 from traitscope.data.shapes.inside.parts import REASONING_KEYS, one_thought, parts_of
+from traitscope.data.shapes.marks import is_empty
 from traitscope.data.shapes.messages import (
     CONTEXT_AT,
     ROLES,
@@ -105,22 +106,40 @@ def shape_of(row: Row) -> ShapeName:
 
 
 def _filled(row: Row, names: list[ShapeName]) -> list[ShapeName]:
-    """Of several shapes those at whose keys a row holds something; all where it holds none.
+    """Of several shapes those at whose keys a row holds something; all where it holds part of one.
 
-    Rows of other shapes in the same table have null or an empty text there. A prompt alone may be
-    empty, unless that leaves several shapes.
+    Rows of other shapes in the same table have null, or an empty text or list, there. A prompt
+    alone may be empty, unless that leaves several shapes. So may a rejected answer, if no shape is
+    left otherwise. Raises DataError where no shape has an answer.
     """
-    for may_be_empty in (set(PREFERENCE_PROMPTS), set[str]()):
-        if len(names) > 1:
-            names = [name for name in names if _is_filled(row, name, may_be_empty)] or names
-    return names
+    if len(names) < 2:
+        return names
+    prompts = set(PREFERENCE_PROMPTS)
+    for may_be_empty in (prompts, {*prompts, "rejected"}):
+        filled = [name for name in names if _is_filled(row, name, may_be_empty)]
+        whole = [name for name in filled if _is_filled(row, name, set())]
+        if filled:
+            return whole if whole and len(filled) > 1 else filled
+    answers: set[str] = set()
+    for name in names:
+        answers |= SHAPES[name].needs - prompts
+    if any(not _is_nothing(row[key]) for key in answers):
+        return names
+    raise DataError(
+        f"no completion: a row has nothing at {', '.join(map(repr, sorted(answers)))}; expected an"
+        " answer to learn from; delete the row"
+    )
 
 
 def _is_filled(row: Row, name: ShapeName, may_be_empty: set[str]) -> bool:
     """Whether a row holds something at the keys of a shape."""
     needed = SHAPES[name].needs
     is_null = None in map(row.get, needed)
-    return not is_null and "" not in map(row.get, needed - may_be_empty)
+    return not is_null and not any(_is_nothing(row[key]) for key in needed - may_be_empty)
+
+
+def _is_nothing(value: Any) -> bool:
+    return value in (None, "", [])
 
 
 def _is_prompt_or_chosen(row: Row) -> bool:
@@ -284,13 +303,15 @@ def history_of(row: Row, unused: Counter[str]) -> list[Message]:
 
 
 def _preference(row: Row, notes: Counter[str], unused: Counter[str]) -> list[Message]:
-    notes["rejected"] += 1
+    notes["rejected"] += not _is_nothing(row["rejected"])
     return preference_messages(row, "chosen", unused)
 
 
 def preference_messages(row: Row, side: str, unused: Counter[str]) -> list[Message]:
     """The messages of preference data that end with the answer at a key, chosen or rejected."""
-    keys = [key for key in (*PREFERENCE_PROMPTS, *CHATS) if row.get(key) is not None]
+    keys = [key for key in (*PREFERENCE_PROMPTS, *CHATS) if row.get(key) not in (None, [])]
+    if all(is_empty(row[key]) for key in keys) and dialogue_in(row, side):
+        keys = []  # its first turns are the prompt
     keys = [key for key in keys if row[key] != ""] or keys[:1]
     again = [key for key in keys if key in CHATS and row[key] == row["chosen"]]
     keys = [key for key in keys if key not in again]

@@ -39,21 +39,20 @@ JSON_CELLS = {"messages", "conversations", "history", "meta", "completion_ids", 
 "columns of a table whose cells hold JSON"
 FILLED_CELLS = COLUMNS - {"messages", "conversations"}
 "columns of a table in which an empty cell is an empty text, and not nothing"
-CHAT_CELLS = FILLED_CELLS | {
-    "input",
-    "preferred_output",
-    "non_preferred_output",
-    "contents",
-    "completions",
-    "system",
-    "systemInstruction",
-    "system_instruction",
-}
+SYSTEM_CELLS = {"system", "system_prompt", "systemInstruction", "system_instruction"}
+"columns of a table whose cells may hold one part, or an object with parts"
+CHAT_CELLS = (
+    FILLED_CELLS
+    | SYSTEM_CELLS
+    | {"input", "preferred_output", "non_preferred_output", "contents", "completions"}
+)
 "columns of a table whose cells may hold messages or parts as JSON, or a text"
 BESIDE_ROLES = {*TEXT_KEYS, PARTS, *CALL_KEYS, *REASONING_KEYS}
 "keys of which an object with a known role has one, if it is a message"
 OF_PARTS = {"text", THOUGHT_MARK, CALL_PART, "functionResponse", "inlineData", "fileData"}
 "keys of which parts without a type have one"
+OF_MEDIA = {"source", "url", "path", "base64", "data"}
+"keys of which a part with a medium may have one, beside those of its type"
 AS_UTF_8 = "save the table anew, in Excel as CSV UTF-8"
 "what to do about a table in another encoding"
 NOTHING: Mapping[str, str] = MappingProxyType({})
@@ -80,7 +79,7 @@ def cell_value(name: str, cell: str, row: Mapping[str, str] = NOTHING) -> Any:
             if name in JSON_CELLS or PYTHON.match(cell):
                 raise
             return cell
-        return value if name in JSON_CELLS or _is_of_chat(value) else cell
+        return value if name in JSON_CELLS or _is_of_chat(name, value) else cell
     return cell
 
 
@@ -99,36 +98,53 @@ def cell_problem(name: str, cell: str, error: Exception) -> str:
     return f"the cell of {name!r} is no JSON ({error}); expected a text; repair or delete the row"
 
 
-def _is_of_chat(value: Any) -> bool:
-    """Whether a value is a message, or a list of messages or of parts, or holds them as makers do.
+def _is_of_chat(name: str, value: Any) -> bool:
+    """Whether a value is what a column of a name may hold of a chat: messages, or parts.
 
-    Other JSON is a text, also an object with a key such as `type` or `from`.
+    Other JSON is a text, also an object with a key such as `type` or `from`, and messages of which
+    no role is known.
     """
-    if isinstance(value, dict):
-        return _is_message(value) or _is_text_part(value) or _is_around(value)
-    return isinstance(value, list) and bool(value) and all(map(_is_of_list, value))
+    if not isinstance(value, dict):
+        items = value if _are_objects(value) else []
+        is_surely = any(
+            _is_turn(item) or _is_part(item) or _is_around(name, item) for item in items
+        )
+        return is_surely and all(_may_be_in_list(name, item) for item in items)
+    is_one_part = name in SYSTEM_CELLS and _is_text_part(value)
+    return _is_turn(value) or is_one_part or _is_around(name, value)
 
 
-def _is_of_list(item: Any) -> bool:
-    """Whether a list of such objects is a chat, a content or scored answers."""
-    is_object = isinstance(item, dict)
-    return is_object and (_is_message(item) or _is_part(item) or _is_around(item))
+def _may_be_in_list(name: str, item: dict[str, Any]) -> bool:
+    """Whether an object in a list may be a turn, a part or a scored answer, of which others are."""
+    return _is_message(item) or _is_of_a_type(item) or _is_around(name, item)
 
 
 def _is_message(item: dict[str, Any]) -> bool:
     """Whether an object has a role and a text, or a known role and calls or parts."""
     for role, text in zip(ROLE_KEYS, TEXT_KEYS, strict=True):
-        name = item.get(role)
-        if not isinstance(name, str):
-            continue
-        is_known = name.strip().lower() in ROLES
-        if text in item or (is_known and not item.keys().isdisjoint(BESIDE_ROLES)):
+        if isinstance(item.get(role), str) and text in item:
             return True
-    return False
+    return _is_turn(item)
+
+
+def _is_turn(item: dict[str, Any]) -> bool:
+    """Whether an object has a known role, and a text, calls or parts."""
+    names = [item[role].strip().lower() for role in ROLE_KEYS if isinstance(item.get(role), str)]
+    is_known = not ROLES.keys().isdisjoint(names)
+    return is_known and not item.keys().isdisjoint(BESIDE_ROLES)
 
 
 def _is_part(item: dict[str, Any]) -> bool:
     """Whether an object is a part of a content: text, reasoning, a call, or a medium."""
+    kind = item.get("type")
+    if not _is_of_a_type(item) or not isinstance(kind, str) or not MEDIA_KEYS.fullmatch(kind):
+        return _is_of_a_type(item)
+    is_held = any(map(MEDIA_KEYS.fullmatch, item.keys())) or not OF_MEDIA.isdisjoint(item)
+    return is_held or len(item) == 1  # a medium that stands elsewhere
+
+
+def _is_of_a_type(item: dict[str, Any]) -> bool:
+    """Whether an object has the type of a part."""
     kind = item.get("type")
     if not isinstance(kind, str):
         return False
@@ -141,14 +157,23 @@ def _is_text_part(item: dict[str, Any]) -> bool:
     return is_known and not item.keys().isdisjoint((*PART_KEYS, *THOUGHT_TYPES))
 
 
-def _is_around(item: dict[str, Any]) -> bool:
-    """Whether an object holds messages or parts: `messages`, `parts`, or a scored `completion`."""
-    answer, messages, parts = item.get("completion"), item.get("messages"), item.get(PARTS)
-    if _are_objects(messages):
-        return all(map(_is_message, messages))
-    if _are_objects(parts):
-        return not OF_PARTS.isdisjoint(chain.from_iterable(parts))
-    return isinstance(answer, dict) and (_is_message(answer) or _is_around(answer))
+def _is_around(name: str, item: dict[str, Any]) -> bool:
+    """Whether an object holds messages or parts as the makers of a column have them.
+
+    These are `messages` in an `input`, `parts`, and `completion` in scored `completions`.
+    """
+    if name == "input":
+        messages = item.get("messages")
+        return _are_objects(messages) and all(map(_is_message, messages))
+    if name == "completions":
+        answer = item.get("completion")
+        return isinstance(answer, dict) and (_is_message(answer) or _has_parts(answer))
+    return name in (*SYSTEM_CELLS, "contents") and _has_parts(item)
+
+
+def _has_parts(item: dict[str, Any]) -> bool:
+    parts = item.get(PARTS)
+    return _are_objects(parts) and not OF_PARTS.isdisjoint(chain.from_iterable(parts))
 
 
 def _are_objects(value: Any) -> bool:

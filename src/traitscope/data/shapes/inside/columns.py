@@ -6,11 +6,15 @@ beyond 9999.
 
 import json
 from collections.abc import Callable, Sequence
+from decimal import Decimal
 from itertools import chain, repeat
 from operator import methodcaller
 from typing import Any
 
 from traitscope.errors import DataError
+
+VIEW = "list_view<"
+"what the name of a type holds that is, or has inside, a view of lists"
 
 
 def values_of(column: Any) -> list[Any]:
@@ -30,8 +34,7 @@ def _value_at(column: Any, place: int) -> Any:
     try:
         return column[place].as_py()
     except (OverflowError, ValueError):
-        one = column.slice(place, 1)
-        return one.cast(_with_times(column.type, _as_text)).to_pylist()[0]
+        return _with_plain_times(column.slice(place, 1), _as_text)[0]
 
 
 def changed_column(column: Any, changed: Sequence[tuple[int, Any]]) -> Any:
@@ -44,22 +47,17 @@ def changed_column(column: Any, changed: Sequence[tuple[int, Any]]) -> Any:
     import pyarrow
 
     read = values_of(column)
-    values = _held(column)
     anew = []
-    for place, value in changed:
-        values[place] = _with_changes(values[place], read[place], value)
-        read[place] = value
-        anew.append(values[place])
     try:
+        values = _with_plain_times(column, _as_number)
+        for place, value in changed:
+            values[place] = _with_changes(values[place], read[place], value)
+            anew.append(values[place])
         kind = _with_keys(column.type, anew)
         for place, _ in changed:
             values[place] = _fitting(values[place], kind)
         return pyarrow.array(values, kind)
-    except (pyarrow.ArrowException, ValueError, TypeError, OverflowError):
-        pass  # a changed value of another type
-    try:
-        return pyarrow.array(read)
-    except (pyarrow.ArrowException, ValueError, TypeError, OverflowError) as error:
+    except (pyarrow.ArrowException, ValueError, TypeError, OverflowError, ArithmeticError) as error:
         reason = " ".join(str(error).split()).rstrip(".")
         raise DataError(
             f"a column of {column.type} cannot hold the changed values ({reason}); expected values"
@@ -93,10 +91,28 @@ def _runs(places: Sequence[int]) -> list[tuple[int, int]]:
     return runs
 
 
-def _held(column: Any) -> list[Any]:
-    """The values of an array as Python holds them, times as whole numbers."""
-    plain = _with_times(column.type, _as_number)
-    return (column if plain == column.type else column.cast(plain)).to_pylist()
+def _with_plain_times(column: Any, becomes: Callable[[Any], Any]) -> list[Any]:
+    """The values of an array as Python holds them, with other types in the place of its times.
+
+    No cast leads to views of lists, and one from them to lists may lose values inside. So what
+    holds views is taken apart.
+    """
+    from pyarrow import types
+
+    kind = column.type
+    plain = _with_times(kind, becomes)
+    if plain == kind or VIEW not in str(kind):
+        return list((column if plain == kind else column.cast(plain)).to_pylist())
+    values: list[Any] = []
+    if types.is_struct(kind):
+        names = [kind.field(number).name for number in range(kind.num_fields)]
+        inner = map(_with_plain_times, column.flatten(), repeat(becomes))
+        for is_there, *cells in zip(column.is_valid().to_pylist(), *inner, strict=True):
+            values.append(dict(zip(names, cells, strict=True)) if is_there else None)
+        return values
+    for one in column:
+        values.append(_with_plain_times(one.values, becomes) if one.is_valid else None)
+    return values
 
 
 def as_read(value: Any) -> Any:
@@ -162,10 +178,7 @@ def _with_times(kind: Any, becomes: Callable[[Any], Any]) -> Any:
         key, item = kind.key_field, kind.item_field
         key = key.with_type(_with_times(key.type, becomes))
         return pyarrow.map_(key, item.with_type(_with_times(item.type, becomes)))
-    if types.is_fixed_size_list(kind):
-        field = kind.value_field
-        return pyarrow.list_(field.with_type(_with_times(field.type, becomes)), kind.list_size)
-    for is_kind, make in _lists():
+    for is_kind, make in _lists(kind):
         if is_kind(kind):
             field = kind.value_field
             return make(field.with_type(_with_times(field.type, becomes)))
@@ -193,7 +206,7 @@ def _with_keys(kind: Any, values: Sequence[Any]) -> Any:
             inner = list(map(methodcaller("get", name), values))
             fields[name] = field.with_type(_with_keys(field.type, inner))
         return pyarrow.struct(fields.values())
-    for is_kind, make in _lists():
+    for is_kind, make in _lists(kind):
         if is_kind(kind):
             field = kind.value_field
             return make(field.with_type(_with_keys(field.type, list(chain.from_iterable(values)))))
@@ -205,7 +218,10 @@ def _is_there(value: Any) -> bool:
 
 
 def _fitting(value: Any, kind: Any) -> Any:
-    """A value whose numbers have the type of their place: a truth, or a text, such as weights."""
+    """A value whose numbers, such as weights, have the type of their place.
+
+    That may be a truth, a text, or a decimal, which is read as a text.
+    """
     from pyarrow import types
 
     if isinstance(value, dict) and types.is_struct(kind):
@@ -215,20 +231,29 @@ def _fitting(value: Any, kind: Any) -> Any:
         return pairs
     if isinstance(value, list) and not types.is_map(kind) and hasattr(kind, "value_type"):
         return list(map(_fitting, value, repeat(kind.value_type)))
+    if isinstance(value, str) and types.is_decimal(kind):
+        return Decimal(value)
     if isinstance(value, int) and types.is_boolean(kind):
         return bool(value)
     is_text = types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind)
     return str(value) if isinstance(value, int) and is_text else value
 
 
-def _lists() -> list[tuple[Callable[[Any], bool], Callable[[Any], Any]]]:
-    """The kinds of lists: how one is known, and how one is made of the field of its values."""
+def _lists(kind: Any) -> list[tuple[Callable[[Any], bool], Callable[[Any], Any]]]:
+    """The kinds of lists: how one is known, and how one is made of the field of its values.
+
+    kind: The type whose size a list of a fixed size has.
+    """
     import pyarrow
     from pyarrow import types
+
+    def of_size(field: Any) -> Any:
+        return pyarrow.list_(field, kind.list_size)
 
     return [
         (types.is_list, pyarrow.list_),
         (types.is_large_list, pyarrow.large_list),
+        (types.is_fixed_size_list, of_size),
         (types.is_list_view, pyarrow.list_view),
         (types.is_large_list_view, pyarrow.large_list_view),
     ]

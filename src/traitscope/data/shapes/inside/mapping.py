@@ -89,7 +89,9 @@ def mapped(row: Row, names: Mapping[str, str]) -> tuple[Row, Row]:
             fields[key] = others.pop(key)
     if fields.get("context") == "":  # none, as in tables
         del fields["context"]
-    if str(fields.get("context")).startswith("@"):  # text: only rows of this package hold forms
+    context = fields.get("context")
+    is_parts = isinstance(context, list | dict)
+    if is_parts or str(context).startswith("@"):  # only rows of this package hold forms
         fields["system"] = fields.pop("context")
     return fields, others
 
@@ -106,7 +108,7 @@ def with_cells(row: RawRow, names: Mapping[str, str]) -> RawRow:
         cell = cells.get(key)
         if isinstance(cell, str) and cell:
             try:
-                cells[key] = cell_value(field, cell)
+                cells[key] = cell_value("system" if field == "context" else field, cell)
             except NotPlainError as error:
                 raise DataError(cell_problem(key, cell, error)) from None
     return row._replace(fields=cells)
