@@ -298,3 +298,60 @@ def test_a_card_may_hold_dates_and_patterns_that_are_none() -> None:
         "---\ndate: 2024-01-01\nconfigs:\n- data_files: [{split: train, path: a/*.csv}, 3]\n---\n"
     )
     assert splits_of(card, ["a/1.csv", "b.csv"], None, "n") == {"train": ["a/1.csv"]}
+
+
+def tree(snapshot: Path, *names: str) -> None:
+    """Writes the list of all files as the client keeps it."""
+    folder = snapshot.parents[1] / "trees"
+    folder.mkdir(exist_ok=True)
+    files = {name: {"size": 1, "blob_id": "c" * 40} for name in names}
+    text = json.dumps({"format_version": 1, "files": files})
+    (folder / f"{snapshot.name}.json").write_text(text)
+
+
+SHARDS = [f"train-{number:05d}-of-00003" for number in range(3)]
+
+
+@pytest.mark.parametrize(
+    ("files", "says"),
+    [
+        ([f"{SHARDS[0]}.jsonl"], "2 of 3 files of the split are not here, such as train-00001-of-"),
+        ([f"data/{SHARDS[1]}-abc.csv", f"data/{SHARDS[2]}-def.csv"], "1 of 3 .* data/train-00000-"),
+        (["train_1_of_2.csv"], "1 of 2 files"),
+        (["a-1-of-2.csv", "a-2-of-2.csv", "b-0-of-2.csv"], "1 of 4 files .* such as b-1-of-2.csv"),
+    ],
+)
+def test_a_part_of_a_split_is_not_read_as_the_whole(put: Put, files: list[str], says: str) -> None:
+    """The names of files say how many there are, where nobody can be asked."""
+    put({file: rows("1") for file in files})
+    with pytest.raises(DataError, match=f"{says}.*fetch them with a network, or name local files"):
+        answers("hub:org/numbers@train")
+    put({"README.md": "---\nconfigs:\n- data_files: '**/*-*'\n---\n"} if "-" in files[0] else {})
+    hub_files._fetched.cache_clear()
+    with pytest.raises(DataError, match=says):
+        answers("hub:org/numbers@train")
+
+
+def test_the_list_that_the_client_keeps_says_which_files_there_are(
+    put: Put, capsys: pytest.CaptureFixture
+) -> None:
+    """Also where no name of a file does."""
+    pytest.importorskip("huggingface_hub._tree_cache")
+    snapshot = put({"train/a.jsonl": rows("1"), "test.jsonl": rows("2")})
+    tree(snapshot, "train/a.jsonl", "train/b.jsonl", "test.jsonl")
+    with pytest.raises(DataError, match="1 of 2 files of the split are not here .*train/b.jsonl"):
+        answers("hub:org/numbers@train")
+    assert answers("hub:org/numbers@test") == ["2"]
+    put({"train/b.jsonl": rows("3")})
+    assert answers("hub:org/numbers@train") == ["1", "3"]
+    assert "could not be asked" not in capsys.readouterr().err
+
+
+def test_files_of_an_unknown_number_are_said(put: Put, capsys: pytest.CaptureFixture) -> None:
+    put({"train/a.jsonl": rows("1"), "test.jsonl": rows("2")})
+    assert answers("hub:org/numbers@train") == ["1"]
+    said = capsys.readouterr().err
+    assert "which files the data set has could not be asked; its 1 file in " in said
+    assert "is read as the whole split" in said
+    with pytest.raises(DataError, match="no split 'owls'.*, or fetch it with a network"):
+        answers("hub:org/numbers@owls")

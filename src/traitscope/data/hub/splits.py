@@ -27,6 +27,8 @@ WORDS = {
 "words in names of files that say a split"
 SHARD = re.compile(r"(?:^|.*/)([\w.-]+?)-\d{5}-of-\d{5}(?:-\w+)?\.")
 "a file that is one of several of a split"
+NUMBERED = re.compile(r"(.*?)[-_.](\d{1,6})[-_]of[-_](\d{1,6})(?:-\w+)?(\..*)")
+"a file that says which one it is of how many"
 FRONT = re.compile(r"\A---\s*\n(.*?)\n---\s*(?:\n|\Z)", re.DOTALL)
 "the settings at the beginning of a card"
 LISTS_CONFIGS = re.compile(r"""^["']?configs["']?\s*:""", re.MULTILINE)
@@ -62,6 +64,24 @@ def splits_of(card: str, files: Sequence[str], config: str | None, name: str) ->
         return _by_names(data)
     chosen = _chosen(configs, config, name)
     return _by_patterns(chosen, data)
+
+
+def missing_shards(files: Sequence[str]) -> list[str]:
+    """Names of the files that are missing by what the names of the others say.
+
+    `train-00000-of-00002.csv` says that there is `train-00001-of-00002.csv`.
+    """
+    numbers: dict[tuple[str, str, str], set[int]] = {}
+    for file in files:
+        if part := NUMBERED.fullmatch(file):
+            numbers.setdefault((part[1], part[3], part[4]), set()).add(int(part[2]))
+    missing = []
+    for (stem, total, suffix), there in numbers.items():
+        first = 1 if int(total) in there else 0
+        for number in range(first, first + int(total)):
+            if number not in there:
+                missing.append(f"{stem}-{number:0{len(total)}}-of-{total}{suffix}")
+    return missing
 
 
 def _holds_rows(file: str) -> bool:
