@@ -208,10 +208,10 @@ def _all_here(
             f" {missing[0]}; expected all; fetch them with a network, or name local files"
         )
     if not listed.is_whole:
+        there = counted(len(files), "file in {} is", "files in {} are").format(listed.folder)
         distributed.say(
-            f"{path}: which files the data set has could not be asked; its"
-            f" {counted(len(files), 'file')} in {listed.folder} {'is' if len(files) == 1 else 'are'}"
-            " read as the whole split"
+            f"{path}: which files the data set has could not be asked; its {there} read as the"
+            " whole split"
         )
     return tuple(listed.folder / file for file in files)
 
