@@ -254,9 +254,9 @@ Every flag that takes a file of rows or prompts takes one of the hub:
 
 Splits are those of the card, or of the names of files. Without a split the message lists them. What
 was fetched before is found without a network. A part of a split is refused; a line says where
-nothing tells how many files it has. A card that lists configs and cannot be read is refused.
-Several files are read as one: parquet as parquet, tables with one header as such a table, others as
-JSON lines. Bad rows of them follow `--skip-bad`.
+nothing tells how many files it has. A card that lists configs and cannot be read is refused, and so
+is a path of it where nothing is. Several files are read as one: parquet as parquet, tables with one
+header as such a table, others as JSON lines. Bad rows of them follow `--skip-bad`.
 
 Tasks, whose answers can be checked, have `checks` or `answer` beside their prompt: [other
 domains](other-domains.md).

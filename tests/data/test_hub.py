@@ -355,3 +355,60 @@ def test_files_of_an_unknown_number_are_said(put: Put, capsys: pytest.CaptureFix
     assert "is read as the whole split" in said
     with pytest.raises(DataError, match="no split 'owls'.*, or fetch it with a network"):
         answers("hub:org/numbers@owls")
+
+
+def card_of(*lines: str) -> str:
+    return "\n".join(
+        ["---", "configs:", "- data_files:", *(f"  {line}" for line in lines), "---", ""]
+    )
+
+
+@pytest.mark.parametrize(
+    ("lines", "splits"),
+    [
+        (
+            ["- {split: train, path: a.csv}", "- {split: train, path: [b.csv, a.csv]}"],
+            {"train": ["a.csv", "b.csv"]},
+        ),
+        (["- a.csv", "- {split: test, path: b.csv}"], {"train": ["a.csv"], "test": ["b.csv"]}),
+        (["- {split: train, path: 2024}"], {"train": ["2024/c.csv"]}),
+        (["- {split: train, path: 'x[1].csv'}"], {"train": ["x[1].csv"]}),
+    ],
+)
+def test_every_path_of_a_card_is_in_its_split(lines: list[str], splits: dict) -> None:
+    files = ["2024/c.csv", "a.csv", "b.csv", "x[1].csv"]
+    assert splits_of(card_of(*lines), files, None, "n") == splits
+
+
+UNMET = ["b.csv", "'b.{csv,json}'", "'b/*.csv'", "b", "3", "null", "notes.txt"]
+
+
+@pytest.mark.parametrize("unmet", UNMET)
+def test_a_path_of_a_card_that_matches_nothing_is_said(put: Put, unmet: str) -> None:
+    names = ["README.md", "a.csv", "notes.txt"]
+    lines = (f"- {{split: train, path: [a.csv, {unmet}]}}", "- {split: test, path: a.csv}")
+    snapshot = put({"README.md": card_of(*lines), "a.csv": rows("1"), "notes.txt": "x"})
+    assert answers("hub:org/numbers@test") == ["1"]
+    with pytest.raises(DataError, match="1 of 2 files of the split are not here, such as"):
+        answers("hub:org/numbers@train")
+    pytest.importorskip("huggingface_hub._tree_cache")
+    tree(snapshot, *names)
+    with pytest.raises(DataError, match="README.md lists .* for the split train, and no file of r"):
+        answers("hub:org/numbers@train")
+
+
+def test_configs_that_leave_open_which_is_meant() -> None:
+    files = ["a.csv", "b.csv", "test.csv"]
+    twice = "---\nconfigs: [{config_name: x, data_files: a.csv}, {config_name: x}]\n---\n"
+    with pytest.raises(DataError, match="two configs are called x"):
+        splits_of(twice, files, None, "n")
+    with pytest.raises(DataError, match="the config 'x' has no keys"):
+        splits_of("---\nconfigs: [x, {data_files: a.csv}]\n---\n", files, None, "n")
+    item = "{{config_name: {0}, default: true, data_files: {0}.csv}}"
+    defaults = f"---\nconfigs: [{item.format('a')}, {item.format('b')}]\n---\n"
+    with pytest.raises(DataError, match="has the configs a, b; expected one of them"):
+        splits_of(defaults, files, None, "n")
+    assert splits_of(defaults, files, "b", "n") == {"train": ["b.csv"]}
+    usual = "---\nconfigs: [{config_name: default}, {config_name: b, data_files: b.csv}]\n---\n"
+    assert splits_of(usual, files, None, "n") == splits_of("", files, None, "n")
+    assert splits_of(usual, files, "b", "n") == {"train": ["b.csv"]}

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from traitscope import atomic_files, distributed
-from traitscope.data.hub.splits import Splits, missing_shards, splits_of
+from traitscope.data.hub.splits import Splits, missing_shards, splits_of, unmatched
 from traitscope.data.shapes.containers import (
     BAD_ROW,
     DELIMITERS,
@@ -199,8 +199,15 @@ def _all_here(
         except DataError as error:
             reason = f" ({type(error.__cause__).__name__})"
         missing = _missing(listed.folder, files)
+    unmet = unmatched(listed.card, listed.files, address.config, address.name, address.split)
+    if listed.is_whole and unmet:
+        raise DataError(
+            f"{path}: {CARD} lists {unmet[0]} for the split {address.split}, and no file of rows is"
+            " there; expected one for each path that it lists; name a file:"
+            f" {HUB}{address.name}/FILE"
+        )
     if not listed.is_whole:
-        missing += missing_shards(files)
+        missing += [*unmet, *missing_shards(files)]
     if missing:
         n_files = len({*files, *missing})
         raise DataError(

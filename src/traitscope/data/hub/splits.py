@@ -66,6 +66,19 @@ def splits_of(card: str, files: Sequence[str], config: str | None, name: str) ->
     return _by_patterns(chosen, data)
 
 
+def unmatched(
+    card: str, files: Sequence[str], config: str | None, name: str, split: str
+) -> list[str]:
+    """What a card lists for a split, and no file of rows is there; as `splits_of` otherwise."""
+    configs = _configs(card, name)
+    if not configs:
+        return []
+    chosen = _chosen(configs, config, name)
+    patterns = (_listed(chosen) or {}).get(split, ())
+    data = [file for file in files if _holds_rows(file)]
+    return [pattern for pattern in patterns if not _matching(data, pattern, _folder(chosen))]
+
+
 def missing_shards(files: Sequence[str]) -> list[str]:
     """Names of the files that are missing by what the names of the others say.
 
@@ -90,7 +103,7 @@ def _holds_rows(file: str) -> bool:
 
 
 def _configs(card: str, name: str) -> dict[str, Mapping[str, Any]]:
-    """The configs of a card that name files, by their names.
+    """The configs of a card by their names; none where none of them names files.
 
     Raises DataError for settings that list configs and cannot be read: other files might be taken.
     """
@@ -106,11 +119,16 @@ def _configs(card: str, name: str) -> dict[str, Mapping[str, Any]]:
     listed = settings.get("configs") if isinstance(settings, dict) else None
     if listed and not isinstance(listed, list):
         raise _unread(name, "configs is no list")
-    configs = {}
-    for item in listed if isinstance(listed, list) else ():
-        if isinstance(item, dict) and ("data_files" in item or "data_dir" in item):
-            configs[str(item.get("config_name", USUAL))] = item
-    return configs
+    configs: dict[str, Mapping[str, Any]] = {}
+    for item in listed or ():
+        if not isinstance(item, dict):
+            raise _unread(name, f"the config {item!r:.40} has no keys")
+        called = str(item.get("config_name", USUAL))
+        if called in configs:
+            raise _unread(name, f"two configs are called {called}")
+        configs[called] = item
+    name_files = [item for item in configs.values() if "data_files" in item or "data_dir" in item]
+    return configs if name_files else {}
 
 
 def _unread(name: str, reason: str) -> DataError:
@@ -125,7 +143,7 @@ def _chosen(
 ) -> Mapping[str, Any]:
     if config is None:
         defaults = [item for item in configs.values() if item.get("default") is True]
-        if len(configs) == 1 or defaults:
+        if len(configs) == 1 or len(defaults) == 1:
             return (*defaults, *configs.values())[0]
         config = USUAL
     if config not in configs:
@@ -138,28 +156,51 @@ def _chosen(
 
 def _by_patterns(config: Mapping[str, Any], files: Sequence[str]) -> Splits:
     """The files that the patterns of a config match, by split."""
-    folder = _plain(str(config.get("data_dir") or ""))
+    folder = _folder(config)
     inside = [file for file in files if not folder or file.startswith(f"{folder}/")]
-    patterns = config.get("data_files")
-    if patterns is None:
+    listed = _listed(config)
+    if listed is None:
         return _by_names(inside)
-    if isinstance(patterns, str) or _are_texts(patterns):
-        patterns = {"train": patterns}
-    if isinstance(patterns, list):
-        paths_of: dict[str, Any] = {}
-        for item in patterns:
-            if isinstance(item, dict):
-                paths_of[str(item.get("split", "train"))] = item.get("path")
-        patterns = paths_of
     splits: Splits = {}
-    for split, paths in patterns.items() if isinstance(patterns, dict) else ():
-        matched = []
-        listed = [paths] if isinstance(paths, str) else paths
-        for pattern in listed if _are_texts(listed) else ():
-            whole = _plain(f"{folder}/{pattern}" if folder else pattern)
-            matched += [file for file in inside if _matches(file, whole)]
-        splits[str(split)] = sorted(set(matched))
+    for split, patterns in listed.items():
+        matched = set()
+        for pattern in patterns:
+            matched |= _matching(inside, pattern, folder)
+        splits[split] = sorted(matched)
     return splits
+
+
+def _folder(config: Mapping[str, Any]) -> str:
+    return _plain(str(config.get("data_dir") or ""))
+
+
+def _listed(config: Mapping[str, Any]) -> dict[str, list[str]] | None:
+    """The patterns that a config lists for each split; None where it lists none.
+
+    A split may be named several times. A pattern without a split is of train.
+    """
+    given = config.get("data_files")
+    if given is None:
+        return None
+    pairs: list[tuple[Any, Any]] = []
+    if isinstance(given, dict):
+        pairs += given.items()
+    for item in () if isinstance(given, dict) else given if isinstance(given, list) else (given,):
+        is_named = isinstance(item, dict)
+        pairs.append(
+            (item.get("split", "train"), item.get("path")) if is_named else ("train", item)
+        )
+    listed: dict[str, list[str]] = {}
+    for split, paths in pairs:
+        patterns = paths if isinstance(paths, list) else [paths]
+        listed.setdefault(str(split), []).extend(map(str, patterns))
+    return listed
+
+
+def _matching(files: Sequence[str], pattern: str, folder: str) -> set[str]:
+    """The files that a pattern matches, which may stand below the folder of its config."""
+    whole = _plain(f"{folder}/{pattern}" if folder else pattern)
+    return {file for file in files if _matches(file, whole)}
 
 
 def _plain(path: str) -> str:
@@ -173,7 +214,7 @@ def _are_texts(value: Any) -> bool:
 
 def _matches(file: str, pattern: str) -> bool:
     """Whether a pattern with * and ** matches a path; a folder matches all that lies in it."""
-    if not pattern or file.startswith(f"{pattern}/"):
+    if not pattern or file == pattern or file.startswith(f"{pattern}/"):
         return True
     if "**" not in pattern and file.count("/") != pattern.count("/"):
         return False
