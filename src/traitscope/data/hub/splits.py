@@ -29,9 +29,9 @@ SHARD = re.compile(r"(?:^|.*/)([\w.-]+?)-\d{5}-of-\d{5}(?:-\w+)?\.")
 "a file that is one of several of a split"
 NUMBERED = re.compile(r"(.*?)[-_.](\d{1,6})[-_]of[-_](\d{1,6})(?:-\w+)?(\..*)")
 "a file that says which one it is of how many"
-FRONT = re.compile(r"\A---\s*\n(.*?)\n---\s*(?:\n|\Z)", re.DOTALL)
+FRONT = re.compile(r"\A\s*---\s*\n(.*?)\n---\s*(?:\n|\Z)", re.DOTALL)
 "the settings at the beginning of a card"
-LISTS_CONFIGS = re.compile(r"""^["']?configs["']?\s*:""", re.MULTILINE)
+LISTS_CONFIGS = re.compile(r"""\bconfigs["']?\s*:""")
 "the key of configs in settings that cannot be read"
 USUAL = "default"
 "name of a config that has none"
@@ -107,7 +107,7 @@ def _configs(card: str, name: str) -> dict[str, Mapping[str, Any]]:
 
     Raises DataError for settings that list configs and cannot be read: other files might be taken.
     """
-    front = FRONT.match(card.removeprefix("\ufeff").replace("\r\n", "\n"))
+    front = FRONT.match(card.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n"))
     if front is None:
         return {}
     try:
