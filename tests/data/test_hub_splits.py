@@ -2,7 +2,7 @@
 
 import pytest
 
-from traitscope.data.hub.splits import splits_of
+from traitscope.data.hub.splits import missing_shards, splits_of
 from traitscope.errors import DataError
 
 
@@ -118,3 +118,19 @@ def test_configs_that_cannot_be_read_are_refused_in_every_style(settings: str) -
         splits_of(f"---\n{settings}\n---\n", ["a.csv", "b.csv"], None, "n")
     other = settings.replace("configs", "sizes")
     assert splits_of(f"---\n{other}\n---\n", ["a.csv"], None, "n") == {"train": ["a.csv"]}
+
+
+@pytest.mark.parametrize(
+    ("files", "missing"),
+    [
+        (["a-0-of-2.csv", "a-1-of-2.csv"], []),
+        (["a-1-of-2.csv", "a-2-of-2.csv"], []),
+        (["a-0-of-2.json", "a-1-of-2.jsonl.gz"], []),
+        (["a-0-of-2.csv", "a-1-of-2.csv", "a-0-of-2.tsv"], ["a-1-of-2.tsv"]),
+        (["a-00001-of-00003-x.csv", "a-00002-of-00003-y.csv"], ["a-00000-of-00003.csv"]),
+        (["a-0-of-1.csv", "b/a-0-of-2.csv", "c.csv"], ["b/a-1-of-2.csv"]),
+        (["a-7-of-999999999.csv", "of-2.csv", "a-1-of-two.csv", "1-of-2"], []),
+    ],
+)
+def test_names_say_which_files_are_missing(files: list[str], missing: list[str]) -> None:
+    assert missing_shards(files) == missing

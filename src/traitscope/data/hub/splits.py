@@ -84,15 +84,19 @@ def missing_shards(files: Sequence[str]) -> list[str]:
 
     `train-00000-of-00002.csv` says that there is `train-00001-of-00002.csv`.
     """
-    numbers: dict[tuple[str, str, str], set[int]] = {}
+    sets: dict[tuple[str, str], dict[str, set[int]]] = {}
     for file in files:
         if part := NUMBERED.fullmatch(file):
-            numbers.setdefault((part[1], part[3], part[4]), set()).add(int(part[2]))
+            stem, number, total, suffix = part.groups()
+            sets.setdefault((stem, total), {}).setdefault(suffix, set()).add(int(number))
     missing = []
-    for (stem, total, suffix), there in numbers.items():
-        first = 1 if int(total) in there else 0
-        for number in range(first, first + int(total)):
-            if number not in there:
+    for (stem, total), numbers in sets.items():
+        there = set().union(*numbers.values())
+        if len(there) == sum(map(len, numbers.values())):  # one set, of several formats perhaps
+            numbers = {next(iter(numbers)): there}
+        for suffix, present in numbers.items():
+            first = 1 if int(total) in present else 0
+            for number in sorted(set(range(first, first + int(total))) - present):
                 missing.append(f"{stem}-{number:0{len(total)}}-of-{total}{suffix}")
     return missing
 
