@@ -323,3 +323,33 @@ def test_a_path_of_a_card_that_matches_nothing_is_said(put: Put, unmet: str) -> 
     tree(snapshot, *names)
     with pytest.raises(DataError, match="README.md lists .* for the split train, and no file of r"):
         answers("hub:org/numbers@train")
+
+
+@pytest.mark.parametrize("client", ["keeps the list", "asks for it"])
+def test_files_that_are_not_here_are_fetched_as_they_were_listed(
+    put: Put, monkeypatch: pytest.MonkeyPatch, client: str
+) -> None:
+    """A commit that comes in between changes nothing."""
+    import huggingface_hub
+
+    snapshot = put({"train/a.jsonl": rows("1")})
+    names = ["train/a.jsonl", "train/b.jsonl"]
+    if client == "keeps the list":
+        pytest.importorskip("huggingface_hub._tree_cache")
+        tree(snapshot, *names)
+    asked = []
+
+    def listed(self: object, name: str, repo_type: str, revision: str) -> list[str]:
+        asked.append(revision)
+        return names
+
+    def fetched(name: str, repo_type: str, revision: str | None, allow_patterns: list[str]) -> str:
+        asked.append(revision)
+        if allow_patterns == names:
+            put({"train/b.jsonl": rows("2")})
+        return str(snapshot)
+
+    monkeypatch.setattr(huggingface_hub.HfApi, "list_repo_files", listed)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", fetched)
+    assert answers("hub:org/numbers@train") == ["1", "2"]
+    assert asked == [None, *([COMMIT] if client == "asks for it" else []), COMMIT]
