@@ -255,9 +255,11 @@ Every flag that takes a file of rows or prompts takes one of the hub:
 | `hub:OWNER/NAME/FILE` | one file |
 
 Splits are those of the card, or of the names of files. Without a split the message lists them. What
-was fetched before is found without a network. A card that lists configs and cannot be read is
-refused. Several files are read as one: parquet as parquet, tables with one header as such a table,
-others as JSON lines. Bad rows of them follow `--skip-bad`.
+was fetched before is found without a network. A part of a split is refused. A line says where the
+list of all files is not there, so that a part may look whole. A card that lists configs and cannot
+be read is refused, and so is a path of it where nothing is. Several files are read as one: parquet
+as parquet, tables with one header as such a table, others as JSON lines. Bad rows of them follow
+`--skip-bad`.
 
 Tasks, whose answers can be checked, have `checks` or `answer` beside their prompt: [other
 domains](other-domains.md).

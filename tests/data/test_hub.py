@@ -12,7 +12,6 @@ from command import call, ok, read_rows
 from traitscope.config.rows.reading import Reading
 from traitscope.data import row_files
 from traitscope.data.hub import files as hub_files
-from traitscope.data.hub.splits import splits_of
 from traitscope.data.shapes import writing
 from traitscope.data.shapes.containers import Container
 from traitscope.errors import DataError
@@ -164,48 +163,6 @@ def test_every_command_that_reads_rows_takes_a_split(
     assert done.code == 2 and "its splits: test, train" in done.summary["message"]
 
 
-def test_files_without_a_word_are_train() -> None:
-    assert splits_of("", ["b.jsonl", "a.csv", "image.png", "dataset_infos.json"], None, "n") == {
-        "train": ["a.csv", "b.jsonl"]
-    }
-    card = "---\nconfigs:\n- config_name: default\n  data_dir: en\n---\n"
-    assert splits_of(card, ["en/test.csv", "en/dev/x.csv", "fr/test.csv"], None, "n") == {
-        "validation": ["en/dev/x.csv"],
-        "test": ["en/test.csv"],
-    }
-    assert splits_of("", ["TRAIN.JSONL.GZ"], None, "n") == {"train": ["TRAIN.JSONL.GZ"]}
-    with pytest.raises(DataError, match="has no file of rows"):
-        splits_of("", ["README.md"], None, "n")
-    bomb = "a0: &a0 [x, x]\n" + "".join(
-        f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]\n" for n in range(1, 40)
-    )
-    for broken in (": [", "3", "a: !!bool maybe", f"a: {'[' * 3000}", "a: !!timestamp x", bomb):
-        assert splits_of(f"---\n{broken}\n---\n", ["a.csv"], None, "n") == {"train": ["a.csv"]}
-    for broken in (
-        *(
-            "configs: 3",
-            "configs: 2026-13-45",
-            "license: mit\nlicense: x\nconfigs:\n- data_files: a",
-        ),
-        *("configs: {data_files: a}", f"{bomb}configs: [{{config_name: *a39, data_files: x}}]"),
-    ):
-        with pytest.raises(DataError, match="README.md of n lists configs, and cannot be read"):
-            splits_of(f"---\n{broken}\n---\n", ["a.csv"], None, "n")
-
-
-@pytest.mark.parametrize("folder", ["en", "./en", "en/", "./en/.", "/en"])
-@pytest.mark.parametrize("files", ["", ", data_files: '*.csv'", ", data_files: ./1.csv"])
-def test_a_folder_of_a_card_in_every_spelling(folder: str, files: str) -> None:
-    card = f"\ufeff---\nconfigs:\n- {{data_dir: {folder}{files}}}\n---\n"
-    assert splits_of(card, ["en/1.csv", "fr/1.csv"], None, "n") == {"train": ["en/1.csv"]}
-
-
-@pytest.mark.parametrize("config", ["data_dir: .", "data_dir: ./", "data_dir: ''", "data_files: ."])
-def test_a_card_that_names_the_whole_folder(config: str) -> None:
-    card = f"---\nconfigs:\n- {config}\n---\n"
-    assert splits_of(card, ["1.csv", "fr/1.csv"], None, "n") == {"train": ["1.csv", "fr/1.csv"]}
-
-
 def test_a_card_whose_files_are_not_there(put: Put) -> None:
     put({"README.md": "---\nconfigs:\n- data_files: a/*.csv\n---\n", "b.csv": rows("1")})
     with pytest.raises(DataError, match="no split 'train'.* none, as no file is where README.md"):
@@ -293,8 +250,106 @@ def test_tables_of_several_files_are_read_as_one_table(put: Put) -> None:
     assert [(record.prompt, record.completion) for record in records] == [("", "1"), ("", "2")]
 
 
-def test_a_card_may_hold_dates_and_patterns_that_are_none() -> None:
-    card = (
-        "---\ndate: 2024-01-01\nconfigs:\n- data_files: [{split: train, path: a/*.csv}, 3]\n---\n"
-    )
-    assert splits_of(card, ["a/1.csv", "b.csv"], None, "n") == {"train": ["a/1.csv"]}
+def tree(snapshot: Path, *names: str) -> None:
+    """Writes the list of all files as the client keeps it."""
+    folder = snapshot.parents[1] / "trees"
+    folder.mkdir(exist_ok=True)
+    files = {name: {"size": 1, "blob_id": "c" * 40} for name in names}
+    text = json.dumps({"format_version": 1, "files": files})
+    (folder / f"{snapshot.name}.json").write_text(text)
+
+
+SHARDS = [f"train-{number:05d}-of-00003" for number in range(3)]
+
+
+@pytest.mark.parametrize(
+    ("files", "says"),
+    [
+        ([f"{SHARDS[0]}.jsonl"], "2 of 3 files of the split are not here, such as train-00001-of-"),
+        ([f"data/{SHARDS[1]}-abc.csv", f"data/{SHARDS[2]}-def.csv"], "1 of 3 .* data/train-00000-"),
+        (["train_1_of_2.csv"], "1 of 2 files"),
+        (["a-1-of-2.csv", "a-2-of-2.csv", "b-0-of-2.csv"], "1 of 4 files .* such as b-1-of-2.csv"),
+    ],
+)
+def test_a_part_of_a_split_is_not_read_as_the_whole(put: Put, files: list[str], says: str) -> None:
+    """The names of files say how many there are, where nobody can be asked."""
+    put({file: rows("1") for file in files})
+    with pytest.raises(DataError, match=f"{says}.*fetch them with a network, or name local files"):
+        answers("hub:org/numbers@train")
+    put({"README.md": "---\nconfigs:\n- data_files: '**/*-*'\n---\n"} if "-" in files[0] else {})
+    hub_files._fetched.cache_clear()
+    with pytest.raises(DataError, match=says):
+        answers("hub:org/numbers@train")
+
+
+def test_the_list_that_the_client_keeps_says_which_files_there_are(
+    put: Put, capsys: pytest.CaptureFixture
+) -> None:
+    """Also where no name of a file does."""
+    pytest.importorskip("huggingface_hub._tree_cache")
+    snapshot = put({"train/a.jsonl": rows("1"), "test.jsonl": rows("2")})
+    tree(snapshot, "train/a.jsonl", "train/b.jsonl", "test.jsonl")
+    with pytest.raises(DataError, match="1 of 2 files of the split are not here .*train/b.jsonl"):
+        answers("hub:org/numbers@train")
+    assert answers("hub:org/numbers@test") == ["2"]
+    put({"train/b.jsonl": rows("3")})
+    assert answers("hub:org/numbers@train") == ["1", "3"]
+    assert "could not be asked" not in capsys.readouterr().err
+
+
+def test_files_of_an_unknown_number_are_said(put: Put, capsys: pytest.CaptureFixture) -> None:
+    put({"train/a.jsonl": rows("1"), "test.jsonl": rows("2")})
+    assert answers("hub:org/numbers@train") == ["1"]
+    said = capsys.readouterr().err
+    assert "which files the data set has could not be asked; its 1 file in " in said
+    assert "is read as the whole split" in said
+    with pytest.raises(DataError, match="no split 'owls'.*, or fetch it with a network"):
+        answers("hub:org/numbers@owls")
+
+
+UNMET = ["b.csv", "'b.{csv,json}'", "'b/*.csv'", "b", "3", "null", "notes.txt"]
+
+
+@pytest.mark.parametrize("unmet", UNMET)
+def test_a_path_of_a_card_that_matches_nothing_is_said(put: Put, unmet: str) -> None:
+    names = ["README.md", "a.csv", "notes.txt"]
+    paths = f"[{{split: train, path: [a.csv, {unmet}]}}, {{split: test, path: a.csv}}]"
+    card = f"---\nconfigs: [{{data_files: {paths}}}]\n---\n"
+    snapshot = put({"README.md": card, "a.csv": rows("1"), "notes.txt": "x"})
+    assert answers("hub:org/numbers@test") == ["1"]
+    with pytest.raises(DataError, match="1 of 2 files of the split are not here, such as"):
+        answers("hub:org/numbers@train")
+    pytest.importorskip("huggingface_hub._tree_cache")
+    tree(snapshot, *names)
+    with pytest.raises(DataError, match="README.md lists .* for the split train, and no file of r"):
+        answers("hub:org/numbers@train")
+
+
+@pytest.mark.parametrize("client", ["keeps the list", "asks for it"])
+def test_files_that_are_not_here_are_fetched_as_they_were_listed(
+    put: Put, monkeypatch: pytest.MonkeyPatch, client: str
+) -> None:
+    """A commit that comes in between changes nothing."""
+    import huggingface_hub
+
+    snapshot = put({"train/a.jsonl": rows("1")})
+    names = ["train/a.jsonl", "train/b.jsonl"]
+    if client == "keeps the list":
+        pytest.importorskip("huggingface_hub._tree_cache")
+        tree(snapshot, *names)
+    asked = []
+
+    def listed(self: object, name: str, repo_type: str, revision: str) -> list[str]:
+        asked.append(revision)
+        return names
+
+    def fetched(name: str, repo_type: str, revision: str | None, allow_patterns: list[str]) -> str:
+        asked.append(revision)
+        if allow_patterns == names:
+            put({"train/b.jsonl": rows("2")})
+        return str(snapshot)
+
+    monkeypatch.setattr(huggingface_hub.HfApi, "list_repo_files", listed)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", fetched)
+    assert answers("hub:org/numbers@train") == ["1", "2"]
+    assert asked == [None, *([COMMIT] if client == "asks for it" else []), COMMIT]

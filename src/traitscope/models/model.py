@@ -8,7 +8,7 @@ Shapes: N tokens, D d_model, V vocabulary.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
@@ -41,7 +41,7 @@ class Model:
     device and in every dtype"""
     name: str
     "the name that the user gave"
-    switches: Switches = ()
+    switches: Switches = field(default=(), hash=False)  # a value may be a list
     "variables of its chat template, beside the turns"
     control_tokens: ControlTokens = "text"
     """how control tokens in prompts and answers are read: text, or token; leave-out reads as text

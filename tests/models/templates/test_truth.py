@@ -58,7 +58,13 @@ def test_a_text_is_no_truth_value(how: str) -> None:
 @pytest.mark.parametrize("how", EXACTLY)
 def test_what_is_compared_with_true_is_neither_number_nor_null(how: str) -> None:
     """`0 is false` does not hold in Jinja."""
-    for value, shown in ((0, "0"), (1, "1"), (None, "null"), ("off", "the text 'off'")):
+    for value, shown in (
+        (0, "0"),
+        (1, "1"),
+        (None, "null"),
+        ("off", "the text 'off'"),
+        ([1], "the list [1]"),
+    ):
         said = fault(EXACTLY[how], "x", value)
         assert said.startswith(f"it is read as {shown}, which is neither true nor false there")
     assert fault(EXACTLY[how], "x", False) == fault(EXACTLY[how], "x", True) == ""
@@ -75,6 +81,7 @@ def test_what_may_be_a_text_takes_one(how: str) -> None:
 def test_what_is_computed_with_is_a_number() -> None:
     for asks in ("{% if x > 1 %}a{% endif %}", "{% if 1 < x %}a{% endif %}", "{% set y = x * 2 %}"):
         assert "the text '.5', which is no number" in fault(asks, "x", ".5")
+        assert "the object {'a': 1}, which is no number" in fault(asks, "x", {"a": 1})
         assert fault(asks, "x", 0.5) == ""
 
 

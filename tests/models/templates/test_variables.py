@@ -230,3 +230,47 @@ def test_a_broken_list_of_templates_is_an_error_in_words(tmp_path: Path, broken:
     folder = folder_with(tmp_path / "model", broken)
     done = call(tmp_path / "runs", "generate", "--model", folder, "--n 2 --max-new-tokens 2")
     assert done.code == 2 and done.summary["message"]
+
+
+NESTS = {
+    "tools": '[{"name": "f"}]',
+    "documents": '[{"title": "a", "text": "b"}]',
+    "names": '["Ann", "Bo"]',
+    "settings": '{"a": {"b": [1]}}',
+}
+
+
+@pytest.mark.parametrize("variable", NESTS)
+def test_a_variable_may_be_a_list_or_an_object(tmp_path: Path, variable: str) -> None:
+    value = NESTS[variable]
+    written = f"{{% if {variable} %}}<{{{{ {variable} | tojson }}}}>{{% endif %}}"
+    folder = folder_with(tmp_path / "model", written + TEMPLATE)
+    words = (f"{variable}={value}",)
+    loaded = load_model(str(folder), "cpu", "fp32", template=words)
+    for model in (loaded, outline(str(folder), words)):
+        assert chat.render_text(model, "Hi", None).startswith(f"<{value}>")
+        assert hash(model) == hash(replace(model))
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text(json.dumps(ROW) + "\n")
+    given = ("--model", folder, "--data", rows, "--template", f"{variable}={value}")
+    done = ok(tmp_path / "runs", "likelihood", *given)
+    ok(tmp_path / "runs", "rerun", done.run)
+
+
+def test_true_and_1_are_two_values_of_a_variable(tmp_path: Path) -> None:
+    """They are equal in Python, and not for a template."""
+    tokenizer = outline(str(folder_with(tmp_path / "model", TEMPLATE))).tokenizer
+    tokenizer.chat_template = "{{ messages[-1].content }}{{ '<|im_end|>' if x is true else '!' }}"
+    assert facts.end_written(tokenizer, (("x", True),)) == "<|im_end|>"
+    assert facts.end_written(tokenizer, (("x", 1),)) == "!"
+
+
+@pytest.mark.parametrize("value", ['"f"', "5", "true", '{"name": "f"}', '["f"]', "f"])
+@pytest.mark.parametrize("variable", ["tools", "documents"])
+def test_what_is_given_as_a_list_of_objects_is_one(
+    tmp_path: Path, variable: str, value: str
+) -> None:
+    folder = folder_with(tmp_path / "model", f"{TEMPLATE}{{{{ {variable} or '' }}}}")
+    with pytest.raises(ConfigError, match=f"--template {variable}=.*expected a JSON list of obj"):
+        outline(str(folder), [f"{variable}={value}"])
+    outline(str(folder), [f"{variable}=null"])

@@ -18,8 +18,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from traitscope import atomic_files
-from traitscope.data.hub.splits import splits_of
+from traitscope import atomic_files, distributed
+from traitscope.data.hub.splits import Splits, missing_shards, splits_of, unmatched
 from traitscope.data.shapes.containers import (
     BAD_ROW,
     DELIMITERS,
@@ -29,6 +29,7 @@ from traitscope.data.shapes.containers import (
 )
 from traitscope.errors import DataError, StoreError
 from traitscope.plain_values import to_json
+from traitscope.plurals import counted
 
 HUB = "hub:"
 "what a path begins with that names a data set of the hub"
@@ -101,7 +102,8 @@ def _out_of_reach(path: str, error: Exception) -> DataError:
 def _refuse_without_split(name: str, path: str) -> None:
     """Raise DataError for a data set without a split, with its splits where they can be had."""
     try:
-        splits = ", ".join(_splits(Address(name, None, "", None), path))
+        address = Address(name, None, "", None)
+        splits = ", ".join(_splits(_listed(address, path), address))
     except DataError as error:
         splits = f"not known ({error})"
     raise DataError(
@@ -109,12 +111,45 @@ def _refuse_without_split(name: str, path: str) -> None:
     )
 
 
-def _splits(address: Address, path: str) -> dict[str, list[str]]:
-    """The files of each split, by the card and the list of files."""
+class _Listed(NamedTuple):
+    """What is known of the files of a data set."""
+
+    folder: Path
+    """Where those are that were fetched."""
+    card: str
+    files: list[str]
+    is_whole: bool
+    """Whether these are all files; else those that were fetched before."""
+
+
+def _listed(address: Address, path: str) -> _Listed:
+    """The card and the files of a data set; without a network what was fetched before."""
     folder = _snapshot(address, [CARD], path)
     card = folder / CARD
     text = card.read_text(encoding="utf-8", errors="replace") if card.is_file() else ""
-    return splits_of(text, _files(address, folder), address.config, f"{HUB}{address.name}")
+    commit = folder.name
+    for listing in (_list_in_cache, _list_of_hub):
+        try:
+            return _Listed(folder, text, listing(address.name, commit), is_whole=True)
+        except Exception:  # of many unrelated types; what is here is looked at instead
+            continue
+    found = [file for file in folder.rglob("*") if file.is_file()]
+    here = [file.relative_to(folder).as_posix() for file in found]
+    return _Listed(folder, text, here, is_whole=False)
+
+
+def _list_in_cache(name: str, commit: str) -> list[str]:
+    """The list of all files that the client keeps; older clients keep none."""
+    from huggingface_hub import get_cached_repo_tree
+
+    entries = get_cached_repo_tree(name, repo_type="dataset", revision=commit)
+    return [entry.path for entry in entries]
+
+
+def _list_of_hub(name: str, commit: str) -> list[str]:
+    from huggingface_hub import HfApi
+
+    return HfApi().list_repo_files(name, repo_type="dataset", revision=commit)
 
 
 def _snapshot(address: Address, patterns: Sequence[str], path: str) -> Path:
@@ -133,36 +168,63 @@ def _snapshot(address: Address, patterns: Sequence[str], path: str) -> Path:
     return Path(folder)
 
 
-def _files(address: Address, folder: Path) -> list[str]:
-    """The files of a data set; without a network those that were fetched before."""
-    from huggingface_hub import HfApi
-
-    try:
-        return HfApi().list_repo_files(address.name, repo_type="dataset", revision=address.revision)
-    except Exception:  # as above; what is here is looked at instead
-        found = [file for file in folder.rglob("*") if file.is_file()]
-        return [file.relative_to(folder).as_posix() for file in found]
-
-
 def _joined(address: Address, path: str) -> Path:
     """The file of a split, or its files as one."""
-    splits = _splits(address, path)
+    listed = _listed(address, path)
+    splits = _splits(listed, address)
     files = splits.get(address.split)
     if not files:
         known = ", ".join(split for split in splits if splits[split]) or NO_SPLIT
         raise DataError(
             f"{path}: there is no split {address.split!r}; expected one of {known}; name it"
-            " behind @"
+            f" behind @{'' if listed.is_whole else ', or fetch it with a network'}"
         )
-    folder = _snapshot(address, files, path)
-    parts = [folder / file for file in files]
-    missing = [str(part) for part in parts if not part.is_file()]
-    if missing:
+    parts = _all_here(listed, files, address, path)
+    return parts[0] if len(parts) == 1 else _one_file(parts, address)
+
+
+def _splits(listed: _Listed, address: Address) -> Splits:
+    return splits_of(listed.card, listed.files, address.config, f"{HUB}{address.name}")
+
+
+def _all_here(
+    listed: _Listed, files: Sequence[str], address: Address, path: str
+) -> tuple[Path, ...]:
+    """The local files of a split. Raises DataError where one of them is not here."""
+    missing = _missing(listed.folder, files)
+    reason = ""
+    if missing and listed.is_whole:
+        try:
+            _snapshot(address._replace(revision=listed.folder.name), files, path)
+        except DataError as error:
+            reason = f" ({type(error.__cause__).__name__})"
+        missing = _missing(listed.folder, files)
+    unmet = unmatched(listed.card, listed.files, address.config, address.name, address.split)
+    if listed.is_whole and unmet:
         raise DataError(
-            f"{path}: {len(missing)} of {len(parts)} files of the split are not here, such as"
+            f"{path}: {CARD} lists {unmet[0]} for the split {address.split}, and no file of rows is"
+            " there; expected one for each path that it lists; name a file:"
+            f" {HUB}{address.name}/FILE"
+        )
+    if not listed.is_whole:
+        missing += [*unmet, *missing_shards(files)]
+    if missing:
+        n_files = len({*files, *missing})
+        raise DataError(
+            f"{path}: {len(missing)} of {n_files} files of the split are not here{reason}, such as"
             f" {missing[0]}; expected all; fetch them with a network, or name local files"
         )
-    return parts[0] if len(parts) == 1 else _one_file(parts, address)
+    if not listed.is_whole:
+        there = counted(len(files), "file in {} is", "files in {} are").format(listed.folder)
+        distributed.say(
+            f"{path}: which files the data set has could not be asked; its {there} read as the"
+            " whole split"
+        )
+    return tuple(listed.folder / file for file in files)
+
+
+def _missing(folder: Path, files: Sequence[str]) -> list[str]:
+    return [file for file in files if not (folder / file).is_file()]
 
 
 def _one_file(parts: Sequence[Path], address: Address) -> Path:

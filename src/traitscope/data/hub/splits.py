@@ -27,9 +27,11 @@ WORDS = {
 "words in names of files that say a split"
 SHARD = re.compile(r"(?:^|.*/)([\w.-]+?)-\d{5}-of-\d{5}(?:-\w+)?\.")
 "a file that is one of several of a split"
-FRONT = re.compile(r"\A---\s*\n(.*?)\n---\s*(?:\n|\Z)", re.DOTALL)
+NUMBERED = re.compile(r"(.*?)[-_.](\d{1,6})[-_]of[-_](\d{1,6})(?:-\w+)?(\..*)")
+"a file that says which one it is of how many"
+FRONT = re.compile(r"\A\s*---\s*\n(.*?)\n---\s*(?:\n|\Z)", re.DOTALL)
 "the settings at the beginning of a card"
-LISTS_CONFIGS = re.compile(r"""^["']?configs["']?\s*:""", re.MULTILINE)
+LISTS_CONFIGS = re.compile(r"""\bconfigs["']?\s*:""")
 "the key of configs in settings that cannot be read"
 USUAL = "default"
 "name of a config that has none"
@@ -64,17 +66,52 @@ def splits_of(card: str, files: Sequence[str], config: str | None, name: str) ->
     return _by_patterns(chosen, data)
 
 
+def unmatched(
+    card: str, files: Sequence[str], config: str | None, name: str, split: str
+) -> list[str]:
+    """What a card lists for a split, and no file of rows is there; as `splits_of` otherwise."""
+    configs = _configs(card, name)
+    if not configs:
+        return []
+    chosen = _chosen(configs, config, name)
+    patterns = (_listed(chosen) or {}).get(split, ())
+    data = [file for file in files if _holds_rows(file)]
+    return [pattern for pattern in patterns if not _matching(data, pattern, _folder(chosen))]
+
+
+def missing_shards(files: Sequence[str]) -> list[str]:
+    """Names of the files that are missing by what the names of the others say.
+
+    `train-00000-of-00002.csv` says that there is `train-00001-of-00002.csv`.
+    """
+    sets: dict[tuple[str, str], dict[str, set[int]]] = {}
+    for file in files:
+        if part := NUMBERED.fullmatch(file):
+            stem, number, total, suffix = part.groups()
+            sets.setdefault((stem, total), {}).setdefault(suffix, set()).add(int(number))
+    missing = []
+    for (stem, total), numbers in sets.items():
+        there = set().union(*numbers.values())
+        if len(there) == sum(map(len, numbers.values())):  # one set, of several formats perhaps
+            numbers = {next(iter(numbers)): there}
+        for suffix, present in numbers.items():
+            first = 1 if int(total) in present else 0
+            for number in sorted(set(range(first, first + int(total))) - present):
+                missing.append(f"{stem}-{number:0{len(total)}}-of-{total}{suffix}")
+    return missing
+
+
 def _holds_rows(file: str) -> bool:
     path = PurePosixPath(file.lower().removesuffix(".gz"))
     return path.suffix in SUFFIXES and path.name not in NOT_ROWS
 
 
 def _configs(card: str, name: str) -> dict[str, Mapping[str, Any]]:
-    """The configs of a card that name files, by their names.
+    """The configs of a card by their names; none where none of them names files.
 
     Raises DataError for settings that list configs and cannot be read: other files might be taken.
     """
-    front = FRONT.match(card.removeprefix("\ufeff").replace("\r\n", "\n"))
+    front = FRONT.match(card.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n"))
     if front is None:
         return {}
     try:
@@ -86,11 +123,16 @@ def _configs(card: str, name: str) -> dict[str, Mapping[str, Any]]:
     listed = settings.get("configs") if isinstance(settings, dict) else None
     if listed and not isinstance(listed, list):
         raise _unread(name, "configs is no list")
-    configs = {}
-    for item in listed if isinstance(listed, list) else ():
-        if isinstance(item, dict) and ("data_files" in item or "data_dir" in item):
-            configs[str(item.get("config_name", USUAL))] = item
-    return configs
+    configs: dict[str, Mapping[str, Any]] = {}
+    for item in listed or ():
+        if not isinstance(item, dict):
+            raise _unread(name, f"the config {item!r:.40} has no keys")
+        called = str(item.get("config_name", USUAL))
+        if called in configs:
+            raise _unread(name, f"two configs are called {called}")
+        configs[called] = item
+    name_files = [item for item in configs.values() if "data_files" in item or "data_dir" in item]
+    return configs if name_files else {}
 
 
 def _unread(name: str, reason: str) -> DataError:
@@ -105,7 +147,7 @@ def _chosen(
 ) -> Mapping[str, Any]:
     if config is None:
         defaults = [item for item in configs.values() if item.get("default") is True]
-        if len(configs) == 1 or defaults:
+        if len(configs) == 1 or len(defaults) == 1:
             return (*defaults, *configs.values())[0]
         config = USUAL
     if config not in configs:
@@ -118,28 +160,51 @@ def _chosen(
 
 def _by_patterns(config: Mapping[str, Any], files: Sequence[str]) -> Splits:
     """The files that the patterns of a config match, by split."""
-    folder = _plain(str(config.get("data_dir") or ""))
+    folder = _folder(config)
     inside = [file for file in files if not folder or file.startswith(f"{folder}/")]
-    patterns = config.get("data_files")
-    if patterns is None:
+    listed = _listed(config)
+    if listed is None:
         return _by_names(inside)
-    if isinstance(patterns, str) or _are_texts(patterns):
-        patterns = {"train": patterns}
-    if isinstance(patterns, list):
-        paths_of: dict[str, Any] = {}
-        for item in patterns:
-            if isinstance(item, dict):
-                paths_of[str(item.get("split", "train"))] = item.get("path")
-        patterns = paths_of
     splits: Splits = {}
-    for split, paths in patterns.items() if isinstance(patterns, dict) else ():
-        matched = []
-        listed = [paths] if isinstance(paths, str) else paths
-        for pattern in listed if _are_texts(listed) else ():
-            whole = _plain(f"{folder}/{pattern}" if folder else pattern)
-            matched += [file for file in inside if _matches(file, whole)]
-        splits[str(split)] = sorted(set(matched))
+    for split, patterns in listed.items():
+        matched = set()
+        for pattern in patterns:
+            matched |= _matching(inside, pattern, folder)
+        splits[split] = sorted(matched)
     return splits
+
+
+def _folder(config: Mapping[str, Any]) -> str:
+    return _plain(str(config.get("data_dir") or ""))
+
+
+def _listed(config: Mapping[str, Any]) -> dict[str, list[str]] | None:
+    """The patterns that a config lists for each split; None where it lists none.
+
+    A split may be named several times. A pattern without a split is of train.
+    """
+    given = config.get("data_files")
+    if given is None:
+        return None
+    pairs: list[tuple[Any, Any]] = []
+    if isinstance(given, dict):
+        pairs += given.items()
+    for item in () if isinstance(given, dict) else given if isinstance(given, list) else (given,):
+        is_named = isinstance(item, dict)
+        pairs.append(
+            (item.get("split", "train"), item.get("path")) if is_named else ("train", item)
+        )
+    listed: dict[str, list[str]] = {}
+    for split, paths in pairs:
+        patterns = paths if isinstance(paths, list) else [paths]
+        listed.setdefault(str(split), []).extend(map(str, patterns))
+    return listed
+
+
+def _matching(files: Sequence[str], pattern: str, folder: str) -> set[str]:
+    """The files that a pattern matches, which may stand below the folder of its config."""
+    whole = _plain(f"{folder}/{pattern}" if folder else pattern)
+    return {file for file in files if _matches(file, whole)}
 
 
 def _plain(path: str) -> str:
@@ -153,7 +218,7 @@ def _are_texts(value: Any) -> bool:
 
 def _matches(file: str, pattern: str) -> bool:
     """Whether a pattern with * and ** matches a path; a folder matches all that lies in it."""
-    if not pattern or file.startswith(f"{pattern}/"):
+    if not pattern or file == pattern or file.startswith(f"{pattern}/"):
         return True
     if "**" not in pattern and file.count("/") != pattern.count("/"):
         return False

@@ -45,7 +45,7 @@ def once_a_tokenizer(find: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(find)
     def found(tokenizer: Any, switches: Switches = (), *more: Any) -> Any:
         results = known.setdefault(tokenizer, {})
-        key = (switches, str(tokenizer.chat_template), *more)
+        key = (repr(switches), str(tokenizer.chat_template), *more)  # lists have no hash
         if key not in results:
             results[key] = find(tokenizer, switches, *more)
         return results[key]

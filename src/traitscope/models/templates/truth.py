@@ -27,20 +27,23 @@ def fault(template: str, variable: str, value: Any) -> str:
     Empty also for a template that is broken.
     """
     uses = uses_of(template).get(variable, frozenset())
-    is_text = isinstance(value, str)
-    if NUMBER in uses and OTHER not in uses and is_text:
+    is_text, is_nest = isinstance(value, str), isinstance(value, list | dict)
+    kind = "text" if is_text else "list" if isinstance(value, list) else "object"
+    if NUMBER in uses and OTHER not in uses and (is_text or is_nest):
         return (
-            f"it is read as the text {value!r:.40}, which is no number; expected one; write it as"
+            f"it is read as the {kind} {value!r:.40}, which is no number; expected one; write it as"
             f" JSON has it, such as {variable}=0.5"
         )
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    is_no_truth = is_text or (EXACT in uses and (value is None or is_number))
+    is_no_truth = is_text or (EXACT in uses and (value is None or is_number or is_nest))
     if not uses or not uses <= TRUTHS or not is_no_truth:
         return ""
     meant = "true" if value else "false"
     if EXACT in uses or EQUAL in uses:
         meant = "neither true nor false"
-    shown = f"the text {value!r:.40}" if is_text else "null" if value is None else str(value)
+    shown = "null" if value is None else str(value)
+    if is_text or is_nest:
+        shown = f"the {kind} {value!r:.40}"
     return (
         f"it is read as {shown}, which is {meant} there; expected true or false; write"
         f" {variable}=true or {variable}=false"

@@ -113,6 +113,12 @@ def _check_variable(variable: str, template: Any, name: str) -> None:
 
 def _check_value(variable: str, value: Any, template: Any, name: str) -> None:
     """Raise ConfigError for a value of a type that a template never asks for at a variable."""
+    is_list = isinstance(value, list) and all(isinstance(item, dict) for item in value)
+    if variable in LISTED and value is not None and not is_list:
+        raise ConfigError(
+            f"--template {variable}={value!r:.40}: expected a JSON list of objects, which templates"
+            f""" are given there; write it so: --template '{variable}=[{{"name": "add"}}]'"""
+        )
     texts = template.values() if isinstance(template, dict) else [template]
     for text in texts:
         if isinstance(text, str) and (fault := truth.fault(text, variable, value)):
