@@ -63,12 +63,12 @@ def _models(made: Sequence[Made]) -> list[Sentence]:
     for run in used:
         digest = run.manifest.get("model")
         if digest:
-            own = run.manifest.get("same_as", {}).get("own_digest", digest)
-            models[own, "" if own == digest else digest] = run.settings["model"]
+            own_digest = run.manifest.get("same_as", {}).get("own_digest", digest)
+            models[own_digest, "" if own_digest == digest else digest] = run.settings["model"]
     texts = []
-    for (own, vouched), name in models.items():
+    for (own_digest, vouched), name in models.items():
         copy = f", taken as a copy of the model {vouched[:DIGEST]}" if vouched else ""
-        texts.append(f"{model_name(name)} (digest {own[:DIGEST]}{copy})")
+        texts.append(f"{model_name(name)} (digest {own_digest[:DIGEST]}{copy})")
     if not texts:
         return []
     keys = ("allal2025smollm2",) if EMBEDDED in models.values() else ()

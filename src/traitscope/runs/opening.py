@@ -226,14 +226,14 @@ def _say_other_weights(config: Any, run: store.Run) -> None:
         return
     manifest = run.manifest()
     computed_on = manifest.get("same_as", {}).get("own_digest", manifest.get("model"))
-    own = model_digests(config.model, None)
-    if computed_on in (None, *own) or (computed_on, own[0]) in _said_of_weights:
+    here = model_digests(config.model, None)
+    if computed_on in (None, *here) or (computed_on, here[0]) in _said_of_weights:
         return
-    _said_of_weights.add((computed_on, own[0]))
+    _said_of_weights.add((computed_on, here[0]))
     distributed.say(
         f"{run.path.name} was computed on a model with digest {computed_on}, and {config.model} has"
-        f" {own[0]}: --same-as said that one is a copy of the other, so these numbers are taken for"
-        " both"
+        f" {here[0]}: --same-as said that one is a copy of the other, so these numbers are taken"
+        " for both"
     )
 
 
