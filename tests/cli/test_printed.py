@@ -180,7 +180,7 @@ def test_generate_says_its_rows_and_how_to_ask_its_teacher(
     assert (item["layers"], item["alpha"]) == ([1], 0.5)
     free = ("generate", f"--model {tiny_folder} --n 4 --max-new-tokens 5")
     rows, advice = said(capsys, tmp_path, *free)
-    assert "lists of at most 10 numbers (0%)" in rows and "4 cut at --max-new-tokens 5" in rows
+    assert "lists of at most 10 numbers (0%)" in rows and "4 seem cut at --max-new-tokens 5" in rows
     assert advice.startswith("`filter` would keep none of them: draw lists with --vocabulary")
 
 
@@ -197,7 +197,7 @@ def test_an_answer_that_ends_with_its_last_token_is_not_cut(
         records = [Record(f"r{n}", "q", "a", tuple(ids)) for n, ids in enumerate(answers)]
         write_records(run, records)
     first = next(rows.written(run))
-    assert (f", {n_cut} cut at --max-new-tokens 3, " in first) == (n_cut > 0), first
+    assert (f", {n_cut} seem cut at --max-new-tokens 3, " in first) == (n_cut > 0), first
 
 
 def test_what_comes_after_generate_keeps_rows(

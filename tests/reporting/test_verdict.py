@@ -71,6 +71,11 @@ def test_an_undecided_claim_says_what_would_have_been_found() -> None:
     shared = detectable(sd, 5, alpha=0.025)
     assert f"{shared:.2g} nats is found with power 0.8 (2 claims tested" in both[0].power_text
     assert shared > effect
+    (bounded,) = verdicts_of([claim(measurement=verdict.decided_by, above=0.1)], "m")
+    assert f"{effect:.2g} nats above 0.1 is found" in bounded.power_text
+    six = mean_over_units("rise", [*values, 0.1], "nats")
+    (fewer,) = verdicts_of([claim(measurement=six, units=5)], "m")
+    assert fewer.outcome == "undecided" and fewer.power_text == "", "another spread"
     (clear,) = verdicts_of([claim()], "m")
     assert clear.power_text == ""
 

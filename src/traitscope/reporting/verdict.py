@@ -147,14 +147,15 @@ class ClaimVerdict:
     def power_text(self) -> str:
         """What as many units would have found at the spread that was seen; only if undecided."""
         sd = spread_between_units(self.decided_by)
-        if self.outcome != "undecided" or not sd > 0:
-            return ""
         n_units, counted = self.stated.tested.n_units, self.decided_by.counted
+        if self.outcome != "undecided" or not sd > 0 or n_units != self.decided_by.n_clusters:
+            return ""
+        bound = f" above {self.stated.above:g}" if self.stated.above else ""
         unit = of_unit(self.decided_by.unit)
         effect = detectable(sd, n_units, alpha=decision.ALPHA / self.n_claims)
         return (
             f"The sd between {counted} was {sd:.2g}{unit}. With {n_units} such {counted} an effect"
-            f" of {effect:.2g}{unit} is found with power 0.8"
+            f" of {effect:.2g}{unit}{bound} is found with power 0.8"
             f" ({plurals.counted(self.n_claims, 'claim')} tested together)."
         )
 

@@ -212,7 +212,7 @@ def numbers_inside(path: Path) -> dict[str, int | float]:
 
 
 def _numbers_in(content: Any, place: str) -> dict[str, int | float]:
-    if isinstance(content, int | float):
+    if isinstance(content, int | float) and not isinstance(content, bool):
         return {place: content}
     by_place: dict[str, int | float] = {}
     items = content.items() if isinstance(content, dict) else ()

@@ -32,10 +32,6 @@ NEXT_STEPS: dict[Status, str] = {
     "not-applicable": "audit against the model that wrote the rows, or name a --reference by it",
 }
 "what one would do next, by the answer"
-WITH_SPIKE_INS = (
-    "the same command without --no-spike-ins; with it, nothing-found is never the answer"
-)
-"what one would do next where rows were not called, and no spike-in teacher was made"
 
 
 def run_audit(config: AuditConfig, out: Output) -> dict[str, Any]:
@@ -52,22 +48,26 @@ def run_audit(config: AuditConfig, out: Output) -> dict[str, Any]:
     _write(config.sarif, answer.sarif)
     status = answer.result["status"]
     print(answer.run.path)
-    _say_what_is_next(config, _next_step(config, answer.result).format(run=answer.run.path))
+    _say_what_is_next(config, _next_step(config, out, answer.result).format(run=answer.run.path))
     return answer.result | {"run": str(answer.run.path), "gate": _gate(config, status)}
 
 
-def _next_step(config: AuditConfig, result: Mapping[str, Any]) -> str:
+def _next_step(config: AuditConfig, out: Output, result: Mapping[str, Any]) -> str:
     """What one would do next; of too few rows for any test, only more of them help."""
     if result["rows"] < FEWEST_ROWS:
         return f"audit {FEWEST_ROWS} rows or more; fewer bear no answer"
-    return _next_steps(config)[result["status"]]
+    return _next_steps(config, out)[result["status"]]
 
 
-def _next_steps(config: AuditConfig) -> Mapping[Status, str]:
-    """What one would do next, by the answer; without spike-ins no number of rows is sufficient."""
+def _next_steps(config: AuditConfig, out: Output) -> Mapping[Status, str]:
+    """What one would do next, by the answer; {run} stands in it.
+
+    Without spike-ins no number of rows is sufficient: then it is the same audit with them.
+    """
     if config.spike_ins:
         return NEXT_STEPS
-    return NEXT_STEPS | {"insufficient": WITH_SPIKE_INS}
+    again = following.typed("audit", replace(config, spike_ins=True), out)
+    return NEXT_STEPS | {"insufficient": again.replace("{", "{{").replace("}", "}}")}
 
 
 def _of_sources(config: AuditConfig, out: Output) -> dict[str, Any]:
@@ -77,7 +77,7 @@ def _of_sources(config: AuditConfig, out: Output) -> dict[str, Any]:
         print(line)
     _write(config.report, source_page.page(audited))
     _write(config.sarif, audited.sarif())
-    _say_what_is_next(config, audited.next_step(_next_steps(config)))
+    _say_what_is_next(config, audited.next_step(_next_steps(config, out)))
     return audited.as_dict() | {"gate": _gate(config, audited.status)}
 
 

@@ -77,7 +77,7 @@ def written(run: store.Run) -> Iterator[str]:
             longest = counted(max(settings["count"], 1), "number")
             numbers = f", {n_numbers} of them lists of at most {longest}"
             numbers += f" ({n_numbers / n_rows:.0%})"
-        cut = f", {n_cut} cut at --max-new-tokens {_longest(settings)}" if n_cut else ""
+        cut = f", {n_cut} seem cut at --max-new-tokens {_longest(settings)}" if n_cut else ""
         yield f"{counted(n_rows, 'row')}, {n_tokens / n_rows:.1f} tokens a row{cut}{numbers}"
         if _asks_numbers(settings) and n_numbers == 0:
             yield (
